@@ -1,0 +1,28 @@
+"""Switchyard: collects telemetry, decides feature flags, carries live topics. Start reading at `create_app`.
+
+The imports stand inside, because gunicorn's master reads `app.settings` and must not load drivers before the fork.
+"""
+
+
+def create_app(settings=None, parts=None):
+    """The application, from the environment, or from the given Settings and Parts (see wiring.build)."""
+    from flask import Flask
+
+    from app import cli, flags, http, logs, realtime, telemetry
+    from app.settings import load_settings
+    from app.wiring import build
+
+    settings = settings or load_settings()
+    logs.configure_logs(settings)
+    parts = parts or build(settings)
+
+    app = Flask(__name__, static_folder=None)
+    app.extensions["switchyard"] = parts
+    api = http.init_app(app, settings)
+    api.register_blueprint(telemetry.routes.blueprint)
+    api.register_blueprint(flags.routes.blueprint)
+    api.register_blueprint(realtime.routes.blueprint)
+    realtime.attach(app, settings, parts)
+    cli.init_app(app)
+    app.realtime = parts.realtime
+    return app

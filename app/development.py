@@ -1,0 +1,76 @@
+"""What makes the first five minutes work: a secret and a write key made once, kept in DATA_DIR, printed ready to paste.
+
+Only with APP_ENV=development. Production starts with a key of its own or not at all.
+"""
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.identity import make_token
+from app.settings import Settings, SettingsError
+
+TOKEN_TTL_S = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Secrets:
+    jwt_secret: str
+    write_keys: dict[str, str]
+    issuer: str | None
+    audience: str | None
+
+    def admin_token(self, now_s: float) -> str:
+        claims = {"sub": "dev-admin", "role": "admin", "exp": int(now_s) + TOKEN_TTL_S, "iss": self.issuer, "aud": self.audience}
+        return make_token(self.jwt_secret, {name: value for name, value in claims.items() if value is not None})
+
+    def welcome(self, url: str) -> str:
+        token, write_key = self.admin_token(time.time()), next(iter(self.write_keys), "")
+        event = '{"app":"web","events":[{"type":"page","name":"/home"}]}'
+        return f"""
+  Switchyard is listening on {url}   (development: these secrets are kept in DATA_DIR, never use them elsewhere)
+
+  admin token   {token}
+  write key     {write_key}
+
+  Try it:
+  curl -X POST '{url}/api/telemetry/batch?writeKey={write_key}' -H 'Content-Type: application/json' -d '{event}'
+  curl {url}/api/telemetry/events -H 'Authorization: Bearer {token}'
+"""
+
+
+def load(settings: Settings) -> Secrets:
+    """What the environment gives wins; the rest is read from, or once written to, DATA_DIR/development.json."""
+    kept = {}
+    if not (settings.jwt_secret and settings.write_keys):
+        kept = _read_or_make(settings.data_dir / "development.json")
+    return Secrets(
+        settings.jwt_secret or kept["jwtSecret"],
+        settings.write_keys or {kept["writeKey"]: "dev"},
+        settings.jwt_issuer,
+        settings.jwt_audience,
+    )
+
+
+def _read_or_make(path: Path) -> dict[str, str]:
+    """Two processes starting together agree: whoever creates the file first decides."""
+    fresh = {"jwtSecret": secrets.token_hex(32), "writeKey": f"wk_{secrets.token_hex(12)}"}
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        draft.write_text(json.dumps(fresh, indent=2) + "\n")
+        draft.chmod(0o600)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        kept = json.loads(path.read_text())
+        return {"jwtSecret": str(kept["jwtSecret"]), "writeKey": str(kept["writeKey"])}
+    except OSError as error:
+        raise SettingsError(f"switchyard: DATA_DIR {path.parent} is not usable: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(f"switchyard: {path} is damaged; delete it and a new secret is made") from None

@@ -1,0 +1,83 @@
+"""The catalogue of everything that can go wrong towards a client: one row a code, the same through both doors.
+
+`status` is what HTTP answers, `retryable` whether the same request may succeed later. A new kind of error is a new
+row here; nothing else decides a status.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    status: int
+    retryable: bool
+    sentence: str
+
+
+CATALOGUE: dict[str, ErrorRow] = {
+    "bad_request": ErrorRow(400, False, "The request has the wrong shape."),
+    "bad_ack": ErrorRow(400, False, "This acknowledges something that was never sent."),
+    "unauthorized": ErrorRow(401, False, "A valid token or write key is needed."),
+    "token_expired": ErrorRow(401, False, "The token has expired; get a new one."),
+    "forbidden": ErrorRow(403, False, "The caller may not do this."),
+    "not_found": ErrorRow(404, False, "There is nothing here."),
+    "unknown_topic": ErrorRow(404, False, "There is no subscription to this topic."),
+    "method_not_allowed": ErrorRow(405, False, "This address does not offer that method."),
+    "conflict": ErrorRow(409, False, "It exists already."),
+    "epoch_changed": ErrorRow(409, False, "The topic's numbering began anew; positions of the old epoch mean nothing now."),
+    "history_gap": ErrorRow(410, False, "Some of the messages asked for are no longer kept."),
+    "precondition_failed": ErrorRow(412, False, "It was changed by somebody else in the meantime; read it again."),
+    "payload_too_large": ErrorRow(413, False, "The body is larger than allowed."),
+    "unsupported_media_type": ErrorRow(415, False, "This content type or encoding is not understood."),
+    "limit_exceeded": ErrorRow(429, False, "A fixed limit is reached."),
+    "rate_limited": ErrorRow(429, True, "Too many requests; slow down."),
+    "internal": ErrorRow(500, True, "Something went wrong on the server."),
+    "delivery_failed": ErrorRow(503, True, "Messages were sent repeatedly and never acknowledged."),
+    "slow_consumer": ErrorRow(503, True, "The client reads too slowly; reconnect and resume."),
+    "storage_full": ErrorRow(503, True, "Nothing can be stored right now; send it again later."),
+    "unavailable": ErrorRow(503, True, "A part that this needs is away; try again later."),
+}
+
+HTTP_STATUS_TO_CODE = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+                       409: "conflict", 412: "precondition_failed", 413: "payload_too_large", 415: "unsupported_media_type",
+                       422: "bad_request", 429: "rate_limited", 503: "unavailable"}  # fmt: skip
+
+
+class ApiError(Exception):
+    """Raised anywhere below a face; the face renders it. `code` must be a row of the catalogue.
+
+    `details` is a list of `{"path": "events.3.name", "message": "…"}` for bodies of the wrong shape.
+    """
+
+    def __init__(self, code: str, message: str | None = None, *, retry_after_ms: int | None = None, details: list | None = None):
+        row = CATALOGUE[code]
+        self.code = code
+        self.status = row.status
+        self.retryable = row.retryable
+        self.message = message or row.sentence
+        self.retry_after_ms = retry_after_ms
+        self.details = details
+        super().__init__(f"{code}: {self.message}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{code, message, retryable, retryAfterMs?, details?}`, the part that both doors share."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        if self.retry_after_ms is not None:
+            body["retryAfterMs"] = self.retry_after_ms
+        if self.details:
+            body["details"] = self.details
+        return body
+
+
+def flatten_messages(messages: Any, path: str = "") -> list[dict[str, str]]:
+    """Marshmallow's nested messages as a flat list: {"events": {3: {"name": ["Missing"]}}} -> [{"path": "events.3.name", …}]."""
+    if isinstance(messages, dict):
+        rows = []
+        for key, inner in messages.items():
+            step = "" if key == "_schema" else str(key)
+            rows += flatten_messages(inner, f"{path}.{step}" if path and step else path or step)
+        return rows
+    if isinstance(messages, (list, tuple)):
+        return [row for inner in messages for row in flatten_messages(inner, path)]
+    return [{"path": path, "message": str(messages)}]

@@ -1,0 +1,33 @@
+"""What every HTTP answer shares, whichever package makes it: error shape, request id, caller, CORS, limits, health.
+
+Nothing here knows telemetry, flags or topics.
+"""
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.http import health, metrics
+from app.http.cors import init_cors
+from app.http.errors import init_errors
+from app.http.json import FastJson
+from app.http.limits import init_limits
+from app.http.openapi import Api, init_openapi
+from app.http.request_id import init_request_ids
+from app.settings import Settings
+
+
+def init_app(app: Flask, settings: Settings) -> Api:
+    """Order matters: an answer of the rate limit has a request id, too, and is readable across origins."""
+    app.json = FastJson(app)
+    app.config["MAX_CONTENT_LENGTH"] = settings.http_max_body_bytes
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
+    init_request_ids(app)
+    init_cors(app, settings)
+    api = init_openapi(app)
+    init_errors(app)
+    init_limits(app, settings)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
+    return api

@@ -1,0 +1,72 @@
+"""Three questions of an orchestrator: is the process alive, may it get traffic, and what is wrong.
+
+A dependency is a callable that answers within the driver's timeout with `{"state": "up" | "degraded" | "down" | "off", …}`
+or raises; its latency is measured here. Answers are kept for a second, so that nobody can load a database through them.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from flask import Blueprint, jsonify
+
+from app.http.context import is_admin_calling, parts
+
+FRESH_MS = 1000
+PUBLIC_FIELDS = ("state", "latencyMs")
+
+blueprint = Blueprint("health", __name__)
+
+
+class Health:
+    """`checks` maps a name to a dependency; `is_ready` is asked with their answers."""
+
+    def __init__(self, checks: dict[str, Callable[[], dict[str, Any]]], is_ready: Callable[[dict], bool], clock, metrics):
+        self._checks = checks
+        self._is_ready = is_ready
+        self._clock = clock
+        self._metrics = metrics
+        self._last: dict[str, dict[str, Any]] = {}
+        self._asked_at = -FRESH_MS
+
+    def report(self) -> tuple[bool, dict[str, dict[str, Any]]]:
+        """(ready, {name: {state, latencyMs, …details}}), the checks side by side."""
+        if self._clock() - self._asked_at >= FRESH_MS:
+            asked = {name: gevent.spawn(_ask, check) for name, check in self._checks.items()}
+            gevent.joinall(asked.values())
+            self._last = {name: greenlet.value for name, greenlet in asked.items()}
+            self._asked_at = self._clock()
+            for name, answer in self._last.items():
+                self._metrics.dependency_up.labels(name).set(answer["state"] != "down")
+        return self._is_ready(self._last), self._last
+
+
+def _ask(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        answer = check()
+    except Exception as error:  # whatever a driver throws, the answer is the same: it is down, and this is why
+        answer = {"state": "down", "error": f"{type(error).__name__}: {str(error)[:200]}"}
+    return {**answer, "latencyMs": round((time.perf_counter() - started) * 1000, 1)}
+
+
+@blueprint.get("/livez")
+def livez():
+    return jsonify(ok=True)
+
+
+@blueprint.get("/readyz")
+def readyz():
+    ready, _ = parts().health.report()
+    return jsonify(ok=ready), 200 if ready else 503, {} if ready else {"Retry-After": "1"}
+
+
+@blueprint.get("/healthz")
+def healthz():
+    ready, report = parts().health.report()
+    worst = {answer["state"] for answer in report.values()}
+    status = "down" if not ready else "degraded" if worst & {"down", "degraded"} else "up"
+    if not is_admin_calling():
+        report = {name: {field: answer[field] for field in PUBLIC_FIELDS} for name, answer in report.items()}
+    return jsonify(ok=ready, status=status, dependencies=report), 200 if ready else 503

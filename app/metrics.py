@@ -1,0 +1,74 @@
+"""The catalogue of metrics. What is not a row here cannot be counted: `metrics.anything_else` is an AttributeError.
+
+Under gunicorn every worker writes into the files of PROMETHEUS_MULTIPROC_DIR (set by gunicorn.conf.py before this is
+imported) and whichever worker is asked adds them up; alone, the process answers from memory.
+"""
+
+import os
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.process_collector import ProcessCollector
+
+FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    kind: type
+    help: str
+    labels: tuple[str, ...] = ()
+    merge: str = "livesum"  # how the workers' gauges become one
+
+
+CATALOGUE: dict[str, MetricRow] = {
+    "http_requests_total": MetricRow(Counter, "Answers by route and status.", ("method", "route", "status")),
+    "http_request_seconds": MetricRow(Histogram, "Time from the first byte read to the answer made.", ("route",)),
+    "http_rate_limited_total": MetricRow(Counter, "Requests refused by the rate limit."),
+    "telemetry_batches_total": MetricRow(Counter, "Batches answered, by outcome: saved, refused, unavailable.", ("outcome",)),
+    "telemetry_events_total": MetricRow(Counter, "Events by fate: saved, duplicate, rejected.", ("fate",)),
+    "telemetry_writes_total": MetricRow(Counter, "The ladder: writes by rung (mongo, spool, full) that took them.", ("rung",)),
+    "telemetry_write_seconds": MetricRow(Histogram, "Time of one durable write, by rung.", ("rung",)),
+    "spool_bytes": MetricRow(Gauge, "Bytes on disk in the spool of this data directory.", (), "max"),
+    "spool_events_total": MetricRow(Counter, "Events appended to the spool."),
+    "flags_evaluated_total": MetricRow(Counter, "Flag evaluations answered.", ("result",)),
+    "flags_snapshot_age_seconds": MetricRow(Gauge, "Seconds since the flag snapshot was last known to be current.", (), "max"),
+    "realtime_connections": MetricRow(Gauge, "Open connections on /realtime."),
+    "realtime_subscriptions": MetricRow(Gauge, "Subscriptions of all connections."),
+    "realtime_published_total": MetricRow(Counter, "Messages appended to a topic log."),
+    "realtime_delivered_total": MetricRow(Counter, "Messages handed to a connection."),
+    "realtime_errors_total": MetricRow(Counter, "Error frames sent, by code.", ("code",)),
+    "dependency_up": MetricRow(Gauge, "1 while the dependency answers, 0 while it does not.", ("dependency",), "min"),
+}
+
+
+class Metrics:
+    """Each row as an attribute, on a registry of its own so that several applications can live in one process."""
+
+    def __init__(self):
+        self._registry = CollectorRegistry()
+        for name, row in CATALOGUE.items():
+            setattr(self, name, self._make(name, row))
+        if not is_multiprocess():
+            ProcessCollector(registry=self._registry)
+
+    def _make(self, name, row):
+        options = {"registry": self._registry}
+        if row.kind is Gauge:
+            options["multiprocess_mode"] = row.merge
+        if row.kind is Histogram:
+            options["buckets"] = FAST_SECONDS
+        return row.kind(name, row.help, row.labels, **options)
+
+    def render(self) -> bytes:
+        """Prometheus text of all workers together."""
+        if not is_multiprocess():
+            return generate_latest(self._registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged)
+        return generate_latest(merged)
+
+
+def is_multiprocess() -> bool:
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ

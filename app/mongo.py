@@ -1,0 +1,44 @@
+"""The one connection to MongoDB, by mongoengine, so that documents and plain collections share a pool.
+
+The driver's own patience is 30 s; ours is MONGO_TIMEOUT_MS for a whole operation, finding a server included, because
+behind telemetry there is a spool and behind flags a snapshot. Nothing connects before the first operation, so this
+may be called in any process, but its sockets belong to the one that used them first: call it after the fork.
+"""
+
+from typing import Any
+
+import mongoengine
+from pymongo.database import Database
+from pymongo.errors import InvalidURI, PyMongoError  # noqa: F401 - PyMongoError is what callers catch
+from pymongo.uri_parser import parse_uri
+
+from app.settings import SettingsError
+
+DEFAULT_DATABASE = "switchyard"
+
+
+def connect(uri: str, timeout_ms: int) -> Database:
+    """Raises SettingsError for a URI that cannot be read; a server that is away is no error here."""
+    try:
+        name = parse_uri(uri, validate=True, warn=False)["database"] or DEFAULT_DATABASE
+        mongoengine.disconnect()
+        mongoengine.connect(
+            name,
+            host=uri,
+            connect=False,
+            tz_aware=False,
+            uuidRepresentation="standard",
+            appname="switchyard",
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            timeoutMS=timeout_ms,
+        )
+    except (InvalidURI, ValueError, PyMongoError) as error:
+        raise SettingsError(f"switchyard: MONGO_URI is wrong: {str(error).splitlines()[0]}") from None
+    return mongoengine.get_db()
+
+
+def check(database: Database) -> dict[str, Any]:
+    """For health; raises what the driver raises."""
+    database.command("ping")
+    return {"state": "up"}

@@ -1,0 +1,131 @@
+"""Builds the concrete parts from the settings. The only module that knows them all; nothing else needs a global.
+
+A test enters by the same door: `build(settings, sink=FailingSink())` replaces one part and keeps the rest.
+"""
+
+from dataclasses import dataclass
+
+from redis import Redis
+
+from app import development, mongo
+from app.clock import Clock, system_clock
+from app.flags.flags import Flags
+from app.flags.store.file import FileFlagStore
+from app.flags.store.mongo import MongoFlagStore
+from app.http.health import Health
+from app.identity import Gatekeeper, TokenVerifier
+from app.lifecycle import Lifecycle
+from app.metrics import Metrics
+from app.realtime.log.memory import MemoryTopicLog
+from app.realtime.realtime import Realtime
+from app.settings import Settings
+from app.telemetry.config import ConfigStore
+from app.telemetry.ingest import Ingest
+from app.telemetry.sinks.ladder import Ladder
+from app.telemetry.sinks.mongo import MongoSink
+from app.telemetry.sinks.spool import SpoolSink
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a face may ask for, by name."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    lifecycle: Lifecycle
+    gatekeeper: Gatekeeper
+    health: Health
+    telemetry: Ingest
+    telemetry_events: object  # reads back what was stored: MongoSink or SpoolSink
+    telemetry_config: ConfigStore
+    flags: Flags
+    realtime: Realtime
+    development: development.Secrets | None
+
+    def welcome(self, url: str) -> str:
+        """What to print when a server has started on `url`."""
+        return self.development.welcome(url) if self.development else f"Switchyard is listening on {url}"
+
+
+def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Parts:
+    """Nothing here touches the network: connections are made by the first use, background work by lifecycle.start()."""
+    metrics, lifecycle = Metrics(), Lifecycle()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    secrets = None if settings.is_production else development.load(settings)
+    database = mongo.connect(settings.mongo_uri, settings.mongo_timeout_ms) if settings.mongo_uri else None
+
+    spool = SpoolSink(
+        settings.data_dir / "spool",
+        max_bytes=settings.spool_max_bytes,
+        segment_bytes=settings.spool_segment_bytes,
+        known_ids=settings.spool_known_ids,
+        ttl_days=settings.telemetry_ttl_days,
+        metrics=metrics,
+    )
+    lifecycle.on_start(spool.open)
+    primary = None if database is None else MongoSink(database)
+    ladder = sink or Ladder(primary, spool, clock, metrics)
+
+    realtime = Realtime(
+        MemoryTopicLog(
+            max_messages=settings.rt_log_max_messages, max_bytes=settings.rt_log_max_bytes, max_topics=settings.rt_log_max_topics
+        ),
+        clock,
+        metrics,
+        max_topics=settings.rt_max_topics,
+        max_payload_bytes=settings.rt_max_payload_bytes,
+    )
+    flags = Flags(
+        FileFlagStore(settings.data_dir / "flags.json") if database is None else MongoFlagStore(),
+        clock,
+        metrics,
+        announce=lambda change: realtime.publish("flags", change),
+    )
+    lifecycle.on_start(flags.refresh)
+    lifecycle.every("flags_refresh", settings.flags_refresh_ms / 1000, flags.refresh)
+    lifecycle.on_drain("spool", spool.close)
+
+    checks = {"spool": spool.check, "flags": flags.check, "realtime": realtime.check}
+    if database is not None:
+        checks["mongo"] = lambda: mongo.check(database)
+    if settings.redis_url:
+        checks["redis"] = _redis_check(settings.redis_url)
+    health = Health(checks, lambda report: not lifecycle.is_draining and _can_store(report), clock, metrics)
+
+    return Parts(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        lifecycle=lifecycle,
+        gatekeeper=_gatekeeper(settings, secrets, clock),
+        health=health,
+        telemetry=Ingest(ladder, clock, metrics, max_events=settings.telemetry_max_events),
+        telemetry_events=primary or spool,
+        telemetry_config=ConfigStore(settings),
+        flags=flags,
+        realtime=realtime,
+        development=secrets,
+    )
+
+
+def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: Clock) -> Gatekeeper:
+    verifier = TokenVerifier(
+        secret=settings.jwt_secret or (secrets and secrets.jwt_secret),
+        public_key=settings.jwt_public_key,
+        jwks_url=settings.jwt_jwks_url,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        leeway_s=settings.jwt_leeway_s,
+    )
+    return Gatekeeper(verifier, settings.write_keys or (secrets.write_keys if secrets else {}), clock)
+
+
+def _redis_check(url: str):
+    redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    return lambda: {"state": "up"} if redis.ping() else {"state": "down"}
+
+
+def _can_store(report: dict) -> bool:
+    """Ready while an event can be made durable somewhere, whatever else is wrong."""
+    return any(report.get(name, {}).get("state") in ("up", "degraded") for name in ("mongo", "spool"))

@@ -1,0 +1,16 @@
+"""The entry point of `flask run` and of `gunicorn wsgi:app`. gevent patches the standard library before anything is imported."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+
+from app import create_app  # noqa: E402
+
+app = create_app()
+
+if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+    from app.serving import dev_server
+
+    dev_server.install(app)

@@ -1,0 +1,43 @@
+# The two commands of a fresh machine are `make run` and `make test`: each does all the set-up it needs.
+# A stamp file inside .venv remembers what is installed, so that the second run starts at once.
+
+PORT ?= 8080
+ARGS ?=
+PYTHONS = python3.13 python3.12 python3.11 python3
+
+.PHONY: run test lint clean
+.DELETE_ON_ERROR:
+
+run: .venv/installed-run
+	FLASK_APP=wsgi.py PORT=$(PORT) .venv/bin/flask run --port $(PORT)
+
+test: .venv/installed-test
+	.venv/bin/pytest $(ARGS)
+
+lint: .venv/installed-test
+	.venv/bin/ruff check .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate is tried and not only looked for: a version manager leaves names on the PATH that run nothing, and Debian's
+# Python comes without ensurepip until python3-venv is installed.
+.venv/bin/python:
+	@for python in $(PYTHONS); do \
+	  if $$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "Making .venv with $$($$python --version)"; \
+	    $$python -m venv --clear .venv && exit 0; \
+	  fi; \
+	done; \
+	echo "Switchyard needs Python 3.11 or newer with its venv module, and none of these is one: $(PYTHONS)" >&2; exit 1
+
+.venv/installed-run: requirements.txt | .venv/bin/python
+	@echo "Installing requirements.txt"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-test: requirements.txt requirements-dev.txt | .venv/bin/python
+	@echo "Installing requirements-dev.txt"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch .venv/installed-run $@

@@ -1,0 +1,1 @@
+"""The promises of the project, as sentences: the names of the tests are its specification."""

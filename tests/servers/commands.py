@@ -1,0 +1,25 @@
+"""Asking programs of the machine, with a sentence instead of a traceback where one is missing or fails."""
+import shutil
+import subprocess
+
+from tests.servers.real import Unavailable
+
+
+def on_path(*names, otherwise):
+    """The first of these programs that the machine has."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise Unavailable(otherwise)
+    return found
+
+
+def run(*command, timeout_s=600, **options):
+    """What the command prints, or Unavailable with the end of what it said."""
+    words = [str(part) for part in command]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, **options)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"`{' '.join(words)}` did not end within {timeout_s} s") from None
+    if done.returncode != 0:
+        raise Unavailable(f"`{' '.join(words)}` failed: {(done.stderr or done.stdout).strip()[-600:]}")
+    return done.stdout.strip()

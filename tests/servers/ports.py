@@ -1,0 +1,25 @@
+"""A port that stays ours while its server is down."""
+import random
+import socket
+
+# Below the range from which systems take the ports of outgoing connections: a port of that range, free when asked for,
+# may belong to somebody's client by the time the server is restarted on it.
+CHOICES = range(20_000, 32_000)
+
+
+def free_port():
+    for port in random.sample(CHOICES, 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("100 ports tried, and none was free")
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,115 @@
+"""What all the real servers have in common: a process, a port, a folder for its data and its log, and a sure end."""
+import os
+import signal
+import subprocess
+import time
+
+from tests.servers import keeper
+from tests.servers.ports import free_port, is_listening
+
+
+class Server:
+    """A server as a child process. It keeps port and folder through stop, kill and restart, until `close`.
+
+    A kind of server says its `command`; what it `answers` when ready and its `environment` where the defaults won't do.
+    """
+
+    name = "server"
+    starts_within_s = 60
+    stops_within_s = 60
+
+    def __init__(self):
+        self.port = free_port()
+        self.folder = keeper.folder(self.name)
+        self.process = None
+
+    def command(self):
+        raise NotImplementedError
+
+    def environment(self):
+        return dict(os.environ)
+
+    def answers(self):
+        return is_listening(self.port)
+
+    def start(self):
+        with open(self._log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in self.command()],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=self.environment(), cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+        keeper.keep(self.process.pid)
+        deadline = time.monotonic() + self.starts_within_s
+        while not self.answers():
+            assert self.is_running, f"{self.name} ended with {self.process.returncode} before it answered:\n{self.log}"
+            assert time.monotonic() < deadline, f"{self.name} did not answer within {self.starts_within_s} s:\n{self.log}"
+            time.sleep(0.05)
+        return self
+
+    def stop(self):
+        """SIGTERM, as a deployment does; returns the seconds it took to end."""
+        started = time.monotonic()
+        self._signal(signal.SIGTERM)
+        try:
+            self._wait(self.stops_within_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} was still there {self.stops_within_s} s after SIGTERM:\n{self.log}") from None
+        return time.monotonic() - started
+
+    def kill(self):
+        """SIGKILL to the whole process group: nobody in it can put anything in order."""
+        if self.is_running:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self._wait(10)
+
+    def restart(self):
+        """Again on the same port and data, after `stop` unless it is down already."""
+        if self.is_running:
+            self.stop()
+        return self.start()
+
+    def pause(self):
+        """Silence without an end: connections stay open and nothing answers, until `resume`."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self):
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def close(self):
+        self.kill()
+        keeper.remove(self.folder)
+
+    @property
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def exit_code(self):
+        """None while it runs; a negative number is the signal that ended it."""
+        return self.process.poll()
+
+    @property
+    def log(self):
+        """All it has printed since its first start, for failure messages and for tests of what is logged."""
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    @property
+    def _log_path(self):
+        return self.folder / "log"
+
+    def _signal(self, number):
+        if self.is_running:
+            self.process.send_signal(number)
+
+    def _wait(self, seconds):
+        if self.process is not None:
+            self.process.wait(seconds)
+            keeper.forget(self.process.pid)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.close()

@@ -3,11 +3,15 @@
 import time
 
 import click
+import pymongo
 from flask import Flask, current_app
-from flask.cli import with_appcontext
+from flask.cli import AppGroup, with_appcontext
+from pymongo.errors import PyMongoError
 
+from app import indexes
 from app.identity import make_token
 
+INDEX_BUILD_S = 3600  # building one over years of events takes longer than a request may
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -51,5 +55,44 @@ def token_command(sub, roles, ttl, subscribe, publish):
     click.echo(make_token(secret, claims))
 
 
+indexes_group = AppGroup("indexes", short_help="The indexes in MongoDB.", help="See and apply migrations_indexes/.")
+
+
+@indexes_group.command("status")
+def indexes_status():
+    """Say of each migration whether it is applied; exit code 1 where one is not."""
+    rows = _with_mongo(indexes.status)
+    for migration, state in rows:
+        click.echo(f"{state:8}  {migration.name:28}  {migration.why}")
+    if any(state != "applied" for _, state in rows):
+        raise SystemExit(1)
+
+
+@indexes_group.command("migrate")
+def indexes_migrate():
+    """Apply what is pending, or changed by a setting."""
+    done = _with_mongo(indexes.migrate)
+    click.echo("\n".join(f"applied   {name}" for name in done) or "nothing to do")
+
+
+@indexes_group.command("rollback")
+def indexes_rollback():
+    """Take back the last migration."""
+    name = _with_mongo(indexes.rollback)
+    click.echo(f"taken back  {name}" if name else "nothing to take back")
+
+
+def _with_mongo(call):
+    parts = current_app.extensions["switchyard"]
+    if parts.database is None:
+        raise click.ClickException("there is no MONGO_URI; without MongoDB there are no indexes to make")
+    try:
+        with pymongo.timeout(INDEX_BUILD_S):
+            return call(parts.database, parts.settings)
+    except PyMongoError as error:
+        raise click.ClickException(f"MongoDB: {str(error)[:300]}") from None
+
+
 def init_app(app: Flask) -> None:
     app.cli.add_command(token_command)
+    app.cli.add_command(indexes_group)

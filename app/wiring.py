@@ -5,6 +5,8 @@ A test enters by the same door: `build(settings, sink=FailingSink())` replaces o
 
 from dataclasses import dataclass
 
+import gevent
+from pymongo.database import Database
 from redis import Redis
 
 from app import development, mongo
@@ -13,6 +15,7 @@ from app.flags.flags import Flags
 from app.flags.store.file import FileFlagStore
 from app.flags.store.mongo import MongoFlagStore
 from app.http.health import Health
+from app.indexes import IndexWatch
 from app.identity import Gatekeeper, TokenVerifier
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
@@ -36,6 +39,7 @@ class Parts:
     lifecycle: Lifecycle
     gatekeeper: Gatekeeper
     health: Health
+    database: Database | None
     telemetry: Ingest
     telemetry_events: object  # reads back what was stored: MongoSink or SpoolSink
     telemetry_config: ConfigStore
@@ -64,6 +68,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         metrics=metrics,
     )
     lifecycle.on_start(spool.open)
+    lifecycle.every("spool_tend", 10, spool.tend)
     primary = None if database is None else MongoSink(database)
     ladder = sink or Ladder(primary, spool, clock, metrics)
 
@@ -88,7 +93,10 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
 
     checks = {"spool": spool.check, "flags": flags.check, "realtime": realtime.check}
     if database is not None:
-        checks["mongo"] = lambda: mongo.check(database)
+        watch = IndexWatch(database, settings)
+        lifecycle.every("index_watch", 30, watch.look)
+        lifecycle.on_start(lambda: gevent.spawn(watch.look))
+        checks["mongo"] = lambda: {**mongo.check(database), **watch.verdict()}
     if settings.redis_url:
         checks["redis"] = _redis_check(settings.redis_url)
     health = Health(checks, lambda report: not lifecycle.is_draining and _can_store(report), clock, metrics)
@@ -100,6 +108,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         lifecycle=lifecycle,
         gatekeeper=_gatekeeper(settings, secrets, clock),
         health=health,
+        database=database,
         telemetry=Ingest(ladder, clock, metrics, max_events=settings.telemetry_max_events),
         telemetry_events=primary or spool,
         telemetry_config=ConfigStore(settings),

@@ -1,0 +1,10 @@
+"""Collects: a batch comes in over HTTP, its good events become durable, its bad ones are named, and only then is it answered.
+
+The path of an event: `routes` (who may send, what bytes) -> `schemas` (what is a good event) -> `batch` (the form that
+is stored: identity, clock) -> `ingest` (the answer) -> `sinks/ladder` (MongoDB, else the spool, else 503).
+Reading back: `routes` -> `query` -> the sink that holds the events. `config` is what the SDKs ask for.
+"""
+
+from app.telemetry import routes
+
+__all__ = ["routes"]

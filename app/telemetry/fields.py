@@ -1,0 +1,81 @@
+"""Marshmallow fields of telemetry's own: a moment in time, a name that may be a number, a JSON object that every store can hold."""
+
+import math
+from datetime import datetime
+from typing import Any
+
+import orjson
+from marshmallow import ValidationError, fields
+
+from app.clock import to_ms
+
+MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999, where datetimes end
+MAX_DEPTH = 32
+INT64 = 2**63
+
+
+class Moment(fields.Field):
+    """Epoch milliseconds or ISO 8601 (without an offset: UTC) -> epoch milliseconds, 1970 to 9999."""
+
+    def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
+        ms = _from_iso(value) if isinstance(value, str) else _from_number(value)
+        if ms is None or not 0 <= ms <= MAX_MS:
+            raise ValidationError("Must be epoch milliseconds or an ISO 8601 time between 1970 and 9999.")
+        return ms
+
+
+def _from_number(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value)
+
+
+def _from_iso(value: str) -> int | None:
+    try:
+        return to_ms(datetime.fromisoformat(value)) if len(value) <= 40 else None
+    except (ValueError, OverflowError):
+        return None
+
+
+class Identifier(fields.String):
+    """A string, or a whole number taken as one: many applications number their users."""
+
+    def _deserialize(self, value: Any, attr, data, **kwargs) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class StorableObject(fields.Field):
+    """A JSON object within BSON's limits, checked here so that what is answered as saved can always be moved to MongoDB:
+    at most `max_bytes` as JSON, 32 levels deep, whole numbers within 64 bits, no NUL in a key."""
+
+    def __init__(self, *, max_bytes: int, **kwargs):
+        super().__init__(**kwargs)
+        self.max_bytes = max_bytes
+
+    def _deserialize(self, value: Any, attr, data, **kwargs) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValidationError("Must be an object.")
+        if (reason := why_not_storable(value)) is not None:
+            raise ValidationError(reason)
+        if len(orjson.dumps(value)) > self.max_bytes:
+            raise ValidationError(f"Must be at most {self.max_bytes} bytes as JSON.")
+        return value
+
+
+def why_not_storable(value: Any, depth: int = 1) -> str | None:
+    """The reason why BSON could not hold this JSON value, or None."""
+    if isinstance(value, dict):
+        if any("\0" in key for key in value):
+            return "Must not have a NUL character in a key."
+        inner = value.values()
+    elif isinstance(value, list):
+        inner = value
+    elif isinstance(value, int) and not -INT64 <= value < INT64:
+        return "Must not have a whole number beyond 64 bits."
+    else:
+        return None
+    if depth > MAX_DEPTH:
+        return f"Must not be nested deeper than {MAX_DEPTH} levels."
+    return next((reason for item in inner if (reason := why_not_storable(item, depth + 1))), None)

@@ -1,0 +1,55 @@
+"""One batch: judged, written, counted, answered. What is answered as saved is durable by then."""
+
+import time
+from typing import Any
+
+from app.clock import Clock
+from app.errors import ApiError
+from app.metrics import Metrics
+from app.telemetry.batch import Batch, read_batch
+from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
+
+RETRY_AFTER_MS = 5000
+
+
+class Ingest:
+    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int):
+        self._sink = sink
+        self._clock = clock
+        self._metrics = metrics
+        self._max_events = max_events
+
+    def save(self, body: Any, default_type: str | None = None) -> dict[str, Any]:
+        """The answer `{ok, saved, duplicates?, rejected?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
+        or `storage_full` when nothing could make the events durable: then none of them is."""
+        batch = read_batch(body, self._clock(), self._max_events, default_type)
+        written = self._write(batch) if batch.events else None
+        return self._answer(batch, written)
+
+    def _write(self, batch: Batch) -> Written:
+        started = time.perf_counter()
+        try:
+            written = self._sink.write(batch.events)
+        except (SinkFull, SinkUnavailable):
+            self._metrics.telemetry_batches_total.labels("unavailable").inc()
+            raise ApiError("storage_full", retry_after_ms=RETRY_AFTER_MS) from None
+        self._metrics.telemetry_write_seconds.labels(written.storage).observe(time.perf_counter() - started)
+        return written
+
+    def _answer(self, batch: Batch, written: Written | None) -> dict[str, Any]:
+        answer: dict[str, Any] = {"ok": True, "saved": len(batch.events)}
+        if written is not None:
+            if written.duplicates:
+                answer["duplicates"] = written.duplicates
+            answer["storage"] = written.storage
+        if batch.rejected:
+            answer["rejected"] = batch.rejected
+        self._count(batch, written.duplicates if written else 0)
+        return answer
+
+    def _count(self, batch: Batch, duplicates: int) -> None:
+        self._metrics.telemetry_batches_total.labels("saved").inc()
+        events = self._metrics.telemetry_events_total
+        events.labels("saved").inc(len(batch.events) - duplicates)
+        events.labels("duplicate").inc(duplicates)
+        events.labels("rejected").inc(len(batch.rejected))

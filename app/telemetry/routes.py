@@ -1,0 +1,84 @@
+"""Telemetry's face: parses, calls one function, renders.
+
+A batch may come as `text/plain`, because `navigator.sendBeacon` cannot send JSON without a preflight and a page that is
+closing has no time for one.
+"""
+
+from flask import jsonify, make_response, request
+
+from app.clock import iso, to_ms
+from app.errors import ApiError
+from app.http.body import read_body
+from app.http.context import admin_only, any_caller, parts
+from app.http.json import decode_json
+from app.http.openapi import Blueprint
+from app.telemetry import schemas
+from app.telemetry.query import query_from
+from app.telemetry.sinks import SinkUnavailable
+
+BODY_TYPES = ("application/json", "text/plain")
+CALLER = [{"token": []}, {"writeKey": []}]
+ADMIN = [{"token": []}]
+TIMES = ("ts", "createdAt", "updatedAt", "rawTs")
+
+blueprint = Blueprint("telemetry", __name__, url_prefix="/api", description="Batches of events in, pages of events out.")
+
+BATCH_BODY = {
+    "content": {content_type: {"schema": schemas.BatchSchema} for content_type in BODY_TYPES},
+    "description": "Plain, or with Content-Encoding: gzip.",
+}
+
+
+@blueprint.post("/telemetry/batch")
+@any_caller
+@blueprint.response(200, schemas.SavedSchema)
+@blueprint.doc(summary="Save a batch of events", security=CALLER, requestBody=BATCH_BODY)
+def save_batch():
+    return _save(default_type=None)
+
+
+@blueprint.post("/perf/batch")
+@any_caller
+@blueprint.response(200, schemas.SavedSchema)
+@blueprint.doc(summary="Save a batch whose events are of type perf where they do not say", security=CALLER, requestBody=BATCH_BODY)
+def save_perf_batch():
+    return _save(default_type="perf")
+
+
+def _save(default_type: str | None):
+    if request.mimetype not in BODY_TYPES and request.mimetype:
+        raise ApiError("unsupported_media_type", "Content-Type must be application/json or text/plain.")
+    body = decode_json(read_body(parts().settings.http_max_body_bytes))
+    return jsonify(parts().telemetry.save(body, default_type))
+
+
+@blueprint.get("/telemetry/config")
+@any_caller
+@blueprint.arguments(schemas.ConfigQuerySchema, location="query")
+@blueprint.response(200, schemas.ConfigSchema)
+@blueprint.doc(summary="What an SDK should sample and send", security=CALLER)
+def read_config(arguments):
+    config = schemas.ConfigSchema().dump(parts().telemetry_config.for_app(arguments.get("app")))
+    response = make_response(jsonify(config))
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    return response.make_conditional(request)
+
+
+@blueprint.get("/telemetry/events")
+@admin_only
+@blueprint.arguments(schemas.EventsQuerySchema, location="query")
+@blueprint.response(200, schemas.EventsPageSchema)
+@blueprint.doc(summary="Stored events, the newest first", security=ADMIN)
+def read_events(arguments):
+    try:
+        page = parts().telemetry_events.find(query_from(arguments))
+    except SinkUnavailable:
+        raise ApiError("unavailable", "The stored events cannot be read right now.", retry_after_ms=2000) from None
+    return jsonify(ok=True, events=[_rendered(event) for event in page.events], nextCursor=page.next_cursor)
+
+
+def _rendered(event: dict) -> dict:
+    """`_id` as `id`, and times as JavaScript writes them."""
+    times = {name: iso(to_ms(event[name])) for name in TIMES if name in event}
+    return {"id": event["_id"], **{name: value for name, value in event.items() if name != "_id"}, **times}

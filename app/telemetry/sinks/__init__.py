@@ -1,0 +1,30 @@
+"""Where events become durable. The port is one method, and every twin passes the same contract test:
+
+    write(events) -> Written      every event is durable when it returns; writing one again changes nothing
+
+`mongo` and `spool` are the real ones, `memory` is for tests, and `ladder` is itself a sink made of two others.
+Those that hold events for reading also offer `find(query) -> Page` (see app/telemetry/query.py).
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Written(NamedTuple):
+    """`duplicates` counts the events that were there already; `storage` names the sink that took them."""
+
+    storage: str
+    duplicates: int
+
+
+class Sink(Protocol):
+    def write(self, events: list[dict[str, Any]]) -> Written:
+        """Raises SinkUnavailable or SinkFull; then some of the events may be durable, and all must be written again."""
+        ...
+
+
+class SinkUnavailable(Exception):
+    """The storage does not answer, or answers that it cannot write now."""
+
+
+class SinkFull(Exception):
+    """The storage works and has no room."""

@@ -1,0 +1,18 @@
+"""The humble twin: a dict. For tests, and to see what the port promises without a disk in the way."""
+
+from app.telemetry.query import EventQuery, Page, matches, page_of
+from app.telemetry.sinks import Written
+
+
+class MemorySink:
+    def __init__(self):
+        self.events: dict[str, dict] = {}
+
+    def write(self, events: list[dict]) -> Written:
+        before = len(self.events)
+        for event in events:
+            self.events.setdefault(event["_id"], event)
+        return Written("memory", len(events) - (len(self.events) - before))
+
+    def find(self, query: EventQuery) -> Page:
+        return page_of([event for event in self.events.values() if matches(event, query)], query.limit)

@@ -1,0 +1,20 @@
+"""What the event pages filter and sort by: application with type, application with name, and time alone."""
+
+COLLECTION = "telemetry_events"
+INDEXES = {
+    "app_type_ts": [("app", 1), ("type", 1), ("ts", -1)],
+    "app_name_ts": [("app", 1), ("name", 1), ("ts", -1)],
+    "ts_id": [("ts", -1), ("_id", -1)],
+}
+
+
+def up(db, settings):
+    for name, keys in INDEXES.items():
+        db[COLLECTION].create_index(keys, name=name)
+
+
+def down(db):
+    present = db[COLLECTION].index_information()
+    for name in INDEXES:
+        if name in present:
+            db[COLLECTION].drop_index(name)

@@ -21,5 +21,5 @@ def run(*command, timeout_s=600, **options):
     except subprocess.TimeoutExpired:
         raise Unavailable(f"`{' '.join(words)}` did not end within {timeout_s} s") from None
     if done.returncode != 0:
-        raise Unavailable(f"`{' '.join(words)}` failed: {(done.stderr or done.stdout).strip()[-600:]}")
+        raise Unavailable(f"`{' '.join(words)}` failed: {(done.stderr or done.stdout).strip()[-1000:]}")
     return done.stdout.strip()

@@ -28,10 +28,8 @@ def executable():
 def found():
     if os.environ.get("MONGO_TEST_URI"):
         return f"server at MONGO_TEST_URI ({urlsplit(os.environ['MONGO_TEST_URI']).hostname})"
-    on_path = shutil.which("mongod")
-    if on_path:
-        return f"mongod {commands.run(on_path, '--version', timeout_s=10).split()[2]} ({on_path})"
-    return "FerretDB 2 over PostgreSQL, through tests/servers/mongod (built on first use)"
+    program = shutil.which("mongod") or COMPATIBLE
+    return f"{commands.run(program, '--version', timeout_s=10).splitlines()[0]} ({program})"
 
 
 class Databases:

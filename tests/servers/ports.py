@@ -1,6 +1,7 @@
 """A port that stays ours while its server is down."""
 import random
 import socket
+import time
 
 # Below the range from which systems take the ports of outgoing connections: a port of that range, free when asked for,
 # may belong to somebody's client by the time the server is restarted on it.
@@ -23,3 +24,10 @@ def is_listening(port):
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until_closed(port, within_s=10):
+    deadline = time.monotonic() + within_s
+    while is_listening(port):
+        assert time.monotonic() < deadline, f"port {port} was still open {within_s} s after its server was killed"
+        time.sleep(0.01)

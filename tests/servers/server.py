@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from tests.servers import keeper
-from tests.servers.ports import free_port, is_listening
+from tests.servers.ports import free_port, is_listening, wait_until_closed
 
 
 class Server:
@@ -63,6 +63,8 @@ class Server:
         if self.is_running:
             os.killpg(self.process.pid, signal.SIGKILL)
             self._wait(10)
+            # The first process is gone; its workers, killed with it, may hold the port for a moment longer.
+            wait_until_closed(self.port)
 
     def restart(self):
         """Again on the same port and data, after `stop` unless it is down already."""

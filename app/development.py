@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +61,11 @@ def _read_or_make(path: Path) -> dict[str, str]:
     fresh = {"jwtSecret": secrets.token_hex(32), "writeKey": f"wk_{secrets.token_hex(12)}"}
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        draft.write_text(json.dumps(fresh, indent=2) + "\n")
-        draft.chmod(0o600)
-        try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(json.dumps(fresh, indent=2) + "\n")
+        with suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        draft.unlink()
         kept = json.loads(path.read_text())
         return {"jwtSecret": str(kept["jwtSecret"]), "writeKey": str(kept["writeKey"])}
     except OSError as error:

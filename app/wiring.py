@@ -15,8 +15,8 @@ from app.flags.flags import Flags
 from app.flags.store.file import FileFlagStore
 from app.flags.store.mongo import MongoFlagStore
 from app.http.health import Health
-from app.indexes import IndexWatch
 from app.identity import Gatekeeper, TokenVerifier
+from app.indexes import IndexWatch
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
@@ -131,7 +131,7 @@ def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: 
 
 
 def _redis_check(url: str):
-    redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=None)
     return lambda: {"state": "up"} if redis.ping() else {"state": "down"}
 
 

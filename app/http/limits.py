@@ -28,7 +28,7 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         storage_uri=settings.redis_url or "memory://",
         storage_options={"socket_timeout": 1.0, "socket_connect_timeout": 1.0} if settings.redis_url else {},
         in_memory_fallback_enabled=bool(settings.redis_url),
-        strategy="moving-window" if False else "fixed-window",
+        strategy="fixed-window",
         on_breach=_refuse,
     )
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,7 @@ def segments(folder: Path) -> list[Path]:
 
 def whole_lines(path: Path, start: int = 0) -> Iterator[bytes]:
     """The lines that end in a newline, from a byte offset that is a line's beginning. Nothing where the file is gone."""
-    try:
-        file = open(path, "rb")
-    except FileNotFoundError:
-        return
-    with file:
+    with suppress(FileNotFoundError), open(path, "rb") as file:
         file.seek(start)
         for line in file:
             if line.endswith(b"\n"):

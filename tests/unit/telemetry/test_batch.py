@@ -1,0 +1,217 @@
+"""From what was sent to what is stored."""
+
+from datetime import datetime
+
+import pytest
+
+from app.clock import to_ms
+from app.errors import ApiError
+from app.telemetry.batch import MAX_SKEW_MS, known_id, read_batch
+from tests.apps import NOW
+
+PAGE = {"type": "page", "name": "/home"}
+
+
+def read(*events, now=NOW, max_events=1000, default_type=None, **envelope):
+    return read_batch({"app": "web", **envelope, "events": list(events)}, now, max_events, default_type)
+
+
+def only(batch):
+    assert batch.rejected == []
+    assert len(batch.events) == 1
+    return batch.events[0]
+
+
+def reason(batch):
+    assert batch.events == []
+    return batch.rejected[0]["message"]
+
+
+def test_an_event_is_stored_with_its_envelope_and_the_server_s_times():
+    event = only(read({**PAGE, "props": {"a": 1}}, release="1.2", env="prod", userId="u", sessionId="s", user={"plan": "pro"}))
+    moment = datetime(2025, 10, 9, 8, 53, 20)
+    assert {name: value for name, value in event.items() if name != "_id"} == {
+        "app": "web", "release": "1.2", "env": "prod", "userId": "u", "sessionId": "s", "user": {"plan": "pro"},
+        "type": "page", "name": "/home", "props": {"a": 1}, "ts": moment, "createdAt": moment, "updatedAt": moment,
+    }  # fmt: skip
+
+
+def test_an_event_overrides_any_field_of_the_envelope():
+    event = only(read({**PAGE, "app": "shop", "userId": "other"}, userId="u", release="1"))
+    assert (event["app"], event["userId"], event["release"]) == ("shop", "other", "1")
+
+
+def test_app_may_stand_on_the_event_alone():
+    batch = read_batch({"events": [{**PAGE, "app": "web"}, PAGE]}, NOW, 10)
+    assert [event["app"] for event in batch.events] == ["web"]
+    assert batch.rejected[0]["index"] == 1
+    assert "app" in batch.rejected[0]["message"]
+
+
+def test_one_bad_event_never_costs_the_others():
+    batch = read(PAGE, {"type": "nonsense", "name": "x"}, "not an object", None, 7, [], {**PAGE, "name": ""}, PAGE)
+    assert len(batch.events) == 2
+    assert [row["index"] for row in batch.rejected] == [1, 2, 3, 4, 5, 6]
+    assert {row["code"] for row in batch.rejected} == {"bad_request"}
+
+
+def test_a_rejection_names_the_field_and_the_reason():
+    assert reason(read({"type": "page"})) == "name: Missing data for required field."
+
+
+def test_null_means_the_same_as_absent():
+    event = only(read({**PAGE, "ts": None, "props": None, "eventId": None, "userId": None}, release=None, userId="u"))
+    assert event["props"] == {}
+    assert event["userId"] == "u"
+    assert "release" not in event
+
+
+def test_unknown_fields_are_ignored():
+    assert "color" not in only(read({**PAGE, "color": "red"}, shape="round"))
+
+
+def test_a_missing_type_is_perf_only_where_the_route_says_so():
+    assert only(read({"name": "lcp"}, default_type="perf"))["type"] == "perf"
+    assert "type" in reason(read({"name": "lcp"}))
+    assert only(read(PAGE, default_type="perf"))["type"] == "page"
+
+
+def test_a_whole_number_is_taken_as_an_identifier():
+    assert only(read(PAGE, userId=42))["userId"] == "42"
+    with pytest.raises(ApiError):
+        read(PAGE, userId=True)
+
+
+@pytest.mark.parametrize("length, fits", [(0, False), (1, True), (256, True), (257, False)])
+def test_a_name_has_1_to_256_characters(length, fits):
+    assert bool(read({"type": "event", "name": "n" * length}).events) is fits
+
+
+@pytest.mark.parametrize(
+    "body, path",
+    [([], None), ("x", None), (None, None), ({"events": {}}, "events"), ({"events": None}, "events"), ({"app": 5, "events": []}, "app")],
+)
+def test_an_envelope_of_the_wrong_shape_is_a_bad_request_with_the_path(body, path):
+    with pytest.raises(ApiError) as caught:
+        read_batch(body, NOW, 10)
+    assert caught.value.code == "bad_request"
+    if path:
+        assert caught.value.details[0]["path"] == path
+
+
+@pytest.mark.parametrize("body", [{}, {"events": []}, {"app": "web", "events": []}])
+def test_no_events_are_nothing_to_save(body):
+    batch = read_batch(body, NOW, 10)
+    assert (batch.sent, batch.events, batch.rejected) == (0, [], [])
+
+
+def test_more_events_than_allowed_are_too_large():
+    assert len(read(*[PAGE] * 10, max_events=10).events) == 10
+    with pytest.raises(ApiError) as caught:
+        read(*[PAGE] * 11, max_events=10)
+    assert caught.value.code == "payload_too_large"
+
+
+# --- identity
+
+
+def test_the_same_event_id_of_the_same_app_is_the_same_event():
+    first, second = only(read({**PAGE, "eventId": "e1"})), only(read({**PAGE, "eventId": "e1"}, now=NOW + 5))
+    assert first["_id"] == second["_id"] == known_id("web", "e1")
+    assert only(read({**PAGE, "eventId": "e1", "app": "shop"}))["_id"] != first["_id"]
+
+
+def test_app_and_event_id_cannot_run_into_one_another():
+    assert known_id("ab", "c") != known_id("a", "bc")
+
+
+def test_an_event_without_an_id_gets_one_of_its_own_ordered_by_time():
+    earlier, later = read(*[PAGE] * 300), read(*[PAGE] * 300, now=NOW + 1)
+    ids = [event["_id"] for event in earlier.events + later.events]
+    assert len(set(ids)) == 600
+    assert ids == sorted(ids)
+
+
+# --- time
+
+
+A_SECOND_AGO = [NOW - 1000, float(NOW - 1000), "2025-10-09T08:53:19Z", "2025-10-09T10:53:19+02:00", "2025-10-09T08:53:19.000"]
+
+
+@pytest.mark.parametrize("ts", A_SECOND_AGO)
+def test_ts_is_epoch_milliseconds_or_iso_8601(ts):
+    event = only(read({**PAGE, "ts": ts}))
+    assert to_ms(event["ts"]) == NOW - 1000
+    assert "rawTs" not in event
+
+
+@pytest.mark.parametrize("ts", ["yesterday", "", True, [], {}, -1, 1e300, 253_402_300_800_000, "0000-01-01", "2025-13-01", "9" * 50])
+def test_a_ts_that_is_no_time_is_a_rejection(ts):
+    assert reason(read({**PAGE, "ts": ts})).startswith("ts: Must be")
+
+
+def test_sent_at_corrects_a_clock_that_is_more_than_a_minute_off_and_keeps_the_raw_time():
+    off = 10 * MAX_SKEW_MS
+    event = only(read({**PAGE, "ts": NOW - off - 500}, sentAt=NOW - off))
+    assert to_ms(event["ts"]) == NOW - 500
+    assert to_ms(event["rawTs"]) == NOW - off - 500
+
+
+def test_a_clock_ahead_is_corrected_too():
+    event = only(read({**PAGE, "ts": NOW + 10 * MAX_SKEW_MS}, sentAt=NOW + 10 * MAX_SKEW_MS + 7))
+    assert to_ms(event["ts"]) == NOW - 7
+
+
+@pytest.mark.parametrize("skew", [-MAX_SKEW_MS, -1, 0, 1, MAX_SKEW_MS])
+def test_a_skew_of_up_to_a_minute_is_left_alone(skew):
+    event = only(read({**PAGE, "ts": NOW - 500}, sentAt=NOW - skew))
+    assert to_ms(event["ts"]) == NOW - 500
+    assert "rawTs" not in event
+
+
+def test_a_ts_in_the_far_future_becomes_now_and_the_raw_one_is_kept():
+    event = only(read({**PAGE, "ts": "2099-01-01T00:00:00Z"}))
+    assert to_ms(event["ts"]) == NOW
+    assert event["rawTs"] == datetime(2099, 1, 1)
+
+
+def test_a_correction_never_leaves_the_calendar():
+    event = only(read({**PAGE, "ts": 0}, sentAt="9999-12-31T00:00:00Z"))
+    assert to_ms(event["ts"]) == 0
+
+
+# --- what BSON could not hold is refused before it is answered as saved
+
+
+def nested(levels):
+    value = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "props, fragment",
+    [
+        ({"a": 2**63}, "64 bits"),
+        ({"a": [{"b": -(2**63) - 1}]}, "64 bits"),
+        ({"a\0b": 1}, "NUL"),
+        ({"a": {"b\0": 1}}, "NUL"),
+        (nested(33), "32 levels"),
+        ([], "object"),
+        ("text", "object"),
+        ({"a": "x" * 32_768}, "32768 bytes"),
+    ],
+)
+def test_props_that_could_not_be_stored_are_a_rejection(props, fragment):
+    message = reason(read({**PAGE, "props": props}))
+    assert message.startswith("props: Must")
+    assert fragment in message
+
+
+AT_THE_LIMITS = [{"a": 2**63 - 1, "b": -(2**63)}, {"http.method": "GET", "$x": 1, "": 2}, nested(32), {"a": "x" * 32_760}]
+
+
+@pytest.mark.parametrize("props", AT_THE_LIMITS)
+def test_props_at_the_limits_are_kept_as_they_are(props):
+    assert only(read({**PAGE, "props": props}))["props"] == props

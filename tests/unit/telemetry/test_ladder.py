@@ -1,0 +1,100 @@
+"""MongoDB, else the spool, else an error."""
+
+import pytest
+
+from app.metrics import Metrics
+from app.telemetry.sinks import SinkFull, SinkUnavailable, Written
+from app.telemetry.sinks.ladder import FIRST_REST_MS, LONGEST_REST_MS, Breaker, Ladder
+from app.telemetry.sinks.memory import MemorySink
+from tests.apps import NOW, Clock
+
+
+class FailingSink:
+    """Fails while `error` is set, and counts how often it was asked."""
+
+    def __init__(self, name, error=None):
+        self.name, self.error, self.asked, self.events = name, error, 0, []
+
+    def write(self, events):
+        self.asked += 1
+        if self.error:
+            raise self.error
+        self.events += events
+        return Written(self.name, 0)
+
+
+@pytest.fixture
+def ladder():
+    ladder = Ladder(FailingSink("mongo"), FailingSink("spool"), Clock(), Metrics())
+    ladder.mongo, ladder.spool, ladder.clock = ladder._primary, ladder._spool, ladder._clock
+    return ladder
+
+
+def test_while_mongo_works_the_spool_is_not_touched(ladder):
+    assert ladder.write([1]).storage == "mongo"
+    assert ladder.spool.asked == 0
+
+
+def test_when_mongo_fails_the_same_events_go_to_the_spool(ladder):
+    ladder.mongo.error = SinkUnavailable("away")
+    assert ladder.write([1, 2]).storage == "spool"
+    assert ladder.spool.events == [1, 2]
+
+
+def test_a_mongo_that_failed_is_left_alone_for_a_moment_and_then_tried_by_one_caller(ladder):
+    ladder.mongo.error = SinkUnavailable("away")
+    for _ in range(5):
+        ladder.write([1])
+    assert ladder.mongo.asked == 1
+    ladder.clock.pass_ms(FIRST_REST_MS)
+    ladder.write([1])
+    ladder.write([1])
+    assert ladder.mongo.asked == 2
+
+
+def test_a_mongo_that_is_back_is_used_again_at_once(ladder):
+    ladder.mongo.error = SinkUnavailable("away")
+    ladder.write([1])
+    ladder.mongo.error = None
+    ladder.clock.pass_ms(FIRST_REST_MS)
+    assert [ladder.write([1]).storage for _ in range(3)] == ["mongo"] * 3
+
+
+@pytest.mark.parametrize("error", [SinkFull("no room"), SinkUnavailable("read-only")])
+def test_when_the_spool_fails_too_nothing_is_answered_as_saved(ladder, error):
+    ladder.mongo.error, ladder.spool.error = SinkUnavailable("away"), error
+    with pytest.raises(type(error)):
+        ladder.write([1])
+
+
+def test_without_mongo_the_spool_is_the_store():
+    assert Ladder(None, MemorySink(), Clock(), Metrics()).write([{"_id": "a"}]).storage == "memory"
+
+
+def test_each_rung_has_its_count(ladder):
+    ladder.write([1])
+    ladder.mongo.error = SinkUnavailable("away")
+    ladder.write([1])
+    ladder.spool.error = SinkFull("no room")
+    with pytest.raises(SinkFull):
+        ladder.write([1])
+    assert [ladder._rungs.labels(rung)._value.get() for rung in ("mongo", "spool", "full")] == [1, 1, 1]
+
+
+def test_the_rest_doubles_up_to_its_longest():
+    breaker, now, rests = Breaker(), NOW, []
+    for _ in range(8):
+        breaker.failed(now)
+        rest = next(ms for ms in range(0, LONGEST_REST_MS + 1, 100) if breaker.lets_through(now + ms))
+        rests.append(rest)
+        now += rest
+    assert rests == [500, 1000, 2000, 4000, 8000, 8000, 8000, 8000]
+
+
+def test_a_success_closes_it_whatever_came_before():
+    breaker = Breaker()
+    assert breaker.failed(NOW) is True
+    assert breaker.failed(NOW) is False
+    assert breaker.succeeded() is True
+    assert breaker.succeeded() is False
+    assert breaker.lets_through(NOW)

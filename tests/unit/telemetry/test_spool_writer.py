@@ -1,0 +1,120 @@
+"""Lines become durable, many callers with one sync."""
+
+import errno
+import os
+
+import gevent
+import pytest
+
+from app.telemetry.sinks import SinkFull, SinkUnavailable
+from app.telemetry.spool.segment import segments, whole_lines
+from app.telemetry.spool.writer import SegmentWriter
+
+
+class Disk:
+    """Stands for os.fsync: counts, and fails or waits when told to."""
+
+    def __init__(self):
+        self.syncs, self.error, self.gate = 0, None, None
+
+    def __call__(self, fd):
+        self.syncs += 1
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        os.fsync(fd)
+
+
+@pytest.fixture
+def disk():
+    return Disk()
+
+
+@pytest.fixture
+def make(tmp_path, disk):
+    return lambda **limits: SegmentWriter(tmp_path, **{"max_bytes": 10_000, "segment_bytes": 1000, "sync": disk, **limits})
+
+
+def lines_in(folder):
+    return [line for path in segments(folder) for line in whole_lines(path)]
+
+
+def test_what_is_appended_is_on_disk_and_synced_when_append_returns(make, tmp_path, disk):
+    writer = make()
+    writer.append(b"one\n")
+    assert lines_in(tmp_path) == [b"one\n"]
+    assert disk.syncs == 1
+
+
+def test_callers_that_come_during_a_sync_share_the_next_one(make, tmp_path, disk):
+    writer = make()
+    waiting = [gevent.spawn(writer.append, f"{n}\n".encode()) for n in range(50)]
+    gevent.joinall(waiting, raise_error=True)
+    assert sorted(lines_in(tmp_path)) == sorted(f"{n}\n".encode() for n in range(50))
+    assert disk.syncs <= 3
+
+
+def test_a_segment_that_is_full_is_followed_by_another(make, tmp_path):
+    writer = make(segment_bytes=1024)
+    for _ in range(10):
+        writer.append(b"x" * 299 + b"\n")
+    assert [path.stat().st_size for path in segments(tmp_path)] == [900, 900, 900, 300]
+
+
+def test_a_write_larger_than_a_segment_still_fits_into_one(make, tmp_path):
+    make(segment_bytes=1024).append(b"x" * 4999 + b"\n")
+    assert len(lines_in(tmp_path)) == 1
+
+
+def test_past_its_limit_the_spool_is_full_and_what_it_has_stays(make, tmp_path):
+    writer = make(max_bytes=1000)
+    writer.append(b"x" * 899 + b"\n")
+    with pytest.raises(SinkFull):
+        writer.append(b"y" * 199 + b"\n")
+    assert len(lines_in(tmp_path)) == 1
+
+
+def test_room_made_by_somebody_else_is_found(make, tmp_path):
+    writer = make(max_bytes=1000)
+    writer.append(b"x" * 899 + b"\n")
+    writer.close()
+    segments(tmp_path)[0].unlink()
+    writer.append(b"y" * 199 + b"\n")
+    assert writer.folder_bytes == 200
+
+
+@pytest.mark.parametrize("error, kind", [(errno.ENOSPC, SinkFull), (errno.EDQUOT, SinkFull), (errno.EIO, SinkUnavailable)])
+def test_a_failed_sync_is_told_to_everybody_who_shared_it_and_takes_the_lines_back(make, tmp_path, disk, error, kind):
+    writer = make()
+    writer.append(b"good\n")
+    disk.error = error
+    waiting = [gevent.spawn(writer.append, b"lost\n") for _ in range(3)]
+    gevent.joinall(waiting)
+    assert [type(greenlet.exception) for greenlet in waiting] == [kind] * 3
+    assert lines_in(tmp_path) == [b"good\n"]
+
+
+def test_after_a_failure_the_next_append_begins_a_new_segment(make, tmp_path, disk):
+    writer = make()
+    writer.append(b"good\n")
+    disk.error = errno.EIO
+    with pytest.raises(SinkUnavailable):
+        writer.append(b"lost\n")
+    disk.error = None
+    writer.append(b"again\n")
+    assert lines_in(tmp_path) == [b"good\n", b"again\n"]
+    assert len(segments(tmp_path)) == 2
+    assert writer.last_error is None
+
+
+def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path, disk):
+    (tmp_path / "file").write_text("in the way")
+    writer = SegmentWriter(tmp_path / "file", max_bytes=1000, segment_bytes=100, sync=disk)
+    with pytest.raises(SinkUnavailable):
+        writer.append(b"x\n")
+
+
+def test_a_torn_last_line_is_passed_over(make, tmp_path):
+    make().append(b"one\ntwo\n")
+    with open(segments(tmp_path)[0], "ab") as file:
+        file.write(b'{"half')
+    assert lines_in(tmp_path) == [b"one\n", b"two\n"]

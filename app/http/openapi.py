@@ -3,6 +3,7 @@
 from flask import Flask
 from flask_smorest import Api as SmorestApi
 from flask_smorest import Blueprint as SmorestBlueprint
+from marshmallow import Schema, fields
 from webargs.flaskparser import FlaskParser
 
 from app.errors import ApiError, flatten_messages
@@ -12,24 +13,21 @@ SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "writeKey": {"type": "apiKey", "in": "header", "name": "X-Write-Key"},
 }
-ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["ok", "error"],
-    "properties": {
-        "ok": {"type": "boolean", "enum": [False]},
-        "error": {
-            "type": "object",
-            "required": ["code", "message", "retryable"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "retryable": {"type": "boolean"},
-                "retryAfterMs": {"type": "integer"},
-                "details": {"type": "array", "items": {"type": "object"}},
-            },
-        },
-    },
-}
+
+
+class ProblemSchema(Schema):
+    code = fields.String(required=True)
+    message = fields.String(required=True)
+    retryable = fields.Boolean(required=True)
+    retry_after_ms = fields.Integer(data_key="retryAfterMs")
+    details = fields.List(fields.Dict(keys=fields.String(), values=fields.String()))
+
+
+class ErrorSchema(Schema):
+    """What app/http/errors.py renders."""
+
+    ok = fields.Boolean(required=True, metadata={"enum": [False]})
+    error = fields.Nested(ProblemSchema, required=True)
 
 
 class Parser(FlaskParser):
@@ -51,8 +49,12 @@ class Blueprint(SmorestBlueprint):
 
 
 class Api(SmorestApi):
+    """Documents our error shape, and leaves rendering to app/http/errors.py."""
+
+    ERROR_SCHEMA = ErrorSchema
+
     def _register_error_handlers(self):
-        """None: app/http/errors.py renders every error."""
+        pass
 
 
 def init_openapi(app: Flask) -> Api:
@@ -66,8 +68,4 @@ def init_openapi(app: Flask) -> Api:
     api = Api(app)
     for name, scheme in SECURITY.items():
         api.spec.components.security_scheme(name, scheme)
-    api.spec.components.schema("Error", ERROR_SCHEMA)
-    api.spec.components.response(
-        "DEFAULT_ERROR", {"description": "Any error", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    )
     return api

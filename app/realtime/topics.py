@@ -1,0 +1,17 @@
+"""What a topic is called, and which topics a pattern means."""
+
+import re
+
+MAX_TOPIC_LENGTH = 255
+TOPIC_RULE = "1 to 255 letters, digits and : . _ - /"
+TOPIC_PATTERN = rf"^[A-Za-z0-9:._/-]{{1,{MAX_TOPIC_LENGTH}}}$"
+_TOPIC = re.compile(TOPIC_PATTERN)
+
+
+def is_topic(value) -> bool:
+    return isinstance(value, str) and _TOPIC.fullmatch(value) is not None
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """A pattern is a topic, or a prefix ending in `*`; `*` alone means every topic."""
+    return topic.startswith(pattern[:-1]) if pattern.endswith("*") else topic == pattern

@@ -1,0 +1,206 @@
+"""The frames of /realtime: what a client may say, and how the server says things. Values in, values out.
+
+A new command is a frame, a parser and a row in PARSERS. Whatever a client sends, `parse` answers with a frame or raises
+ApiError; it never raises anything else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.errors import ApiError
+from app.realtime.log import Message
+from app.realtime.topics import TOPIC_RULE, is_topic
+
+MAX_ID_LENGTH = 128
+MAX_SEQ = 2**53 - 1  # the largest integer that JavaScript holds exactly
+MODES = ("all", "latest")
+PAYLOAD_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+ENVELOPE_DEPTH = 8  # levels of nesting that frames may put around a payload
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """`ack` None means the server's default. `since` and `epoch` are the last position that the client has."""
+
+    topic: str
+    id: str | None = None
+    since: int | None = None
+    epoch: str | None = None
+    ack: bool | None = None
+    mode: str = "all"
+    batch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    topic: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """`payload` is JSON text. `seq` is the publisher's own count, which the server passes over."""
+
+    topic: str
+    payload: bytes
+    id: str
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Everything up to `positions[topic]` has arrived."""
+
+    positions: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AckOne:
+    """The one message with this id has arrived."""
+
+    id: str
+
+
+Frame = Subscribe | Unsubscribe | Publish | Ack | AckOne
+
+
+def parse(value: Any, max_payload_bytes: int) -> Frame:
+    """Raises ApiError `bad_request` or `payload_too_large`."""
+    if not isinstance(value, dict):
+        raise ApiError("bad_request", "A frame is an object with a type.")
+    kind = value.get("type")
+    parser = PARSERS.get(kind) if isinstance(kind, str) else None
+    if parser is None:
+        raise ApiError("bad_request", f"type must be one of {', '.join(PARSERS)}.")
+    return parser(value, max_payload_bytes)
+
+
+def encode_payload(payload: Any, max_bytes: int) -> bytes:
+    """JSON text of at most `max_bytes`. orjson refuses binary and values nested deeper than it could encode again."""
+    deep = payload
+    for _ in range(ENVELOPE_DEPTH):
+        deep = [deep]
+    try:
+        text = orjson.dumps(deep, option=PAYLOAD_OPTIONS)[ENVELOPE_DEPTH:-ENVELOPE_DEPTH]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ApiError("bad_request", f"payload must be JSON: {error}.") from None
+    if len(text) > max_bytes:
+        raise ApiError("payload_too_large", f"The payload has {len(text)} bytes as JSON; {max_bytes} are allowed.")
+    return text
+
+
+def _parse_subscribe(value: dict, _max_payload_bytes: int) -> Subscribe:
+    return Subscribe(
+        topic=_required(value, "topic", is_topic, TOPIC_RULE),
+        id=_optional(value, "id", is_id, ID_RULE),
+        since=_optional(value, "since", is_seq, SEQ_RULE),
+        epoch=_optional(value, "epoch", is_id, ID_RULE),
+        ack=_optional(value, "ack", _is_bool, BOOL_RULE),
+        mode=_optional(value, "mode", _is_mode, f"one of {', '.join(MODES)}") or "all",
+        batch=_optional(value, "batch", _is_bool, BOOL_RULE) or False,
+    )
+
+
+def _parse_unsubscribe(value: dict, _max_payload_bytes: int) -> Unsubscribe:
+    return Unsubscribe(_required(value, "topic", is_topic, TOPIC_RULE), _optional(value, "id", is_id, ID_RULE))
+
+
+def _parse_publish(value: dict, max_payload_bytes: int) -> Publish:
+    topic = _required(value, "topic", is_topic, TOPIC_RULE)
+    id = _required(value, "id", is_id, ID_RULE)
+    seq = _optional(value, "seq", is_seq, SEQ_RULE)
+    if "payload" not in value:
+        raise ApiError("bad_request", "payload is missing; it may be null.")
+    return Publish(topic, encode_payload(value["payload"], max_payload_bytes), id, seq)
+
+
+def _parse_ack(value: dict, _max_payload_bytes: int) -> Ack | AckOne:
+    if "acks" in value:
+        acks = _required(value, "acks", _is_acks, f"an object of topic: seq, where seq is {SEQ_RULE}")
+        return Ack(dict(acks))
+    if "topic" in value or "seq" in value:
+        topic = _required(value, "topic", is_topic, TOPIC_RULE)
+        return Ack({topic: _required(value, "seq", is_seq, SEQ_RULE)})
+    return AckOne(_required(value, "id", is_id, ID_RULE))
+
+
+PARSERS: dict[str, Callable[[dict, int], Frame]] = {
+    "subscribe": _parse_subscribe,
+    "unsubscribe": _parse_unsubscribe,
+    "publish": _parse_publish,
+    "ack": _parse_ack,
+}
+
+
+def _optional(value: dict, name: str, is_right: Callable[[Any], bool], rule: str) -> Any:
+    """None where the field is missing or null, as a JavaScript client writes 'nothing' either way."""
+    given = value.get(name)
+    if given is not None and not is_right(given):
+        raise ApiError("bad_request", f"{name} must be {rule}.")
+    return given
+
+
+def _required(value: dict, name: str, is_right: Callable[[Any], bool], rule: str) -> Any:
+    if not is_right(value.get(name)):
+        raise ApiError("bad_request", f"{name} must be {rule}.")
+    return value[name]
+
+
+ID_RULE = f"1 to {MAX_ID_LENGTH} printable characters"
+SEQ_RULE = "an integer from 0 to 2^53 - 1"
+BOOL_RULE = "true or false"
+
+
+def is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable()
+
+
+def is_seq(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SEQ  # isinstance would let True pass
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_mode(value: Any) -> bool:
+    return isinstance(value, str) and value in MODES
+
+
+def _is_acks(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(is_topic(topic) and is_seq(seq) for topic, seq in value.items())
+
+
+def event_frame(message: Message) -> dict[str, Any]:
+    """The payload goes out as the JSON text that it is kept as."""
+    return {
+        "type": "event",
+        "topic": message.topic,
+        "payload": orjson.Fragment(message.payload),
+        "id": message.id,
+        "seq": message.seq,
+        "ts": message.ts,
+        "epoch": message.epoch,
+    }
+
+
+def ack_frame(id: str | None = None, **facts: Any) -> dict[str, Any]:
+    """`{type: "ack", id?, ok: true, …facts}`; facts that are None are left out."""
+    frame: dict[str, Any] = {"type": "ack", "id": id, "ok": True, **facts}
+    return {name: fact for name, fact in frame.items() if fact is not None}
+
+
+def error_frame(error: ApiError, *, id: str | None = None, topic: str | None = None, span: tuple[int, int] | None = None) -> dict[str, Any]:
+    """`{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?}`."""
+    places = {"id": id, "topic": topic, "from": span and span[0], "to": span and span[1]}
+    return {"type": "error", **error.to_dict(), **{name: place for name, place in places.items() if place is not None}}
+
+
+def refusal_frame(error: ApiError, said: Any) -> dict[str, Any]:
+    """The error frame for what a client said; its id and its topic come back as far as they can be read."""
+    said = said if isinstance(said, dict) else {}
+    id, topic = said.get("id"), said.get("topic")
+    return error_frame(error, id=id if is_id(id) else None, topic=topic if is_topic(topic) else None)

@@ -1,0 +1,41 @@
+"""How frames leave: the port that the hub sends through, and the one behind which nobody listens.
+
+Sending never raises and never waits for a client; a connection that is gone is passed over. stock.py is the emit of
+Flask-SocketIO, wire.py its packets, guard.py what keeps its Engine.IO from believing everything.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+REALTIME = "/realtime"
+NAMESPACES = (REALTIME, "/")
+
+
+class Transport(Protocol):
+    """A connection id is the Socket.IO id of a client in /realtime. Frames are plain values, see protocol.py."""
+
+    def send(self, connection_id: str, frame: dict[str, Any]) -> None: ...
+
+    def send_many(self, connection_ids: Iterable[str], frame: dict[str, Any]) -> None: ...
+
+    def emit(self, event: str, payload: Any, room: str) -> None:
+        """A business event to everybody in the room `user:<id>` or `role:<role>`, of every process."""
+
+    def close(self, connection_id: str) -> None:
+        """End the transport, so that a stock client reconnects by itself; after a mere disconnect it would not."""
+
+
+class NoTransport:
+    """Before a server is attached (the flask command, a test) there is nobody to send to."""
+
+    def send(self, connection_id, frame):
+        pass
+
+    def send_many(self, connection_ids, frame):
+        pass
+
+    def emit(self, event, payload, room):
+        pass
+
+    def close(self, connection_id):
+        pass

@@ -1,0 +1,16 @@
+"""Carries live topics to browsers over Socket.IO, and business events to rooms. The walk of a frame:
+
+server.py       puts Socket.IO in front of Flask, closes it when the process drains
+namespace.py    who connects, what comes in, what goes back
+protocol.py     a client's words -> frames, or an error
+permissions.py  who may listen and who may speak; topics.py: what a topic is
+hub.py          subscriptions as cursors into the log
+log/            the topic log: numbers, keeps and announces messages
+transport/      how frames leave, and what garbage is stopped by
+realtime.py     the service that other parts use; routes.py and schemas.py: the same over HTTP
+"""
+
+from app.realtime import routes
+from app.realtime.server import attach
+
+__all__ = ["attach", "routes"]

@@ -1,0 +1,33 @@
+"""The HTTP door to realtime, for backends that hold no connection."""
+
+from app.errors import ApiError
+from app.http.context import known_caller, parts, service_only, users_only
+from app.http.openapi import Blueprint
+from app.realtime.permissions import may_publish
+from app.realtime.schemas import EmitSchema, OkSchema, PublishedSchema, PublishSchema
+
+blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", description="Live topics and rooms")
+
+
+@blueprint.post("/publish")
+@users_only
+@blueprint.arguments(PublishSchema)
+@blueprint.response(200, PublishedSchema)
+@blueprint.doc(security=[{"token": []}])
+def publish(body):
+    """Append a message to a topic. The same id of the same caller again is answered as the first time."""
+    identity = known_caller()
+    if not may_publish(identity, body["topic"]):
+        raise ApiError("forbidden", "The token does not allow publishing to this topic.")
+    return parts().realtime.publish(body["topic"], body["payload"], body.get("id"), identity.user_id)
+
+
+@blueprint.post("/emit")
+@service_only
+@blueprint.arguments(EmitSchema)
+@blueprint.response(200, OkSchema)
+@blueprint.doc(security=[{"token": []}])
+def emit(body):
+    """Send a business event to everybody in a room, in /realtime and in /. Nobody acknowledges it and no log keeps it."""
+    parts().realtime.emit(body["event"], body["payload"], body["to"])
+    return {"ok": True}

@@ -1,0 +1,57 @@
+"""Puts a Socket.IO server in front of the Flask application and ties it to the house."""
+
+import logging
+import math
+
+from flask import Flask
+from flask_socketio import SocketIO
+
+from app.realtime.namespace import RealtimeNamespace, RoomsNamespace
+from app.realtime.transport.guard import Guard
+from app.realtime.transport.stock import SocketIOTransport
+from app.realtime.transport.wire import Json, WirePacket
+from app.settings import Settings
+
+MIN_BUFFER_BYTES = 1_000_000  # Engine.IO's usual maxPayload
+CLOSING_PATIENCE_S = 0.5
+NOISY_LOGGERS = ("engineio.server", "socketio.server")  # they warn about whatever a client does
+
+
+def attach(app: Flask, settings: Settings, parts) -> SocketIO:
+    """Background work of python-socketio begins with the first connection, so this is safe before a fork."""
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    socketio = SocketIO(
+        app,
+        async_mode="gevent",
+        async_handlers=False,  # one event after another, in the order in which a client sent them
+        always_connect=False,
+        cors_allowed_origins=settings.cors_origins,
+        cors_credentials=False,
+        ping_interval=_ping_interval(settings.rt_ping_interval_ms),
+        ping_timeout=settings.rt_ping_timeout_ms / 1000,
+        max_http_buffer_size=max(MIN_BUFFER_BYTES, 4 * settings.rt_max_payload_bytes),
+        message_queue=settings.redis_url,
+        serializer=WirePacket,
+        json=Json,
+        manage_session=False,
+        logger=False,
+        engineio_logger=False,
+    )
+    realtime = parts.realtime
+    dependencies = (parts.gatekeeper, realtime, parts.clock, parts.metrics)
+    socketio.on_namespace(RealtimeNamespace(*dependencies))
+    socketio.on_namespace(RoomsNamespace("/", *dependencies))
+    realtime.bind(SocketIOTransport(socketio))
+
+    guard = Guard(socketio.server.eio)
+    guard.install()
+    app.wsgi_app = guard.wsgi(app.wsgi_app)
+    parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
+    return socketio
+
+
+def _ping_interval(interval_ms: int) -> tuple[float, float]:
+    """(seconds, grace): the library announces whole seconds, cut off; the grace makes it the next whole one instead."""
+    seconds = interval_ms / 1000
+    return seconds, math.ceil(seconds) - seconds + 1e-6

@@ -1,0 +1,151 @@
+"""Keeps what is not Engine.IO from hurting anybody: the stock server raises on garbage, logs a traceback per packet, keeps
+the session, and believes any length that a frame claims.
+
+Here garbage closes the transport it came over, with one line in the log, and a frame may be as long as is allowed.
+"""
+
+import contextlib
+import math
+import socket
+from io import BytesIO
+from urllib.parse import parse_qs
+
+import engineio
+import gevent
+from engineio.async_drivers.gevent import WebSocketWSGI
+from engineio.packet import CLOSE, MESSAGE, PING, PONG, UPGRADE
+from engineio.payload import Payload
+from geventwebsocket.exceptions import WebSocketError
+
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+FRAMES_PER_TURN = 32  # then everybody else has theirs, however fast one client sends
+CLOSING_GRACE_S = 1.0  # how long a client may take to hang up after it was told
+MAX_PACKETS_PER_POST = 256  # the library's own 16 are fewer than a client sends in one tick
+ACCEPTED_PACKETS = (CLOSE, PING, PONG, MESSAGE, UPGRADE)
+
+
+def close_transport(eio: engineio.Server, eio_sid: str | None) -> None:
+    """End a session without the Engine.IO packet CLOSE, on which some clients do not reconnect by themselves."""
+    session = eio.sockets.get(eio_sid)
+    if session is not None:
+        session.close(wait=False, abort=True, reason=eio.reason.SERVER_DISCONNECT)
+
+
+class Guard:
+    """`install` puts it around an engineio server; `wsgi` goes around the WSGI application that holds it."""
+
+    def __init__(self, eio: engineio.Server, path: str = "/socket.io/"):
+        self._eio = eio
+        self._path = path
+        self._open: set[GuardedWebSocket] = set()
+
+    def install(self) -> None:
+        Payload.max_decode_packets = MAX_PACKETS_PER_POST
+        handle = self._eio.handlers["message"]
+        self._eio.on("message", lambda eio_sid, data: self._receive(handle, eio_sid, data))
+        self._eio._async = {**self._eio._async, "websocket": self._make_websocket}
+
+    def wsgi(self, application):
+        """Look at the body of every POST before the library does."""
+
+        def guarded(environ, start_response):
+            if environ["REQUEST_METHOD"] == "POST" and environ.get("PATH_INFO", "").startswith(self._path):
+                try:
+                    environ["wsgi.input"] = BytesIO(self._read_post(environ))
+                except ValueError as error:
+                    eio_sid = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [None])[0]
+                    self._refuse(eio_sid, error)
+                    start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Connection", "close")])
+                    return [b"Bad Request"]
+            return application(environ, start_response)
+
+        return guarded
+
+    def close_all(self, patience_s: float) -> None:
+        """Close every transport; whoever has not hung up after `patience_s` is cut off."""
+        for eio_sid in list(self._eio.sockets):
+            close_transport(self._eio, eio_sid)
+        for _ in range(math.ceil(patience_s * 100)):
+            if not self._open:
+                return
+            gevent.sleep(0.01)
+        for websocket in list(self._open):
+            websocket.cut()
+
+    def _make_websocket(self, handler, _eio):
+        return GuardedWebSocket(handler, self._eio.max_http_buffer_size, self._open)
+
+    def _receive(self, handle, eio_sid: str, data) -> None:
+        """Whatever python-socketio cannot read raises something; handlers of ours never do."""
+        try:
+            handle(eio_sid, data)
+        except Exception as error:
+            self._refuse(eio_sid, error)
+
+    def _read_post(self, environ) -> bytes:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if length > self._eio.max_http_buffer_size:
+            raise ValueError("the body is too large")
+        body = environ["wsgi.input"].read(length)
+        try:
+            packets = Payload(encoded_payload=body.decode()).packets
+        except (ValueError, KeyError, RecursionError) as error:
+            raise ValueError(f"not a payload: {error}") from None
+        if any(packet.packet_type not in ACCEPTED_PACKETS for packet in packets):
+            raise ValueError("a packet of a type that clients do not send")
+        return body
+
+    def _refuse(self, eio_sid: str | None, error: Exception) -> None:
+        log.info("unreadable_packet", transport_id=eio_sid, error=f"{type(error).__name__}: {str(error)[:200]}")
+        close_transport(self._eio, eio_sid)
+
+
+class GuardedWebSocket(WebSocketWSGI):
+    """One websocket. Reads at most `max_bytes` a message, gives others a turn, and hangs up where the client does not."""
+
+    def __init__(self, handler, max_bytes: int, open_websockets: set):
+        super().__init__(handler, None)
+        self._max_bytes = max_bytes
+        self._budget = max_bytes
+        self._frames = 0
+        self._all = open_websockets
+
+    def __call__(self, environ, start_response):
+        websocket = environ["wsgi.websocket"]
+        self._tcp = websocket.handler.socket
+        self._read = websocket.raw_read
+        websocket.raw_read = self._read_within_budget
+        self._all.add(self)
+        try:
+            return super().__call__(environ, start_response)
+        finally:
+            self._all.discard(self)
+
+    def wait(self):
+        """The next message; None ends the connection, for the library as for us."""
+        self._frames += 1
+        if self._frames % FRAMES_PER_TURN == 0:
+            gevent.sleep(0)
+        self._budget = self._max_bytes
+        message = super().wait()
+        if isinstance(message, str) and message[:1] not in tuple("0123456"):
+            log.info("unreadable_packet", error="this is not an Engine.IO packet")
+            return None
+        return message
+
+    def close(self):
+        super().close()
+        gevent.spawn_later(CLOSING_GRACE_S, self.cut)
+
+    def cut(self):
+        with contextlib.suppress(OSError):  # the client has hung up in the meantime
+            self._tcp.shutdown(socket.SHUT_RDWR)
+
+    def _read_within_budget(self, length: int) -> bytes:
+        self._budget -= length
+        if self._budget < 0:
+            raise WebSocketError("the message is too large")
+        return self._read(length)

@@ -1,0 +1,52 @@
+"""Socket.IO packets, read strictly and written by orjson: the class that python-socketio is given as its serializer."""
+
+from dataclasses import dataclass
+
+import orjson
+from socketio.packet import BINARY_EVENT, EVENT, Packet
+
+from app.errors import ApiError
+from app.http.json import decode_json
+
+RESERVED_EVENTS = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
+MAX_ATTACHMENTS = 16  # none is ever accepted, but a frame has to be complete before it can be answered
+
+
+class Json:
+    """What python-socketio expects of a json module."""
+
+    @staticmethod
+    def dumps(value, **_) -> str:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+    @staticmethod
+    def loads(text: str):
+        try:
+            return decode_json(text)
+        except ApiError as error:
+            raise ValueError(error.message) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Stands before the arguments of every event from a client: `id` is the callback that waits, or None."""
+
+    id: int | None
+
+
+class WirePacket(Packet):
+    """Raises ValueError for what no client may send, the names included that python-socketio uses for its own events."""
+
+    json = Json
+
+    def decode(self, encoded_packet):
+        attachments = super().decode(encoded_packet)
+        if attachments > MAX_ATTACHMENTS:
+            raise ValueError("too many attachments")
+        if self.packet_type in (EVENT, BINARY_EVENT):
+            if not isinstance(self.data, list) or not self.data or not isinstance(self.data[0], str):
+                raise ValueError("an event is a list that begins with a name")
+            if self.data[0] in RESERVED_EVENTS:
+                raise ValueError("this event name is reserved")
+            self.data.insert(1, Call(self.id))
+        return attachments

@@ -5,13 +5,19 @@ not its first user. `.env.example` carries the same list for people to copy; a t
 """
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from limits import parse as parse_rate
+from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.origins import is_pattern
 
 OUR_PREFIXES = ("RT_", "TELEMETRY_", "SPOOL_", "FLAGS_", "JWT_")
 
@@ -21,48 +27,96 @@ class SettingsError(SystemExit):
 
 
 def _split(value):
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _rate(value: str) -> str:
     try:
-        parse_rate(value)
-    except ValueError:
-        raise ValueError("is not a rate; write it like 50/second or 600/minute") from None
+        (rate,) = parse_many(value)
+    except ValueError:  # no rate at all, or several
+        raise ValueError("is not a rate; write one like 50/second or 600/minute") from None
+    if rate.amount < 1 or rate.get_expiry() < 1:
+        raise ValueError("is a rate of nothing; write one like 50/second or 600/minute")
     return value
 
 
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not is_pattern(value):
+            raise ValueError(f"is a list of origins like https://app.example.com or https://*.example.com, or *; {value!r} is none")
+    return values
+
+
 def _write_keys(value):
-    """`web:wk_abc,ios:wk_def` -> {"wk_abc": "web", "wk_def": "ios"}."""
+    """`web:wk_abc,ios:wk_def` -> {"wk_abc": "web", "wk_def": "ios"}. A name may stand twice (two keys while one is replaced)."""
     if not isinstance(value, str):
         return value
     keys = {}
     for pair in _split(value):
-        name, colon, key = pair.partition(":")
+        name, colon, key = (part.strip() for part in pair.partition(":"))
         if not (colon and name and key):
             raise ValueError("is a list of name:key pairs, like web:wk_abc,ios:wk_def")
+        if key in keys:
+            raise ValueError(f"gives one key to both {keys[key]} and {name}; nobody could tell them apart")
         keys[key] = name
     return keys
 
 
-def _pem(value: str) -> str:
+def _public_key(value: str) -> str:
     """A PEM text (its line breaks may be written as backslash n, as .env files need) or the path of one."""
     text = value.replace("\\n", "\n")
     if "-----BEGIN" not in text:
         try:
             text = Path(value).read_text()
-        except OSError:
+        except (OSError, ValueError):
             raise ValueError("is neither a PEM text nor the path of a readable PEM file") from None
+    _refuse_weak_key(text)
     return text
 
 
-CommaList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+def _refuse_weak_key(pem: str) -> None:
+    """A key that cannot verify would turn every token away, one by one, with a message about the token."""
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(pem.encode())
+    except Exception:
+        raise ValueError("is not a PEM that begins with BEGIN PUBLIC KEY and can be read") from None
+    is_rsa = isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048
+    is_p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
+    if not (is_rsa or is_p256):
+        raise ValueError("is neither an RSA key of at least 2048 bits (RS256) nor one on the curve P-256 (ES256)")
+
+
+def _url_with(*schemes: str):
+    def check(value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in schemes or not (parts.netloc or parts.scheme == "unix"):
+            raise ValueError(f"is not an address that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _lower(value):
+    return value.lower() if isinstance(value, str) else value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[CommaList, AfterValidator(_origins)]
 Rate = Annotated[str, AfterValidator(_rate)]
-WriteKeys = Annotated[dict[str, str], NoDecode, BeforeValidator(_write_keys)]
-Pem = Annotated[str, AfterValidator(_pem)]
+WriteKeys = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_write_keys), AfterValidator(MappingProxyType)]
+PublicKey = Annotated[str, AfterValidator(_public_key)]
+MongoUri = Annotated[str, _url_with("mongodb", "mongodb+srv")]
+RedisUrl = Annotated[str, _url_with("redis", "rediss", "unix")]
+HttpUrl = Annotated[str, _url_with("https", "http")]
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1024)]
 Milliseconds = Annotated[int, Field(ge=1)]
+
+# Settings that may carry a password; they never show in the text form of the whole.
+_SECRET = {"jwt_secret", "metrics_token", "mongo_uri", "redis_url", "write_keys"}
 
 
 class Settings(BaseSettings):
@@ -74,33 +128,36 @@ class Settings(BaseSettings):
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on every address; `flask run` has its own --host
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     data_dir: Path = Path("./var")
-    mongo_uri: str | None = None
+    web_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
+    mongo_uri: MongoUri | None = None
     mongo_timeout_ms: Milliseconds = 1500
-    redis_url: str | None = None
-    cors_origins: CommaList = ["*"]
+    redis_url: RedisUrl | None = None
+    cors_origins: Origins = ("*",)
     rate_limit_http: Rate = "100/second"
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
     http_max_body_bytes: Bytes = 512_000
+    http_read_timeout_ms: Annotated[int, Field(ge=100)] = 60_000
+    http_idle_timeout_ms: Annotated[int, Field(ge=100)] = 75_000
     drain_timeout_ms: Milliseconds = 5000
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] | None = None
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    log_format: Annotated[Literal["json", "console"], BeforeValidator(_lower)] | None = None
     metrics_token: str | None = None
 
     jwt_secret: Annotated[str, Field(min_length=32)] | None = None
-    jwt_public_key: Pem | None = None
-    jwt_jwks_url: str | None = None
+    jwt_public_key: PublicKey | None = None
+    jwt_jwks_url: HttpUrl | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_leeway_s: Annotated[int, Field(ge=0, le=300)] = 10
-    write_keys: WriteKeys = {}
+    write_keys: WriteKeys = Field(default_factory=dict, validate_default=True)
 
     telemetry_max_events: Count = 1000
     telemetry_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 90
     telemetry_sample_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     telemetry_max_batch: Count = 100
     telemetry_flush_interval_ms: Milliseconds = 5000
-    telemetry_allow: CommaList = []
-    telemetry_deny: CommaList = []
+    telemetry_allow: CommaList = ()
+    telemetry_deny: CommaList = ()
 
     spool_max_bytes: Bytes = 1_073_741_824
     spool_segment_bytes: Bytes = 8_388_608
@@ -116,6 +173,9 @@ class Settings(BaseSettings):
     rt_log_max_bytes: Bytes = 4_194_304
     rt_log_max_topics: Count = 10_000
 
+    def __repr_args__(self):
+        return [(name, "***" if name in _SECRET and value else value) for name, value in super().__repr_args__()]
+
     @property
     def is_production(self) -> bool:
         return self.app_env == "production"
@@ -128,6 +188,8 @@ class Settings(BaseSettings):
 def load_settings(env_file: str | Path | None = ".env", **overrides) -> Settings:
     """Read the environment, then `.env`; keyword arguments win over both. Raises SettingsError with one sentence."""
     _refuse_unknown_names(env_file)
+    if not overrides.keys() <= Settings.model_fields.keys():
+        raise TypeError(f"no such settings: {', '.join(sorted(overrides.keys() - Settings.model_fields.keys()))}")
     try:
         settings = Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
@@ -136,23 +198,41 @@ def load_settings(env_file: str | Path | None = ".env", **overrides) -> Settings
         raise SettingsError(
             "switchyard: APP_ENV=production needs a key to verify tokens with: set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL"
         )
+    refuse_lonely_workers(settings.web_concurrency, settings)
     return settings
+
+
+def refuse_lonely_workers(workers: int, settings: Settings) -> None:
+    """Raises SettingsError where more than one worker has nothing to talk through."""
+    if workers > 1 and not settings.redis_url:
+        raise SettingsError(
+            f"switchyard: {workers} workers need REDIS_URL: without it one cannot tell the others what was published. "
+            "Set it, or set WEB_CONCURRENCY to 1"
+        )
 
 
 def read_app_env(default: str, env_file: str | Path | None = ".env") -> str:
     """APP_ENV where it is given, else `default`: gunicorn means production where nobody said anything, `flask run` does not."""
-    return os.environ.get("APP_ENV") or (env_file and dotenv_values(env_file).get("APP_ENV")) or default
+    return os.environ.get("APP_ENV") or _read(env_file).get("APP_ENV") or default
+
+
+def _read(env_file: str | Path | None) -> dict[str, str | None]:
+    try:
+        return dotenv_values(env_file) if env_file else {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"switchyard: {env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
 
 
 def _refuse_unknown_names(env_file: str | Path | None) -> None:
     known = {name.upper() for name in Settings.model_fields}
-    given = {*os.environ, *(dotenv_values(env_file) if env_file else {})}
+    given = {*os.environ, *_read(env_file)}
     unknown = sorted(name for name in given if name.upper().startswith(OUR_PREFIXES) and name.upper() not in known)
     if unknown:
         raise SettingsError(f"switchyard: unknown setting {', '.join(unknown)}; .env.example names every one there is")
 
 
 def _sentence(problem) -> str:
+    """Never the value itself: it may be a secret."""
     name = str(problem["loc"][0]).upper() if problem["loc"] else "the settings"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name} {message if message.startswith('is ') else 'is wrong: ' + message}"
+    return f"{name} {message if re.match('(is|gives) ', message) else 'is wrong: ' + message}"

@@ -1,0 +1,258 @@
+"""A typo stops the deployment with a sentence, not the first user."""
+
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import ValidationError
+
+from app.settings import OUR_PREFIXES, Settings, SettingsError, load_settings, read_app_env, refuse_lonely_workers
+from tests.unit.keys import ec_key, private_pem, public_pem, rsa_key
+
+SECRET = "x" * 32
+
+
+@pytest.fixture(autouse=True)
+def only_what_the_test_sets(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if name.upper() in {field.upper() for field in Settings.model_fields} or name.startswith(OUR_PREFIXES):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint(**settings):
+    """The sentence, when these stand in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        with pytest.raises(SettingsError) as refused:
+            load_settings(None)
+    sentence = str(refused.value)
+    assert sentence.startswith("switchyard: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+def given(**settings):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        return load_settings(None)
+
+
+def test_nothing_set_is_a_working_development_setup():
+    settings = load_settings(None)
+    assert (settings.app_env, settings.port, settings.data_dir) == ("development", 8080, Path("var"))
+    assert settings.mongo_uri is settings.redis_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_ENV", "staging"),
+        ("PORT", "eighty"),
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("PORT", "80.5"),
+        ("WEB_CONCURRENCY", "many"),
+        ("WEB_CONCURRENCY", "0"),
+        ("MONGO_URI", "localhost:27017"),
+        ("MONGO_URI", "http://localhost"),
+        ("MONGO_URI", "mongodb://"),
+        ("MONGO_TIMEOUT_MS", "0"),
+        ("MONGO_TIMEOUT_MS", "1.5s"),
+        ("REDIS_URL", "localhost"),
+        ("REDIS_URL", "redis:/localhost"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com/"),
+        ("CORS_ORIGINS", "*,https://app.example.com/path"),
+        ("CORS_ORIGINS", "https://*"),
+        ("CORS_ORIGINS", "https://.*"),
+        ("RATE_LIMIT_HTTP", "fast"),
+        ("RATE_LIMIT_HTTP", "100"),
+        ("RATE_LIMIT_HTTP", "0/second"),
+        ("RATE_LIMIT_HTTP", "10/second;100/minute"),
+        ("RATE_LIMIT_HTTP", "-5/second"),
+        ("TRUSTED_PROXIES", "yes"),
+        ("TRUSTED_PROXIES", "11"),
+        ("HTTP_MAX_BODY_BYTES", "10"),
+        ("HTTP_READ_TIMEOUT_MS", "0"),
+        ("DRAIN_TIMEOUT_MS", "-1"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("JWT_SECRET", "short"),
+        ("JWT_JWKS_URL", "issuer.example.com/keys"),
+        ("JWT_JWKS_URL", "file:///etc/passwd"),
+        ("JWT_LEEWAY_S", "301"),
+        ("WRITE_KEYS", "wk_without_a_name"),
+        ("WRITE_KEYS", "web:"),
+        ("WRITE_KEYS", ":wk_abc"),
+        ("TELEMETRY_MAX_EVENTS", "0"),
+        ("TELEMETRY_TTL_DAYS", "-1"),
+        ("TELEMETRY_SAMPLE_RATE", "1.01"),
+        ("TELEMETRY_SAMPLE_RATE", "nan"),
+        ("SPOOL_MAX_BYTES", "1GB"),
+        ("RT_MAX_TOPICS", ""),
+        ("RT_MAX_TOPICS", "no"),
+    ],
+)
+def test_a_bad_value_stops_the_boot_with_a_sentence_that_names_the_setting(name, value):
+    if value == "":
+        assert given(**{name: value}) == load_settings(None)  # empty means not set
+    else:
+        assert name in complaint(**{name: value})
+
+
+def test_every_bad_value_is_named_at_once():
+    sentence = complaint(PORT="eighty", LOG_LEVEL="loud")
+    assert "PORT" in sentence and "LOG_LEVEL" in sentence
+
+
+@pytest.mark.parametrize("prefix", OUR_PREFIXES)
+def test_an_unknown_name_under_one_of_our_prefixes_stops_the_boot(prefix):
+    name = prefix + "NO_SUCH_THING"
+    assert name in complaint(**{name: "1"})
+    assert name.lower() in complaint(**{name.lower(): "1"})
+
+
+def test_an_unknown_name_in_the_env_file_stops_the_boot_too(tmp_path):
+    (tmp_path / ".env").write_text("TELEMETRY_TTL_DAY=30\n")
+    with pytest.raises(SettingsError, match="unknown setting TELEMETRY_TTL_DAY;"):
+        load_settings()
+
+
+def test_names_of_other_programs_are_none_of_our_business(tmp_path):
+    (tmp_path / ".env").write_text("EDITOR=vi\nFLASK_DEBUG=1\n")
+    assert load_settings() == load_settings(None)
+
+
+def test_the_environment_wins_over_the_env_file_and_an_argument_over_both(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("PORT=1\nHOST=from-file\n")
+    monkeypatch.setenv("PORT", "2")
+    assert (load_settings().port, load_settings().host) == (2, "from-file")
+    assert load_settings(port=3).port == 3
+
+
+def test_empty_means_not_set_in_the_environment_and_in_the_env_file(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("MONGO_URI=\nJWT_SECRET=\nPORT=\n")
+    monkeypatch.setenv("REDIS_URL", "")
+    settings = load_settings()
+    assert (settings.mongo_uri, settings.jwt_secret, settings.redis_url, settings.port) == (None, None, None, 8080)
+
+
+def test_an_env_file_that_is_no_text_is_a_sentence(tmp_path):
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load_settings()
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        read_app_env("production")
+
+
+def test_an_argument_that_is_no_setting_is_refused():
+    with pytest.raises(TypeError, match="prot"):
+        load_settings(None, prot=1)
+
+
+def test_settings_are_frozen_to_the_bottom():
+    settings = given(WRITE_KEYS="web:wk_abc", CORS_ORIGINS="https://a.test")
+    with pytest.raises(ValidationError):
+        settings.port = 1
+    with pytest.raises(TypeError):
+        settings.write_keys["wk_more"] = "web"
+    with pytest.raises(AttributeError):
+        settings.cors_origins.append("*")
+
+
+def test_the_text_form_of_the_settings_shows_no_secret():
+    settings = given(
+        JWT_SECRET="s3cret" * 6,
+        METRICS_TOKEN="s3cret-token",
+        MONGO_URI="mongodb://u:s3cret@h/",
+        REDIS_URL="redis://:s3cret@h",
+        WRITE_KEYS="a:s3cret",
+    )
+    assert "s3cret" not in repr(settings) + str(settings)
+    assert "port=8080" in repr(settings)
+
+
+def test_a_complaint_shows_no_secret():
+    assert "hunter2" not in complaint(JWT_SECRET="hunter2") + complaint(REDIS_URL="hunter2") + complaint(MONGO_URI="user:hunter2@host")
+
+
+# Production.
+
+
+def test_production_without_a_verification_key_does_not_start_and_says_why():
+    assert complaint(APP_ENV="production").endswith("set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL")
+
+
+@pytest.mark.parametrize("key", [{"JWT_SECRET": SECRET}, {"JWT_JWKS_URL": "https://issuer.test/keys"}])
+def test_production_starts_with_any_of_the_keys(key):
+    assert given(APP_ENV="production", **key).is_production
+
+
+def test_app_env_is_what_the_environment_says_else_the_env_file_else_the_servers_default(tmp_path, monkeypatch):
+    assert read_app_env("production") == "production"
+    (tmp_path / ".env").write_text("APP_ENV=development\n")
+    assert read_app_env("production") == "development"
+    monkeypatch.setenv("APP_ENV", "production")
+    assert read_app_env("development") == "production"
+
+
+def test_several_workers_need_redis():
+    assert "REDIS_URL" in complaint(WEB_CONCURRENCY="2")
+    assert given(WEB_CONCURRENCY="2", REDIS_URL="redis://h").web_concurrency == 2
+    with pytest.raises(SettingsError, match="4 workers need REDIS_URL"):
+        refuse_lonely_workers(4, load_settings(None))
+
+
+# Lists, rates and keys.
+
+
+@pytest.mark.parametrize("rate", ["50/second", "600/minute", "1 per hour", "100/10 seconds"])
+def test_a_rate_is_what_the_limits_library_reads(rate):
+    assert given(RATE_LIMIT_HTTP=rate).rate_limit_http == rate
+
+
+def test_lists_have_commas_and_forgive_spaces():
+    assert given(TELEMETRY_DENY=" a, b ,,c ").telemetry_deny == ("a", "b", "c")
+
+
+def test_a_log_level_may_be_shouted():
+    assert given(LOG_LEVEL="WARNING").log_level == "warning"
+
+
+def test_write_keys_are_found_by_key_and_a_name_may_have_two():
+    assert given(WRITE_KEYS="web:wk_old, web:wk_new,ios:wk_ios").write_keys == {"wk_old": "web", "wk_new": "web", "wk_ios": "ios"}
+
+
+def test_two_write_keys_with_one_value_are_refused():
+    assert "both web and ios" in complaint(WRITE_KEYS="web:wk_abc,ios:wk_abc")
+    assert "wk_abc" not in complaint(WRITE_KEYS="web:wk_abc,ios:wk_abc")
+
+
+def test_a_public_key_may_be_a_pem_with_written_line_breaks():
+    pem = public_pem(rsa_key())
+    assert given(JWT_PUBLIC_KEY=pem.replace("\n", "\\n")).jwt_public_key == pem
+    assert given(JWT_PUBLIC_KEY=pem).jwt_public_key == pem
+
+
+def test_a_public_key_may_be_the_path_of_a_pem(tmp_path):
+    (tmp_path / "key.pem").write_text(public_pem(ec_key()))
+    assert given(JWT_PUBLIC_KEY=str(tmp_path / "key.pem")).jwt_public_key == public_pem(ec_key())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/no/such/file.pem",
+        "-----BEGIN PUBLIC KEY-----\nbroken\n-----END PUBLIC KEY-----",
+        private_pem(ec_key()),
+        public_pem(rsa_key("weak", bits=1024)),
+        public_pem(ec_key("other", ec.SECP384R1)),
+    ],
+    ids=["no file", "broken", "private", "1024 bits", "another curve"],
+)
+def test_a_public_key_that_could_verify_nothing_is_refused_at_boot(text):
+    assert "JWT_PUBLIC_KEY is" in complaint(JWT_PUBLIC_KEY=text)

@@ -32,7 +32,8 @@ class DevServer:
         self.socket = _listen(host, port) if fd is None else socket.socket(fileno=fd)
         self.host, self.port = host, self.socket.getsockname()[1]
         tls = {"ssl_context": ssl_context} if ssl_context else {}
-        self._server = Server(self.socket, application, log=None, error_log=None, **tls)
+        body_limit = app.extensions["switchyard"].settings.http_max_body_bytes
+        self._server = Server(self.socket, application, max_body_bytes=body_limit, **tls)
 
     def fileno(self) -> int:
         return self.socket.fileno()

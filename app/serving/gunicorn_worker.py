@@ -2,19 +2,22 @@
 
 from functools import partial
 
-from gunicorn.workers.ggevent import GeventPyWSGIWorker
+from gunicorn.workers.ggevent import GeventWorker
 
-from app.serving.server import Handler, Server
+from app.serving.server import Server
 
 
-class Worker(GeventPyWSGIWorker):
+class Worker(GeventWorker):
     """The application is loaded after the fork; so its background work starts here, in the worker that it serves."""
 
-    wsgi_handler = Handler
-
-    def server_class(self, *args, **kwargs):
-        parts = self.wsgi.extensions["switchyard"]
-        server = Server(*args, **kwargs)
-        server.on_close = partial(parts.lifecycle.drain, parts.settings.drain_timeout_ms / 1000)
+    def server_class(self, listener, *, application, spawn, environ, log, handler_class, **tls):
+        parts = application.extensions["switchyard"]
+        settings = parts.settings
+        server = Server(
+            listener, application, max_body_bytes=settings.http_max_body_bytes, keepalive_s=self.cfg.keepalive, spawn=spawn, **tls
+        )
+        server.on_close = partial(parts.lifecycle.drain, settings.drain_timeout_ms / 1000)
+        if self.cfg.workers > 1:
+            server.max_accept = 1  # so that the workers share what arrives
         parts.lifecycle.start()
         return server

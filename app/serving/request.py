@@ -1,0 +1,144 @@
+"""Bytes to WSGI environs, by llhttp (the parser of Node, through httptools). No sockets here: what is fed is parsed.
+
+A body is collected whole before the application is called, because every body here is small. One that is longer than
+`max_body_bytes` is not collected: the application is called with its length alone, and refuses it in its own words.
+"""
+
+from collections import deque
+from io import BytesIO
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+MAX_HEADER_BYTES = 32_768
+MAX_HEADERS = 100
+MAX_KNOWN_NAMES = 500
+
+
+class BadRequest(Exception):
+    """What came is no request that can be answered by the application; `status` is the answer before the close."""
+
+    def __init__(self, status: str):
+        super().__init__(status)
+        self.status = status
+
+
+class RequestParser:
+    """`feed` bytes, then take environs from `ready`, in the order in which they were sent.
+
+    `after_upgrade` holds what followed a request that asks for another protocol. `wants_continue` is set while a client
+    waits for `100 Continue`. `is_reading` is True between the first byte of a request and its last. `error` is what came
+    after the last good request; nothing may be fed then.
+    """
+
+    def __init__(self, base_environ: dict, max_body_bytes: int):
+        self.ready: deque[dict] = deque()
+        self.after_upgrade: bytes | None = None
+        self.wants_continue = False
+        self.is_reading = False
+        self.error: BadRequest | None = None
+        self._base = base_environ
+        self._max_body = max_body_bytes
+        self._parser = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.after_upgrade = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self.error = cause if isinstance(cause, BadRequest) else BadRequest("400 Bad Request")
+
+    # What llhttp calls, in this order. `_environ` is None while nothing of a request is wanted.
+
+    def on_message_begin(self) -> None:
+        self.is_reading = True
+        self._environ = dict(self._base)
+        self._url = b""
+        self._header_bytes = self._headers = self._body_bytes = 0
+        self._body: list[bytes] = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_header(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_header(len(name) + len(value))
+        key = _environ_key(name)
+        if key is not None:
+            text = value.decode("latin-1").strip(" \t")
+            known = self._environ.get(key)
+            self._environ[key] = text if known is None else f"{known},{text}"
+
+    def on_headers_complete(self) -> None:
+        environ, parser = self._environ, self._parser
+        environ["REQUEST_METHOD"] = parser.get_method().decode("latin-1")
+        environ["SERVER_PROTOCOL"] = f"HTTP/{parser.get_http_version()}"
+        environ["switchyard.keep_alive"] = parser.should_keep_alive()
+        _set_target(environ, self._url)
+        if int(environ.get("CONTENT_LENGTH") or 0) > self._max_body:
+            self._finish(b"", is_whole=False)
+        else:
+            self.wants_continue = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+
+    def on_body(self, body: bytes) -> None:
+        if self._environ is None:
+            return
+        self._body_bytes += len(body)
+        self._body.append(body)
+        if self._body_bytes > self._max_body:
+            self._environ["CONTENT_LENGTH"] = str(self._body_bytes)
+            self._finish(b"", is_whole=False)
+
+    def on_message_complete(self) -> None:
+        if self._environ is not None:
+            self._environ.setdefault("CONTENT_LENGTH", str(self._body_bytes))
+            self._finish(b"".join(self._body), is_whole=True)
+
+    def _finish(self, body: bytes, *, is_whole: bool) -> None:
+        environ, self._environ, self._body = self._environ, None, []
+        self.is_reading = self.wants_continue = False
+        environ["wsgi.input"] = BytesIO(body)
+        if not is_whole:
+            environ["switchyard.keep_alive"] = False  # its remaining bytes are still on their way
+        self.ready.append(environ)
+
+    def _count_header(self, length: int) -> None:
+        self._headers += 1
+        self._header_bytes += length
+        if self._header_bytes > MAX_HEADER_BYTES or self._headers > MAX_HEADERS:
+            raise BadRequest("431 Request Header Fields Too Large")
+
+
+_KEYS: dict[bytes, str | None] = {b"Content-Type": "CONTENT_TYPE", b"Content-Length": "CONTENT_LENGTH"}
+
+
+def _environ_key(name: bytes) -> str | None:
+    """`X-Write-Key` -> `HTTP_X_WRITE_KEY`. A name with an underscore is dropped: it could pass for another one."""
+    try:
+        return _KEYS[name]
+    except KeyError:
+        text = name.decode("latin-1").upper()
+        key = None if "_" in text else text.replace("-", "_")
+        if key not in (None, "CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        if len(_KEYS) < MAX_KNOWN_NAMES:  # clients choose the names, so what is remembered has an end
+            _KEYS[name] = key
+        return key
+
+
+def _set_target(environ: dict, target: bytes) -> None:
+    """Origin form (`/path?query`), and the absolute form that proxies use (RFC 9112, section 3.2)."""
+    if not target.startswith(b"/") and target != b"*":
+        try:
+            url = httptools.parse_url(target)
+            target = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+        except httptools.HttpParserInvalidURLError:
+            raise BadRequest("400 Bad Request") from None
+    path, _, query = target.partition(b"?")
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    environ["PATH_INFO"] = path.decode("latin-1")
+    environ["QUERY_STRING"] = query.decode("latin-1")
+    environ["RAW_URI"] = environ["REQUEST_URI"] = target.decode("latin-1")

@@ -1,0 +1,318 @@
+"""The HTTP server, byte for byte. Server and client are greenlets of this process; nothing is patched."""
+
+import json
+import time
+from contextlib import contextmanager
+
+import gevent
+import pytest
+from gevent import socket
+
+from app.serving.server import Server
+
+LIMIT = 1000
+
+
+def echo(environ, start_response):
+    """Answers what it was asked, as JSON; `/chunks` streams, `/boom` raises, `/late` raises after its head."""
+    body = environ["wsgi.input"].read()
+    path = environ["PATH_INFO"]
+    if path == "/boom":
+        raise RuntimeError("a surprise")
+    if path == "/chunks":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return iter([b"one", b"", b"two"])
+    if path == "/late":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return late()
+    if path == "/none":
+        start_response("204 No Content", [])
+        return []
+    if int(environ["CONTENT_LENGTH"]) > LIMIT:
+        start_response("413 Content Too Large", [("Content-Type", "text/plain")])
+        return [b"too large"]
+    seen = {name: value for name, value in environ.items() if isinstance(value, str)}
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps({**seen, "body": body.decode("latin-1")}).encode()]
+
+
+def late():
+    yield b"first"
+    raise RuntimeError("too late")
+
+
+@contextmanager
+def serving(**options):
+    server = Server(("127.0.0.1", 0), echo, max_body_bytes=LIMIT, **options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(timeout=0.1)
+
+
+@pytest.fixture
+def server():
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def hang_up():
+    yield
+    while OPEN:
+        client = OPEN.pop()
+        client.file.close()
+        client.socket.close()
+
+
+OPEN = []
+
+
+class Client:
+    def __init__(self, server):
+        self.socket = socket.create_connection(("127.0.0.1", server.server_port))
+        self.socket.settimeout(5)
+        self.file = self.socket.makefile("rb")
+        OPEN.append(self)
+
+    def send(self, *parts):
+        for part in parts:
+            self.socket.sendall(part.replace("\n", "\r\n").encode("latin-1") if isinstance(part, str) else part)
+        return self
+
+    def answer(self, *, has_body=True):
+        """(status, headers, body) of the next answer; None at the end of the connection."""
+        line = self.file.readline()
+        if not line:
+            return None
+        headers = {}
+        while (row := self.file.readline().rstrip()) != b"":
+            name, _, value = row.decode().partition(": ")
+            headers[name.lower()] = value
+        return int(line.split()[1]), headers, self._body(headers) if has_body else b""
+
+    def _body(self, headers):
+        if headers.get("transfer-encoding") != "chunked":
+            return self.file.read(int(headers.get("content-length", 0)))
+        body = b""
+        while (size := int(self.file.readline(), 16)) > 0:
+            body += self.file.read(size)
+            self.file.readline()
+        self.file.readline()
+        return body
+
+    def is_closed(self):
+        return self.file.read(1) == b""
+
+
+def ask(server, text):
+    return Client(server).send(text).answer()
+
+
+def environ_of(server, text):
+    status, _, body = ask(server, text)
+    assert status == 200
+    return json.loads(body)
+
+
+def test_a_request_becomes_a_wsgi_environ(server):
+    environ = environ_of(server, "POST /a%20b/%E4?x=1&y=%20 HTTP/1.1\nHost: h\nContent-Type: text/plain\nX-Write-Key:  k \nContent-Length: 2\n\nhi")
+    assert environ["REQUEST_METHOD"] == "POST"
+    assert environ["PATH_INFO"] == "/a b/\xe4"
+    assert environ["QUERY_STRING"] == "x=1&y=%20"
+    assert environ["CONTENT_TYPE"] == "text/plain"
+    assert environ["HTTP_X_WRITE_KEY"] == "k"
+    assert environ["body"] == "hi"
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+
+
+def test_a_header_sent_twice_is_joined(server):
+    assert environ_of(server, "GET / HTTP/1.1\nHost: h\nAccept: a\nAccept: b\n\n")["HTTP_ACCEPT"] == "a,b"
+
+
+def test_a_header_with_an_underscore_cannot_pass_for_another_one(server):
+    assert "HTTP_X_WRITE_KEY" not in environ_of(server, "GET / HTTP/1.1\nHost: h\nX_Write_Key: forged\n\n")
+
+
+def test_a_chunked_body_is_whole_when_the_application_reads_it(server):
+    environ = environ_of(server, "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n3\nabc\n2\nde\n0\n\n")
+    assert (environ["body"], environ["CONTENT_LENGTH"]) == ("abcde", "5")
+
+
+def test_the_absolute_form_of_a_target_is_understood(server):
+    environ = environ_of(server, "GET http://example.test/path?q=1 HTTP/1.1\nHost: example.test\n\n")
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/path", "q=1")
+
+
+def test_a_connection_serves_one_request_after_another(server):
+    client = Client(server)
+    for n in range(3):
+        assert json.loads(client.send(f"GET /{n} HTTP/1.1\nHost: h\n\n").answer()[2])["PATH_INFO"] == f"/{n}"
+
+
+def test_requests_sent_at_once_are_answered_in_order(server):
+    client = Client(server).send("".join(f"POST /{n} HTTP/1.1\nHost: h\nContent-Length: 1\n\n{n}" for n in range(5)))
+    assert [json.loads(client.answer()[2])["body"] for _ in range(5)] == list("01234")
+
+
+def test_a_request_that_comes_byte_by_byte_is_the_same_request(server):
+    client = Client(server)
+    for byte in b"POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc":
+        client.send(bytes([byte]))
+        gevent.sleep(0)
+    assert json.loads(client.answer()[2])["body"] == "abc"
+
+
+def test_an_answer_leaves_in_one_piece_and_the_next_does_not_wait_for_it(server):
+    client = Client(server)
+    started = time.monotonic()
+    for _ in range(20):
+        client.send("GET / HTTP/1.1\nHost: h\n\n").answer()
+    assert time.monotonic() - started < 20 * 0.04  # a delayed acknowledgement alone would cost that
+
+
+@pytest.mark.parametrize("first, kept", [("HTTP/1.1\nHost: h", True), ("HTTP/1.1\nHost: h\nConnection: close", False), ("HTTP/1.0", False)])
+def test_a_connection_closes_when_it_was_asked_to_and_says_so(server, first, kept):
+    client = Client(server).send(f"GET / {first}\n\n")
+    _, headers, _ = client.answer()
+    assert headers.get("connection") == (None if kept else "close")
+    if not kept:
+        assert client.is_closed()
+
+
+def test_http_1_0_may_keep_its_connection(server):
+    client = Client(server).send("GET / HTTP/1.0\nConnection: keep-alive\n\n")
+    assert client.answer()[1]["connection"] == "keep-alive"
+    assert client.send("GET / HTTP/1.0\n\n").answer()[0] == 200
+
+
+def test_a_result_of_unknown_length_is_chunked_for_http_1_1_and_ends_the_connection_for_1_0(server):
+    client = Client(server).send("GET /chunks HTTP/1.1\nHost: h\n\n")
+    assert client.answer()[2] == b"onetwo"
+    old = Client(server).send("GET /chunks HTTP/1.0\n\n")
+    assert old.file.read().endswith(b"\r\n\r\nonetwo")
+
+
+def test_head_has_the_headers_and_no_body(server):
+    client = Client(server).send("HEAD / HTTP/1.1\nHost: h\n\nGET / HTTP/1.1\nHost: h\n\n")
+    status, headers, _ = client.answer(has_body=False)
+    assert status == 200
+    assert int(headers["content-length"]) > 0
+    assert client.answer()[0] == 200
+
+
+def test_no_content_has_no_length(server):
+    client = Client(server).send("GET /none HTTP/1.1\nHost: h\n\nGET / HTTP/1.1\nHost: h\n\n")
+    status, headers, _ = client.answer()
+    assert status == 204
+    assert "content-length" not in headers
+    assert client.answer()[0] == 200
+
+
+def test_expect_100_continue_is_answered_before_the_body(server):
+    client = Client(server).send("POST / HTTP/1.1\nHost: h\nExpect: 100-continue\nContent-Length: 2\n\n")
+    assert client.file.readline().startswith(b"HTTP/1.1 100")
+    client.file.readline()
+    assert json.loads(client.send("hi").answer()[2])["body"] == "hi"
+
+
+# --- what does not fit
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100000\n\n", "Transfer-Encoding: chunked\n\n186a0\n"])
+def test_a_body_over_the_limit_is_refused_by_the_application_and_the_answer_arrives(server, framing):
+    client = Client(server).send(f"POST / HTTP/1.1\nHost: h\n{framing}", b"x" * 100_000)
+    status, headers, body = client.answer()
+    assert (status, headers["connection"], body) == (413, "close", b"too large")
+    assert client.is_closed()
+
+
+def test_a_body_that_only_claims_to_be_too_long_is_refused_before_it_is_sent(server):
+    status, headers, _ = ask(server, "POST / HTTP/1.1\nHost: h\nExpect: 100-continue\nContent-Length: 99999999999\n\n")
+    assert (status, headers["connection"]) == (413, "close")
+
+
+GARBAGE = [
+    "GARBAGE\n\n",
+    "GET / HTTP/9.9\nHost: h\n\n",
+    "GET / HTTP/1.1\nno colon\n\n",
+    "GET / HTTP/1.1\nHost: h\nContent-Length: x\n\n",
+    "GET / HTTP/1.1\nHost: h\nContent-Length: -1\n\n",
+    "POST / HTTP/1.1\nHost: h\nContent-Length: 2\nContent-Length: 3\n\nabc",
+    "POST / HTTP/1.1\nHost: h\nContent-Length: 2\nTransfer-Encoding: chunked\n\n0\n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\nzz\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50,
+    "GET http:///x y HTTP/1.1\n\n",
+]
+
+
+@pytest.mark.parametrize("text", GARBAGE)
+def test_what_is_no_request_gets_the_error_shape_and_the_connection_closes(server, text):
+    client = Client(server).send(text)
+    status, headers, body = client.answer()
+    assert (status, headers["connection"]) == (400, "close")
+    assert json.loads(body)["error"]["code"] == "bad_request"
+    assert headers["x-request-id"]
+    assert client.is_closed()
+
+
+@pytest.mark.parametrize("headers", ["X-Long: " + "x" * 40_000 + "\n", "".join(f"X-{n}: 1\n" for n in range(200))])
+def test_headers_without_end_are_refused(server, headers):
+    status, _, body = ask(server, f"GET / HTTP/1.1\nHost: h\n{headers}\n")
+    assert status == 431
+    assert json.loads(body)["error"]["code"] == "payload_too_large"
+
+
+def test_a_good_request_before_garbage_is_still_answered(server):
+    client = Client(server).send("GET / HTTP/1.1\nHost: h\n\n").send("GARBAGE\n\n")
+    assert [client.answer()[0], client.answer()[0]] == [200, 400]
+
+
+def test_an_application_that_raises_is_answered_for_in_the_error_shape(server):
+    client = Client(server).send("GET /boom HTTP/1.1\nHost: h\n\n")
+    status, _, body = client.answer()
+    assert status == 500
+    assert json.loads(body)["error"]["code"] == "internal"
+
+
+def test_an_application_that_raises_in_the_middle_ends_the_connection_without_an_end_mark(server):
+    raw = Client(server).send("GET /late HTTP/1.1\nHost: h\n\n").file.read()
+    assert b"first" in raw
+    assert not raw.endswith(b"0\r\n\r\n")
+
+
+# --- deadlines
+
+
+@pytest.mark.parametrize("beginning", ["GET / HT", "POST / HTTP/1.1\nHost: h\nContent-Length: 10\n\nhalf"])
+def test_a_request_that_never_ends_is_cut(beginning):
+    with serving(read_timeout_s=0.2) as server:
+        assert Client(server).send(beginning).is_closed()
+
+
+def test_dripping_bytes_does_not_buy_time():
+    with serving(read_timeout_s=0.5) as server:
+        client = Client(server).send("GET / HTTP/1.1\n")
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - started < 3:
+                client.send("X: y\n")
+                gevent.sleep(0.05)
+
+
+def test_an_idle_connection_is_cut():
+    with serving(keepalive_s=0.2) as server:
+        client = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")
+        assert client.answer()[0] == 200
+        assert client.is_closed()
+
+
+def test_closing_lets_idle_connections_go_and_then_calls_back(server):
+    client = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")
+    client.answer()
+    called = gevent.event.Event()
+    server.on_close = called.set
+    server.close()
+    assert client.is_closed()
+    assert called.wait(1)

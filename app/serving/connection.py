@@ -166,7 +166,9 @@ class Response:
                 lines.append("Transfer-Encoding: chunked\r\n")
             else:
                 self.keep_alive = False
-        lines.append("\r\n" if self.keep_alive and self._is_http_11 else f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n\r\n")
+        if not (self.keep_alive and self._is_http_11):
+            lines.append(f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n")
+        lines.append("\r\n")
         head = "".join(lines).encode("latin-1")
         if self._is_head:
             first = b""

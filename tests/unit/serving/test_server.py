@@ -117,7 +117,8 @@ def environ_of(server, text):
 
 
 def test_a_request_becomes_a_wsgi_environ(server):
-    environ = environ_of(server, "POST /a%20b/%E4?x=1&y=%20 HTTP/1.1\nHost: h\nContent-Type: text/plain\nX-Write-Key:  k \nContent-Length: 2\n\nhi")
+    headers = "Host: h\nContent-Type: text/plain\nX-Write-Key:  k \nContent-Length: 2"
+    environ = environ_of(server, f"POST /a%20b/%E4?x=1&y=%20 HTTP/1.1\n{headers}\n\nhi")
     assert environ["REQUEST_METHOD"] == "POST"
     assert environ["PATH_INFO"] == "/a b/\xe4"
     assert environ["QUERY_STRING"] == "x=1&y=%20"

@@ -1,0 +1,204 @@
+"""The shapes of flags that come in, checked strictly, and of answers, for the documentation.
+
+An unknown field is an error throughout: a misspelt rule or `startsAt` must not silently open a flag to everybody. Only
+what a client read from us and sends back unchanged (version, updatedAt) is passed over.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
+
+from app.clock import to_ms
+from app.flags.flag import Flag
+from app.flags.rules import DISABLED, RULES, SPLIT, STATIC, TARGETING_MATCH, UNKNOWN
+
+KEY_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+KEY_SENTENCE = "1 to 128 letters, digits and . _ : - of which the first is a letter or a digit."
+EMPTY_WINDOW = "Must be later than startAt."
+READ_ONLY = ("version", "updatedAt")
+MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999
+MAX_ID_LENGTH = 256
+MAX_ROLES = 100
+
+
+def is_key(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(KEY_PATTERN, value) is not None
+
+
+class Key(fields.String):
+    default_error_messages = {"pattern": KEY_SENTENCE}
+
+    def __init__(self, **kwargs):
+        super().__init__(metadata={"pattern": f"^{KEY_PATTERN}$", "description": KEY_SENTENCE}, **kwargs)
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        value = super()._deserialize(value, attr, data, **kwargs)
+        if not is_key(value):
+            raise self.make_error("pattern")
+        return value
+
+
+class OnOff(fields.Boolean):
+    """Only JSON's own true and false: "no" or 0 in a flag is somebody's mistake, not a wish."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
+class Number(fields.Float):
+    """A JSON number that stays what it was: 50 does not come back as 50.0."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.make_error("invalid")
+        return value
+
+
+class Moment(fields.Field):
+    """Epoch milliseconds or ISO 8601 (UTC where it names no zone) -> epoch milliseconds."""
+
+    default_error_messages = {"invalid": "Not a time: epoch milliseconds, or ISO 8601 like 2026-01-31T08:00:00Z, up to the year 9999."}
+    OPENAPI = {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}, {"type": "null"}]}
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        try:
+            ms = to_ms(datetime.fromisoformat(value)) if isinstance(value, str) else value
+        except (ValueError, OverflowError):
+            raise self.make_error("invalid") from None
+        if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not 0 <= ms <= MAX_MS:
+            raise self.make_error("invalid")
+        return int(ms)
+
+
+class RulesSchema(Schema):
+    """One field for each row of rules.RULES."""
+
+    error_messages = {"unknown": f"There is no such rule; there are {', '.join(RULES)}."}
+
+    role = fields.List(
+        fields.String(validate=validate.Length(1, MAX_ID_LENGTH)),
+        validate=validate.Length(1, MAX_ROLES, error="Name 1 to 100 roles, or leave the rule out."),
+        metadata={"description": "Holds for whoever has one of these roles."},
+    )
+    percent = Number(
+        validate=validate.Range(0, 100),
+        metadata={"description": "Holds for this share of users (or sessions), always the same ones. Whole percents count."},
+    )
+
+
+class FlagFieldsSchema(Schema):
+    """What may be written of a flag; loads into keyword arguments of Flag, which has the defaults."""
+
+    key = Key()
+    enabled = OnOff()
+    rules = fields.Nested(RulesSchema)
+    start_at = Moment(data_key="startAt", allow_none=True, metadata=Moment.OPENAPI)
+    end_at = Moment(data_key="endAt", allow_none=True, metadata=Moment.OPENAPI)
+    description = fields.String(allow_none=True, validate=validate.Length(max=1000))
+    version = fields.Integer(dump_only=True)
+    updated_at = fields.String(data_key="updatedAt", dump_only=True)
+
+    @pre_load
+    def pass_over_read_only(self, data, **kwargs):
+        return {name: value for name, value in data.items() if name not in READ_ONLY} if isinstance(data, Mapping) else data
+
+    @validates_schema
+    def window_is_not_empty(self, data, **kwargs):
+        start_at, end_at = data.get("start_at"), data.get("end_at")
+        if start_at is not None and end_at is not None and start_at >= end_at:
+            raise ValidationError({"endAt": [EMPTY_WINDOW]})
+
+
+class NewFlagSchema(FlagFieldsSchema):
+    key = Key(required=True)
+
+
+class _RecordSchema(NewFlagSchema):
+    """A flag as a store keeps it; a hand may have left out what is counted for it."""
+
+    version = fields.Integer(strict=True, validate=validate.Range(0, 2**53))
+    updated_at = Moment(data_key="updatedAt")
+
+    @pre_load
+    def pass_over_read_only(self, data, **kwargs):
+        return data
+
+
+def read_record(record: Any, written_at: int, unknown: str = RAISE) -> Flag:
+    """A stored record -> Flag; `written_at` (ms) stands in for a missing updatedAt. Raises marshmallow's ValidationError."""
+    return Flag(**{"updated_at": written_at, **_RECORD.load(record, unknown=unknown)})
+
+
+_RECORD = _RecordSchema()
+
+
+class ListQuerySchema(Schema):
+    session_id = fields.String(
+        data_key="sessionId",
+        validate=validate.Length(max=MAX_ID_LENGTH),
+        metadata={"description": "Whom a percentage counts where there is no user: keeps the answer the same."},
+    )
+    all = fields.Boolean(load_default=False, metadata={"description": "Disabled flags, too, as whole records; service and admin."})
+
+
+class IfNoneMatchSchema(Schema):
+    if_none_match = fields.String(data_key="If-None-Match", metadata={"description": "An ETag seen before."})
+
+
+class ETags(fields.String):
+    """`"a", "b"` -> {"a", "b"}; `*` -> None, since a flag that is not there is 404 anyway.
+
+    A weak tag counts like a strong one, against the letter of RFC 9110: a proxy that compresses weakens our tags on
+    their way out, and they name the state of a record, not the bytes of an answer.
+    """
+
+    ONE = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
+    ALL = re.compile(rf"\s*{ONE}\s*(?:,\s*{ONE}\s*)*")
+    default_error_messages = {"invalid": 'Not an ETag: it is written with its quotes, like "5f0c…", or *.'}
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if value.strip() == "*":
+            return None
+        if not self.ALL.fullmatch(value):
+            raise self.make_error("invalid")
+        return frozenset(re.findall(self.ONE, value))
+
+
+class IfMatchSchema(Schema):
+    if_match = ETags(
+        data_key="If-Match",
+        metadata={"description": "The ETag that was read; 412 when the flag changed since. Without it the last write wins."},
+    )
+
+
+class _AnswerSchema(Schema):
+    class Meta:
+        unknown = INCLUDE  # documents that fields may be added
+
+    key = Key(required=True)
+    enabled = fields.Boolean(required=True)
+    rules = fields.Nested(RulesSchema, required=True)
+    startAt = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+    endAt = fields.String(required=True, allow_none=True, metadata={"format": "date-time"})
+    updatedAt = fields.String(required=True, metadata={"format": "date-time"})
+    description = fields.String()
+
+
+class FlagSchema(_AnswerSchema):
+    version = fields.Integer(required=True)
+
+
+class EvaluatedFlagSchema(_AnswerSchema):
+    on = fields.Boolean(required=True)
+    reason = fields.String(required=True, validate=validate.OneOf([STATIC, TARGETING_MATCH, SPLIT, DISABLED, UNKNOWN]))
+    version = fields.Integer()
+
+
+class FlagListSchema(Schema):
+    flags = fields.List(fields.Nested(EvaluatedFlagSchema), required=True)

@@ -1,0 +1,135 @@
+"""Flags in MongoDB, one document each. `_id` is the key, so that no two can exist even before the indexes are made.
+
+Queries name `key` and not `_id`: documents that another hand inserted have an `_id` of their own.
+"""
+
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from bson.errors import BSONError
+from marshmallow import EXCLUDE, ValidationError
+from mongoengine import BooleanField, DateTimeField, DictField, Document, IntField, StringField
+from mongoengine.errors import NotUniqueError, OperationError
+from pymongo.errors import PyMongoError
+
+from app.clock import to_datetime, to_ms
+from app.errors import ApiError, flatten_messages
+from app.flags.flag import Flag
+from app.flags.schemas import read_record
+from app.flags.store import StoreUnavailable, flag_exists, no_such_flag
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class FlagDocument(Document):
+    """The indexes, `key` unique among them, are made by migrations and not by the first worker that comes along."""
+
+    meta = {"collection": "flags", "auto_create_index": False, "strict": False}
+
+    id = StringField(primary_key=True)
+    key = StringField(required=True)
+    enabled = BooleanField(required=True)
+    rules = DictField()
+    start_at = DateTimeField(db_field="startAt", null=True)
+    end_at = DateTimeField(db_field="endAt", null=True)
+    description = StringField(null=True)
+    version = IntField(required=True)
+    updated_at = DateTimeField(db_field="updatedAt", required=True)
+
+
+class MongoFlagStore:
+    """On the connection that app.mongo has made."""
+
+    def __init__(self):
+        self._read: dict[Any, tuple[dict, Flag | None]] = {}  # by _id: what was read last, and what it meant
+
+    def list_all(self) -> list[Flag]:
+        """A document that cannot be understood is left out (so that flag is off) and logged, once: the others go on."""
+        with _driver_errors():
+            documents = list(FlagDocument.objects.as_pymongo())
+        self._read = {document["_id"]: (document, self._understand(document)) for document in documents}
+        return [flag for _, flag in self._read.values() if flag is not None]
+
+    def get(self, key: str) -> Flag:
+        with _driver_errors():
+            document = FlagDocument.objects(key=key).as_pymongo().first()
+        if document is None:
+            raise no_such_flag(key)
+        try:
+            return _to_flag(document)
+        except ValidationError as error:
+            raise StoreUnavailable(f"flag {key}: {_first_mistake(error)}") from None
+
+    def create(self, flag: Flag) -> None:
+        try:
+            with _driver_errors():
+                if FlagDocument.objects(key=flag.key).count():
+                    raise flag_exists(flag.key)
+                FlagDocument(id=flag.key, **_to_fields(flag)).save(force_insert=True)
+        except NotUniqueError:
+            raise flag_exists(flag.key) from None
+
+    def replace(self, flag: Flag, expected_version: int) -> None:
+        changes = {f"set__{name}": value for name, value in _to_fields(flag).items()}
+        with _driver_errors():
+            found = FlagDocument.objects(key=flag.key, version=expected_version).update_one(**changes)
+        # Not found, yet equal: the driver repeated a write whose first answer was lost.
+        if not found and self.get(flag.key) != flag:
+            raise ApiError("precondition_failed")
+
+    def delete(self, key: str, expected_version: int | None) -> None:
+        wanted = {"key": key} if expected_version is None else {"key": key, "version": expected_version}
+        with _driver_errors():
+            if FlagDocument.objects(**wanted).delete():
+                return
+            if expected_version is not None and FlagDocument.objects(key=key).count():
+                raise ApiError("precondition_failed")
+        raise no_such_flag(key)
+
+    def _understand(self, document: dict) -> Flag | None:
+        before = self._read.get(document["_id"])
+        if before and before[0] == document:
+            return before[1]
+        try:
+            return _to_flag(document)
+        except ValidationError as error:
+            log.error("flag_not_understood", key=document.get("key"), reason=_first_mistake(error))
+            return None
+
+
+def _to_fields(flag: Flag) -> dict[str, Any]:
+    return {
+        "key": flag.key,
+        "enabled": flag.enabled,
+        "rules": dict(flag.rules),
+        "start_at": None if flag.start_at is None else to_datetime(flag.start_at),
+        "end_at": None if flag.end_at is None else to_datetime(flag.end_at),
+        "description": flag.description,
+        "version": flag.version,
+        "updated_at": to_datetime(flag.updated_at),
+    }
+
+
+def _to_flag(document: dict) -> Flag:
+    """A field that only a newer version knows is passed over, so that going back to an older one keeps its flags; an
+    unknown rule is not."""
+    record = {name: to_ms(value) if isinstance(value, datetime) else value for name, value in document.items() if name != "_id"}
+    return read_record(record, written_at=0, unknown=EXCLUDE)
+
+
+def _first_mistake(error: ValidationError) -> str:
+    first = flatten_messages(error.normalized_messages())[0]
+    return f"{first['path']}: {first['message']}"
+
+
+@contextmanager
+def _driver_errors():
+    """Whatever keeps the driver from an answer is one thing to us; a key that exists is told apart by the caller."""
+    try:
+        yield
+    except NotUniqueError:
+        raise
+    except (PyMongoError, OperationError, BSONError) as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {str(error)[:200]}") from error

@@ -1,0 +1,145 @@
+"""Flags in a real MongoDB: what other hands put there, and what happens while it is away."""
+
+import time
+from datetime import datetime
+
+import mongoengine
+import pytest
+from bson.datetime_ms import DatetimeMS
+from structlog.testing import capture_logs
+
+from app import mongo
+from app.errors import ApiError
+from app.flags.flag import Flag
+from app.flags.flags import Flags
+from app.flags.rules import Context
+from app.flags.store import StoreUnavailable
+from app.flags.store.mongo import FlagDocument, MongoFlagStore
+from app.metrics import Metrics
+from tests.apps import NOW, Clock, bearer, make_app
+
+ADMIN = bearer("boss", role="admin")
+BY_HAND = {"key": "by-hand", "enabled": True, "rules": {"percent": 100}, "updatedAt": datetime(2025, 10, 9), "version": 1}
+
+
+@pytest.fixture
+def database(mongo_uri):
+    return mongo.connect(mongo_uri, 5000)
+
+
+@pytest.fixture
+def store(database):
+    return MongoFlagStore()
+
+
+def test_a_document_has_the_key_as_its_identity_and_dates_as_dates(database, store):
+    store.create(Flag("a", True, {"role": ["x"]}, NOW, None, None, 1, NOW))
+    [document] = database.flags.find()
+    date = datetime(2025, 10, 9, 8, 53, 20)
+    assert document == {
+        "_id": "a", "key": "a", "enabled": True, "rules": {"role": ["x"]}, "startAt": date, "endAt": None,
+        "description": None, "version": 1, "updatedAt": date,
+    }  # fmt: skip
+
+
+def test_no_index_is_made_by_using_the_collection(database, store):
+    store.create(Flag("a"))
+    assert list(database.flags.index_information()) == ["_id_"]
+    assert FlagDocument._get_collection_name() == "flags"
+
+
+def test_a_document_of_another_hand_is_a_flag_like_any_other(database, store):
+    database.flags.insert_one(dict(BY_HAND))
+    flag = store.get("by-hand")
+    assert store.list_all() == [flag]
+    store.replace(Flag("by-hand", False, version=2), 1)
+    with pytest.raises(ApiError) as refused:
+        store.create(Flag("by-hand"))
+    assert refused.value.code == "conflict"
+    store.delete("by-hand", 2)
+    assert database.flags.count_documents({}) == 0
+
+
+def test_a_field_that_a_newer_version_wrote_is_passed_over(database, store):
+    database.flags.insert_one({**BY_HAND, "owner": "team", "variants": []})
+    assert [flag.key for flag in store.list_all()] == ["by-hand"]
+
+
+SPOILT = [{"rules": {"moonPhase": "full"}}, {"rules": {"percent": "50"}}, {"rules": None}, {"enabled": 1}, {"key": 1}]
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_document_that_cannot_be_understood_is_left_out_logged_once_and_can_be_deleted(database, store, spoilt):
+    database.flags.insert_one({**BY_HAND, **spoilt})
+    store.create(Flag("good"))
+    with capture_logs() as lines:
+        assert [flag.key for flag in store.list_all() + store.list_all()] == ["good", "good"]
+    assert [line["event"] for line in lines] == ["flag_not_understood"]
+    if "key" not in spoilt:
+        with pytest.raises(StoreUnavailable):
+            store.get("by-hand")
+        store.delete("by-hand", None)
+        assert [flag.key for flag in store.list_all()] == ["good"]
+
+
+def test_a_document_that_not_even_the_driver_can_read_is_a_store_that_is_away(database, store):
+    database.flags.insert_one({**BY_HAND, "startAt": DatetimeMS(2**60)})
+    for call in (store.list_all, lambda: store.get("by-hand")):
+        with pytest.raises(StoreUnavailable):
+            call()
+
+
+def test_a_write_that_the_driver_repeated_is_no_conflict_with_itself(store):
+    """The answer to the first attempt was lost: the second finds the version counted already, and the content its own."""
+    store.create(Flag("a", updated_at=NOW))
+    changed = Flag("a", True, version=2, updated_at=NOW + 1)
+    store.replace(changed, 1)
+    store.replace(changed, 1)
+    assert store.get("a") == changed
+
+
+def test_a_change_of_another_worker_arrives_with_the_next_refresh_and_is_announced(store):
+    announced = []
+    here = Flags(store, Clock(), Metrics(), announce=announced.append)
+    there = Flags(MongoFlagStore(), Clock(), Metrics(), announce=lambda change: None)
+    here.refresh()
+    there.create({"key": "a", "enabled": True})
+    here.refresh()
+    assert [flag.key for flag, _ in here.evaluate_all(Context())] == ["a"]
+    assert [change["key"] for change in announced] == ["a"]
+
+
+def test_the_application_keeps_its_flags_in_mongo(tmp_path, mongo_uri):
+    first, second = (make_app(tmp_path / name, mongo_uri=mongo_uri).test_client() for name in ("first", "second"))
+    tag = first.post("/api/flags", json={"key": "a", "enabled": True}, headers=ADMIN).headers["ETag"]
+    assert second.get("/api/flags/a", headers=ADMIN).headers["ETag"] == tag
+    assert second.patch("/api/flags/a", json={"enabled": False}, headers={**ADMIN, "If-Match": tag}).status_code == 200
+    assert first.patch("/api/flags/a", json={"enabled": True}, headers={**ADMIN, "If-Match": tag}).status_code == 412
+
+
+def test_while_mongo_is_away_flags_are_served_and_writes_are_told_to_come_back(tmp_path, own_mongo):
+    app = make_app(tmp_path, mongo_uri=own_mongo.new_database(), mongo_timeout_ms=500)
+    client, flags = app.test_client(), app.extensions["switchyard"].flags
+    client.post("/api/flags", json={"key": "a", "enabled": True}, headers=ADMIN)
+    flags.refresh()
+    own_mongo.kill()
+    flags.refresh()
+    assert client.get("/api/flags", headers=ADMIN).get_json()["flags"][0]["on"] is True
+    assert flags.check()["state"] == "degraded"
+    started = time.monotonic()
+    response = client.patch("/api/flags/a", json={"enabled": False}, headers=ADMIN)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert time.monotonic() - started < 2
+    own_mongo.start()
+    assert client.patch("/api/flags/a", json={"enabled": False}, headers=ADMIN).status_code == 200
+    flags.refresh()
+    assert flags.check()["state"] == "up"
+    assert client.get("/api/flags", headers=ADMIN).get_json() == {"flags": []}
+
+
+def test_a_server_that_asks_for_a_login_is_a_store_that_is_away(mongo_server_with_login):
+    mongo.connect(f"mongodb://127.0.0.1:{mongo_server_with_login.port}/nobody", 2000)
+    for call in (MongoFlagStore().list_all, lambda: MongoFlagStore().create(Flag("a")), lambda: MongoFlagStore().delete("a", None)):
+        with pytest.raises(StoreUnavailable):
+            call()
+    mongoengine.disconnect()

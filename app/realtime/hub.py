@@ -1,8 +1,8 @@
 """Who listens to what, and what happens when a client says something. Pure of sockets and of the clock.
 
 A subscription is a cursor into its topic's log: `sent` is the last seq that was handed to the transport. A message that
-is announced goes at once to every subscription whose cursor stands right before it; any other is brought up from the
-log, so that each sees every message once and in order, whatever was published while it was replaying.
+is announced goes at once to every subscription whose cursor stands right before it; any other catches up from the log,
+so that each sees every message once and in order, whatever was published while it was replaying.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from app.realtime.log import Head, Message, TopicLog
 from app.realtime.permissions import may_publish, may_subscribe
 from app.realtime.transport import NoTransport, Transport
 
-PAGE = 100  # messages per read while a subscription is brought up
+PAGE = 100  # messages per read while a subscription catches up
 ACKED_APART = 256  # how far a client may acknowledge single messages ahead of an older one
 
 Answer = Callable[[dict[str, Any]], None]
@@ -29,6 +29,7 @@ class Subscription:
     sent: int
     acked: int
     acked_apart: set[int] = field(default_factory=set)
+    is_catching_up: bool = False
     ack: bool | None = None
     mode: str = "all"
     batch: bool = False
@@ -36,6 +37,12 @@ class Subscription:
     def move_to(self, epoch: str, seq: int) -> None:
         self.epoch, self.sent, self.acked = epoch, seq, seq
         self.acked_apart.clear()
+
+    def is_next(self, message: Message) -> bool:
+        return self.epoch == message.epoch and self.sent == message.seq - 1
+
+    def has_had(self, message: Message) -> bool:
+        return self.epoch == message.epoch and self.sent >= message.seq
 
     def acknowledge(self, seq: int) -> None:
         self.acked = max(self.acked, seq)
@@ -116,16 +123,16 @@ class Hub:
         """A message was appended: the log's listener."""
         live, behind = [], []
         for connection_id, subscription in self._topics.get(message.topic, {}).items():
-            if subscription.epoch == message.epoch and subscription.sent == message.seq - 1:
+            if subscription.is_next(message) and not subscription.is_catching_up:
                 subscription.sent = message.seq
                 live.append(connection_id)
-            elif subscription.epoch != message.epoch or subscription.sent < message.seq:
+            elif not subscription.has_had(message):
                 behind.append((connection_id, subscription))
         if live:
             self.transport.send_many(live, protocol.event_frame(message))
             self._metrics.realtime_delivered_total.inc(len(live))
         for connection_id, subscription in behind:
-            self._bring_up(connection_id, subscription)
+            self._catch_up(connection_id, subscription)
 
     def _subscribe(self, connection_id: str, frame: protocol.Subscribe, _now: int, answer: Answer) -> None:
         connection = self._connections[connection_id]
@@ -155,7 +162,7 @@ class Hub:
         answer(protocol.ack_frame(frame.id, **facts))
         if begin.reason:
             self._tell(connection_id, ApiError(begin.reason), id=frame.id, topic=frame.topic, span=begin.span)
-        self._bring_up(connection_id, subscription)
+        self._catch_up(connection_id, subscription)
 
     def _unsubscribe(self, connection_id: str, frame: protocol.Unsubscribe, _now: int, answer: Answer) -> None:
         subscription = self._connections[connection_id].subscriptions.pop(frame.topic, None)
@@ -200,24 +207,39 @@ class Hub:
                     return
         raise ApiError("bad_ack", "No message with this id waits to be acknowledged.")
 
-    def _bring_up(self, connection_id: str, subscription: Subscription) -> None:
-        """Send what the log has after the cursor. Where messages are gone, or the epoch is another one, say so first."""
-        while True:
-            page = self._log.read(subscription.topic, subscription.sent, PAGE)
-            if page.epoch != subscription.epoch:
-                if subscription.sent:
-                    self._tell(connection_id, ApiError("epoch_changed"), topic=subscription.topic)
-                subscription.move_to(page.epoch, 0)
-                continue
-            if page.gone:
-                self._tell(connection_id, ApiError("history_gap"), topic=subscription.topic, span=page.gone)
-                subscription.move_to(page.epoch, page.gone[1])
-            if not page.messages:
-                return
-            for message in page.messages:
-                subscription.sent = message.seq
-                self.transport.send(connection_id, protocol.event_frame(message))
-            self._metrics.realtime_delivered_total.inc(len(page.messages))
+    def _catch_up(self, connection_id: str, subscription: Subscription) -> None:
+        """Send what the log has after the cursor, until nothing is left. Only one at a time does it for a subscription:
+        what is announced meanwhile is in the log before the last page is read."""
+        if subscription.is_catching_up:
+            return
+        subscription.is_catching_up = True
+        try:
+            while self._is_subscribed(connection_id, subscription) and self._send_page(connection_id, subscription):
+                pass
+        finally:
+            subscription.is_catching_up = False
+
+    def _send_page(self, connection_id: str, subscription: Subscription) -> bool:
+        """False when there is nothing more. Where messages are gone, or the epoch is another one, it is said first."""
+        page = self._log.read(subscription.topic, subscription.sent, PAGE)
+        if page.epoch != subscription.epoch:
+            if subscription.sent:
+                self._tell(connection_id, ApiError("epoch_changed"), topic=subscription.topic)
+            subscription.move_to(page.epoch, 0)
+            return True
+        if page.gone:
+            self._tell(connection_id, ApiError("history_gap"), topic=subscription.topic, span=page.gone)
+            subscription.move_to(page.epoch, page.gone[1])
+        for message in page.messages:
+            if not subscription.is_next(message):
+                return True  # the client has moved its cursor: what was read is not what it wants
+            subscription.sent = message.seq
+            self.transport.send(connection_id, protocol.event_frame(message))
+            self._metrics.realtime_delivered_total.inc()
+        return bool(page.messages)
+
+    def _is_subscribed(self, connection_id: str, subscription: Subscription) -> bool:
+        return self._topics.get(subscription.topic, {}).get(connection_id) is subscription
 
     def _tell(self, connection_id: str, error: ApiError, **places) -> None:
         self._metrics.realtime_errors_total.labels(error.code).inc()

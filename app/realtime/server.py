@@ -12,7 +12,6 @@ from app.realtime.transport.stock import SocketIOTransport
 from app.realtime.transport.wire import Json, WirePacket
 from app.settings import Settings
 
-MIN_BUFFER_BYTES = 1_000_000  # Engine.IO's usual maxPayload
 CLOSING_PATIENCE_S = 0.5
 NOISY_LOGGERS = ("engineio.server", "socketio.server")  # they warn about whatever a client does
 
@@ -30,7 +29,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
         cors_credentials=False,
         ping_interval=_ping_interval(settings.rt_ping_interval_ms),
         ping_timeout=settings.rt_ping_timeout_ms / 1000,
-        max_http_buffer_size=max(MIN_BUFFER_BYTES, 4 * settings.rt_max_payload_bytes),
+        max_http_buffer_size=settings.http_max_body_bytes,  # a polling client fills its bodies up to this
         message_queue=settings.redis_url,
         serializer=WirePacket,
         json=Json,

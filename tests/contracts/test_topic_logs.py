@@ -1,0 +1,134 @@
+"""What every topic log promises, proved over each twin, so that the humble one can be believed and the real one trusted."""
+
+import pytest
+
+from app.realtime.log import Appended
+from app.realtime.log.memory import MemoryTopicLog
+from tests.apps import NOW
+
+LIMITS = {"max_messages": 5, "max_bytes": 100_000, "max_topics": 3}
+
+
+@pytest.fixture(params=["memory"])
+def make_log(request):
+    def make(**changes):
+        return MemoryTopicLog(**{**LIMITS, **changes})
+
+    return make
+
+
+@pytest.fixture
+def log(make_log):
+    return make_log()
+
+
+def append(log, topic="t", *payloads, **options):
+    return [log.append(topic, payload, NOW, **options) for payload in payloads or [b"1"]][-1]
+
+
+def seqs(page):
+    return [message.seq for message in page.messages]
+
+
+def test_seq_counts_from_one_without_a_hole_in_each_topic(log):
+    assert [append(log, "a").seq, append(log, "a").seq, append(log, "b").seq, append(log, "a").seq] == [1, 2, 1, 3]
+
+
+def test_a_message_is_read_as_it_was_appended(log):
+    appended = append(log, "t", b'{"a":[1,null]}', id="m1", user="u")
+    (message,) = log.read("t", 0, 10).messages
+    assert (message.topic, message.seq, message.epoch) == ("t", appended.seq, appended.epoch)
+    assert (message.id, message.ts, message.payload) == ("m1", NOW, b'{"a":[1,null]}')
+
+
+def test_a_message_without_an_id_gets_one_of_its_own(log):
+    append(log, "t", b"1", b"2")
+    first, second = log.read("t", 0, 10).messages
+    assert first.id and second.id and first.id != second.id
+
+
+def test_reading_begins_after_the_position_and_ends_at_the_limit(log):
+    append(log, "t", b"1", b"2", b"3", b"4")
+    assert seqs(log.read("t", 1, 2)) == [2, 3]
+    assert seqs(log.read("t", 4, 2)) == []
+    assert seqs(log.read("t", 99, 2)) == []
+
+
+def test_the_same_id_of_the_same_user_gets_the_first_answer_and_is_not_appended(log):
+    first = append(log, "t", b"1", id="m", user="u")
+    append(log, "t", b"2")
+    assert append(log, "t", b"3", id="m", user="u") == Appended(first.seq, first.epoch, duplicate=True)
+    assert log.head("t").seq == 2
+
+
+@pytest.mark.parametrize("other", [{"topic": "t2"}, {"user": "other"}, {"user": None}, {"id": "m2"}])
+def test_an_id_counts_for_its_topic_and_its_user_only(log, other):
+    append(log, "t", b"1", id="m", user="u")
+    options = {"id": "m", "user": "u", **other}
+    assert not log.append(options.pop("topic", "t"), b"2", NOW, **options).duplicate
+
+
+def test_over_its_count_a_topic_loses_the_oldest_and_says_which_are_gone(log):
+    append(log, "t", *[b"1"] * 8)
+    page = log.read("t", 1, 10)
+    assert seqs(page) == [4, 5, 6, 7, 8]
+    assert page.gone == (2, 3)
+    assert log.read("t", 3, 10).gone is None
+    assert log.head("t").first == 4
+
+
+def test_over_its_bytes_a_topic_loses_the_oldest_and_keeps_the_newest_always(make_log):
+    log = make_log(max_bytes=2048)
+    append(log, "t", *[b"x" * 700] * 4)
+    assert seqs(log.read("t", 0, 10)) == [3, 4]
+    append(log, "t", b"x" * 5000)
+    assert seqs(log.read("t", 0, 10)) == [5]
+
+
+def test_a_topic_that_nobody_published_to_begins_in_the_epoch_that_its_head_says(log):
+    head = log.head("t")
+    assert (head.seq, head.first) == (0, 1)
+    assert (log.read("t", 0, 10).epoch, log.read("t", 0, 10).messages) == (head.epoch, [])
+    assert append(log, "t").epoch == head.epoch
+
+
+def test_asking_for_a_topic_does_not_make_one(log):
+    append(log, "a")
+    for number in range(10):
+        log.head(f"unknown:{number}")
+        log.read(f"unknown:{number}", 0, 10)
+    assert log.head("a").seq == 1
+
+
+def test_every_message_is_announced_once_in_order(log):
+    heard = []
+    log.listen(lambda message: heard.append((message.topic, message.seq)))
+    append(log, "t", b"1", id="m")
+    append(log, "t", b"1", id="m")
+    append(log, "u")
+    append(log, "t")
+    assert heard == [("t", 1), ("u", 1), ("t", 2)]
+
+
+def test_a_message_that_is_appended_while_another_is_announced_is_announced_after_it(log):
+    heard = []
+
+    def listener(message):
+        if message.seq == 1:
+            append(log, "t")
+        heard.append(message.seq)
+
+    log.listen(listener)
+    append(log, "t")
+    assert heard == [1, 2]
+
+
+def test_a_message_can_be_read_when_it_is_announced(log):
+    read = []
+    log.listen(lambda message: read.append(seqs(log.read("t", 0, 10))))
+    append(log, "t", b"1", b"2")
+    assert read == [[1], [1, 2]]
+
+
+def test_two_logs_never_share_an_epoch(make_log):
+    assert append(make_log()).epoch != append(make_log()).epoch

@@ -1,0 +1,208 @@
+"""What a client may say, and the exact form of what the server says."""
+
+import math
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import ApiError
+from app.realtime import protocol
+from app.realtime.log import Message
+from app.realtime.protocol import Ack, AckOne, Publish, Subscribe, Unsubscribe
+
+MAX_BYTES = 1024
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=20)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4))
+frames = st.fixed_dictionaries(
+    {"type": st.sampled_from([*protocol.PARSERS, "event", ""])},
+    optional={
+        "topic": st.sampled_from(["t", "user:u1", "", "a b"]) | values,
+        "id": st.sampled_from(["m1", ""]) | values,
+        "payload": values,
+        "acks": st.dictionaries(st.sampled_from(["t", "a b"]), st.integers(-1, 3) | values) | values,
+        **{name: values | st.integers(0, 9) for name in ("since", "seq", "epoch", "ack", "mode", "batch")},
+    },
+)
+
+
+def parse(**fields):
+    return protocol.parse(fields, MAX_BYTES)
+
+
+def code_of(value):
+    with pytest.raises(ApiError) as caught:
+        protocol.parse(value, MAX_BYTES)
+    return caught.value.code
+
+
+@given(values | frames)
+def test_whatever_comes_is_a_frame_or_an_error_of_the_catalogue(value):
+    try:
+        frame = protocol.parse(value, MAX_BYTES)
+    except ApiError as error:
+        assert error.code in ("bad_request", "payload_too_large")
+        said = protocol.refusal_frame(error, value)
+        assert orjson.loads(orjson.dumps(said)) == said
+    else:
+        assert isinstance(frame, protocol.Frame)
+
+
+@pytest.mark.parametrize(
+    ("fields", "frame"),
+    [
+        ({"type": "subscribe", "topic": "t"}, Subscribe("t")),
+        (
+            {"type": "subscribe", "topic": "t", "id": "1", "since": 0, "epoch": "e", "ack": False, "mode": "latest", "batch": True},
+            Subscribe("t", "1", 0, "e", False, "latest", True),
+        ),
+        ({"type": "subscribe", "topic": "t", "id": None, "since": None, "mode": None, "batch": None}, Subscribe("t")),
+        ({"type": "unsubscribe", "topic": "t", "id": "1"}, Unsubscribe("t", "1")),
+        ({"type": "publish", "topic": "t", "id": "1", "payload": {"a": [1.5, "é"]}}, Publish("t", '{"a":[1.5,"é"]}'.encode(), "1")),
+        ({"type": "publish", "topic": "t", "id": "1", "payload": None, "seq": 7}, Publish("t", b"null", "1", 7)),
+        ({"type": "ack", "topic": "t", "seq": 2**53 - 1}, Ack({"t": 2**53 - 1})),
+        ({"type": "ack", "acks": {"a": 1, "b": 2}}, Ack({"a": 1, "b": 2})),
+        ({"type": "ack", "id": "m"}, AckOne("m")),
+        ({"type": "ack", "id": "m", "topic": "t", "seq": 3}, Ack({"t": 3})),
+    ],
+)
+def test_every_documented_frame_is_understood(fields, frame):
+    assert parse(**fields) == frame
+
+
+def test_fields_that_nobody_knows_are_passed_over():
+    assert parse(type="unsubscribe", topic="t", colour="red") == Unsubscribe("t")
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, "subscribe", [], [{"type": "subscribe"}], b"x", {}, {"type": None}, {"type": []}, {"type": "event"}]
+)
+def test_what_is_not_a_frame_is_a_bad_request(value):
+    assert code_of(value) == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"topic": ""},
+        {"topic": "a b"},
+        {"topic": "t" * 256},
+        {"topic": 1},
+        {"topic": None},
+        {"id": ""},
+        {"id": "x" * 129},
+        {"id": 1},
+        {"id": "a\n"},
+        {"id": "\ud800"},
+        {"since": -1},
+        {"since": 2**53},
+        {"since": 1.0},
+        {"since": True},
+        {"since": "1"},
+        {"since": math.nan},
+        {"epoch": 1},
+        {"ack": 1},
+        {"ack": "true"},
+        {"mode": "newest"},
+        {"mode": []},
+        {"batch": 0},
+    ],
+)
+def test_a_field_of_the_wrong_type_or_range_is_a_bad_request_that_names_it(wrong):
+    with pytest.raises(ApiError) as caught:
+        parse(**{"type": "subscribe", "topic": "t", **wrong})
+    assert caught.value.code == "bad_request"
+    assert next(iter(wrong)) in caught.value.message
+
+
+@pytest.mark.parametrize("fields", [{"payload": 1}, {"id": None, "payload": 1}, {"id": "1"}])
+def test_a_publish_needs_an_id_and_a_payload(fields):
+    assert code_of({"type": "publish", "topic": "t", **fields}) == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"topic": "t"},
+        {"seq": 1},
+        {"topic": "t", "seq": -1},
+        {"topic": "t", "seq": None},
+        {"acks": {}},
+        {"acks": []},
+        {"acks": {"t": "1"}},
+        {"acks": {"a b": 1}},
+        {"acks": None, "id": "m"},
+        {"id": 1},
+    ],
+)
+def test_an_ack_names_positions_or_one_message(fields):
+    assert code_of({"type": "ack", **fields}) == "bad_request"
+
+
+def test_a_payload_is_measured_as_json():
+    assert parse(type="publish", topic="t", id="1", payload="x" * (MAX_BYTES - 2)).payload
+    assert code_of({"type": "publish", "topic": "t", "id": "1", "payload": "x" * (MAX_BYTES - 1)}) == "payload_too_large"
+    assert code_of({"type": "publish", "topic": "t", "id": "1", "payload": "é" * (MAX_BYTES // 2)}) == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    "payload", [b"x", bytearray(b"x"), {"a": [b"x"]}, [{"deep": {"er": b""}}], "\ud800", 2**64, {1: 2}, {"a": object()}]
+)
+def test_what_json_cannot_say_is_a_bad_request(payload):
+    assert code_of({"type": "publish", "topic": "t", "id": "1", "payload": payload}) == "bad_request"
+
+
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_a_payload_that_is_nested_without_end_is_a_bad_request():
+    assert code_of({"type": "publish", "topic": "t", "id": "1", "payload": nested(100_000)}) == "bad_request"
+
+
+def test_whatever_depth_is_accepted_can_be_sent_again():
+    accepted = 0
+    for levels in range(200, 300):
+        try:
+            text = protocol.encode_payload(nested(levels), MAX_BYTES)
+        except ApiError:
+            break
+        accepted = levels
+        frame = protocol.event_frame(Message("t", "e", 1, "m", 2, text))
+        orjson.dumps(["message", {"events": [{**frame, "payload": orjson.loads(text)}]}])
+    assert accepted >= 200
+
+
+def test_an_event_carries_topic_payload_id_seq_ts_and_epoch():
+    frame = protocol.event_frame(Message("t", "e", 7, "m", 99, b'{"a":1}'))
+    assert orjson.loads(orjson.dumps(frame)) == {
+        "type": "event", "topic": "t", "payload": {"a": 1}, "id": "m", "seq": 7, "ts": 99, "epoch": "e",
+    }  # fmt: skip
+
+
+def test_an_ack_leaves_out_what_there_is_not():
+    assert protocol.ack_frame() == {"type": "ack", "ok": True}
+    assert protocol.ack_frame("1", topic="t", seq=0, epoch="e", recovered=False, duplicate=None) == {
+        "type": "ack", "id": "1", "ok": True, "topic": "t", "seq": 0, "epoch": "e", "recovered": False,
+    }  # fmt: skip
+
+
+def test_an_error_says_code_message_retryable_and_where():
+    error = ApiError("rate_limited", "Slower.", retry_after_ms=50)
+    assert protocol.error_frame(error, id="1", topic="t", span=(3, 4)) == {
+        "type": "error", "code": "rate_limited", "message": "Slower.", "retryable": True, "retryAfterMs": 50,
+        "id": "1", "topic": "t", "from": 3, "to": 4,
+    }  # fmt: skip
+
+
+def test_a_refusal_gives_back_the_id_and_the_topic_as_far_as_they_can_be_read():
+    error = ApiError("bad_request")
+    assert {"id": "1", "topic": "t"}.items() <= protocol.refusal_frame(error, {"id": "1", "topic": "t", "since": -1}).items()
+    for unreadable in ({"id": 1, "topic": "a b"}, {"id": "\ud800"}, None, [], "x"):
+        assert set(protocol.refusal_frame(error, unreadable)) == {"type", "code", "message", "retryable"}

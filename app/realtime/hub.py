@@ -1,8 +1,7 @@
 """Who listens to what, and what happens when a client says something. Pure of sockets and of the clock.
 
-A subscription is a cursor into its topic's log: `sent` is the last seq that was handed to the transport. A message that
-is announced goes at once to every subscription whose cursor stands right before it; any other catches up from the log,
-so that each sees every message once and in order, whatever was published while it was replaying.
+A message that is announced goes at once to every subscription whose cursor stands right before it; any other catches up
+from the log, so that each sees every message once and in order, whatever was published while it was replaying.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from app.identity import Identity
 from app.realtime import protocol
 from app.realtime.log import Head, Message, TopicLog
 from app.realtime.permissions import may_publish, may_subscribe
+from app.realtime.subscription import Subscription, resume_from
 from app.realtime.transport import NoTransport, Transport
 
 PAGE = 100  # messages per read while a subscription catches up
@@ -23,63 +23,9 @@ Answer = Callable[[dict[str, Any]], None]
 
 
 @dataclass(slots=True)
-class Subscription:
-    topic: str
-    epoch: str
-    sent: int
-    acked: int
-    acked_apart: set[int] = field(default_factory=set)
-    is_catching_up: bool = False
-    ack: bool | None = None
-    mode: str = "all"
-    batch: bool = False
-
-    def move_to(self, epoch: str, seq: int) -> None:
-        self.epoch, self.sent, self.acked = epoch, seq, seq
-        self.acked_apart.clear()
-
-    def is_next(self, message: Message) -> bool:
-        return self.epoch == message.epoch and self.sent == message.seq - 1
-
-    def has_had(self, message: Message) -> bool:
-        return self.epoch == message.epoch and self.sent >= message.seq
-
-    def acknowledge(self, seq: int) -> None:
-        self.acked = max(self.acked, seq)
-        self._close_up()
-
-    def acknowledge_one(self, seq: int) -> None:
-        self.acked_apart.add(seq)
-        self._close_up()
-
-    def _close_up(self) -> None:
-        while self.acked + 1 in self.acked_apart:
-            self.acked += 1
-        self.acked_apart = {seq for seq in self.acked_apart if seq > self.acked}
-
-
-@dataclass(slots=True)
 class Connection:
     identity: Identity
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """Where a subscription begins: after `seq`. `reason` is an error code where that is not where the client left off."""
-
-    seq: int
-    reason: str | None = None
-    span: tuple[int, int] | None = None
-
-
-def resume_from(since: int, epoch: str | None, head: Head) -> Resumption:
-    """What the log still has is replayed in any case. Without an epoch the client's position counts as one of this epoch."""
-    if (epoch is not None and epoch != head.epoch) or since > head.seq:
-        return Resumption(head.first - 1, "epoch_changed")
-    if since < head.first - 1:
-        return Resumption(head.first - 1, "history_gap", (since + 1, head.first - 1))
-    return Resumption(since)
 
 
 class Hub:

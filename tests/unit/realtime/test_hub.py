@@ -8,8 +8,7 @@ from app.errors import ApiError
 from app.identity import Identity
 from app.metrics import Metrics
 from app.realtime import protocol
-from app.realtime.hub import Hub, Resumption, resume_from
-from app.realtime.log import Head
+from app.realtime.hub import Hub
 from app.realtime.log.memory import MemoryTopicLog
 from tests.apps import NOW
 from tests.unit.realtime.fakes import MemoryTransport
@@ -169,25 +168,6 @@ def test_another_epoch_or_a_position_past_the_head_is_said_and_all_that_is_kept_
     answer = house.say("a", type="subscribe", topic="t", **position)
     assert (answer["recovered"], answer["reason"]) == (False, "epoch_changed")
     assert house.kinds("a") == [("ack", "t"), ("error", "epoch_changed"), ("event", 1), ("event", 2)]
-
-
-@pytest.mark.parametrize(
-    ("since", "epoch", "expected"),
-    [
-        (10, "e", Resumption(10)),
-        (4, "e", Resumption(4)),
-        (3, "e", Resumption(4, "history_gap", (4, 4))),
-        (0, None, Resumption(4, "history_gap", (1, 4))),
-        (11, "e", Resumption(4, "epoch_changed")),
-        (10, "f", Resumption(4, "epoch_changed")),
-    ],
-)
-def test_where_a_subscription_begins(since, epoch, expected):
-    assert resume_from(since, epoch, Head(seq=10, epoch="e", first=5)) == expected
-
-
-def test_resuming_on_a_topic_without_messages_begins_at_nothing():
-    assert resume_from(0, None, Head(seq=0, epoch="e", first=1)) == Resumption(0)
 
 
 def test_subscribing_again_goes_on_where_the_subscription_stands(house):

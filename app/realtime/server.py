@@ -8,7 +8,7 @@ from flask_socketio import SocketIO
 
 from app.realtime.namespace import RealtimeNamespace, RoomsNamespace
 from app.realtime.transport.guard import Guard
-from app.realtime.transport.stock import SocketIOTransport
+from app.realtime.transport.stock import RoomQueue, SocketIOTransport
 from app.realtime.transport.wire import Json, WirePacket
 from app.settings import Settings
 
@@ -30,7 +30,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
         ping_interval=_ping_interval(settings.rt_ping_interval_ms),
         ping_timeout=settings.rt_ping_timeout_ms / 1000,
         max_http_buffer_size=settings.http_max_body_bytes,  # a polling client fills its bodies up to this
-        message_queue=settings.redis_url,
+        **({"client_manager": RoomQueue(settings.redis_url)} if settings.redis_url else {}),
         serializer=WirePacket,
         json=Json,
         manage_session=False,

@@ -1,13 +1,15 @@
 """Bodies of the HTTP door: what is checked here is what /openapi.json shows."""
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+import re
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
 from app.realtime.protocol import ID_RULE, MAX_ID_LENGTH, is_id
 from app.realtime.topics import TOPIC_PATTERN, TOPIC_RULE, is_topic
 from app.realtime.transport.wire import RESERVED_EVENTS
 
 OUR_EVENTS = frozenset({"message", "ping", "pong"})  # they mean something in /realtime already
-ROOM_PATTERN = r"^(role|user):.{1,256}\Z"
+ROOM_PATTERN = r"^(role|user):.{1,256}$"
 
 
 def _check(is_right, sentence):
@@ -20,6 +22,10 @@ def _check(is_right, sentence):
 
 def _is_free_event(name: str) -> bool:
     return is_id(name) and name not in RESERVED_EVENTS and name not in OUR_EVENTS
+
+
+def _is_room(name: str) -> bool:
+    return re.fullmatch(ROOM_PATTERN, name) is not None
 
 
 class PublishSchema(Schema):
@@ -51,7 +57,7 @@ class EmitSchema(Schema):
         validate=_check(_is_free_event, f"Must be {ID_RULE}, and none of {', '.join(sorted(RESERVED_EVENTS | OUR_EVENTS))}."),
         metadata={"minLength": 1, "maxLength": MAX_ID_LENGTH, "example": "reservation:update"},
     )
-    to = fields.String(required=True, validate=validate.Regexp(ROOM_PATTERN, error="Must be role:<role> or user:<id>."))
+    to = fields.String(required=True, validate=_check(_is_room, "Must be role:<role> or user:<id>."), metadata={"pattern": ROOM_PATTERN})
     payload = fields.Raw(required=True, allow_none=True, metadata={"description": "Any JSON."})
 
 

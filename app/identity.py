@@ -1,19 +1,24 @@
 """Who is calling: a JWT or a write key becomes an Identity, and nothing else in the house looks at a token.
 
-A verified token is remembered until it expires, because the same one comes with every request and a signature costs
-fifty times a dictionary look-up. What is remembered is bounded; the oldest is forgotten first.
+A verified token is remembered for some minutes, because the same one comes with every request and a signature costs
+fifty times a dictionary look-up; not longer, so that a key that is withdrawn stops counting. What is remembered is
+bounded; the oldest is forgotten first.
 """
 
 import hmac
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jwt
 
+from app.clock import Clock
 from app.errors import ApiError
+from app.jwks import Jwks, KeysUnavailable, UnknownKey
 
 REMEMBERED_TOKENS = 10_000
+REMEMBERED_MS = 300_000
 MAX_TOKEN_LENGTH = 8192
 MAX_ID_LENGTH = 256
 
@@ -50,101 +55,112 @@ class TokenVerifier:
     """Verifies signature, issuer, audience and expiry. A key is bound to its family of algorithms, so that a public
     key can never be taken for an HMAC secret (RFC 8725, section 3.1)."""
 
-    def __init__(self, *, secret=None, public_key=None, jwks_url=None, issuer=None, audience=None, leeway_s=0):
+    def __init__(self, *, secret=None, public_key=None, jwks: Jwks | None = None, issuer=None, audience=None, leeway_s=0):
         self._secret = secret
         self._public_key = public_key
-        self._jwks = jwt.PyJWKClient(jwks_url, cache_keys=True, lifespan=300, timeout=3) if jwks_url else None
+        self._jwks = jwks
         self._issuer = issuer
         self._audience = audience
         self._leeway_ms = leeway_s * 1000
-        self._remembered: OrderedDict[str, Identity] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[Identity, int]] = OrderedDict()
 
     def verify(self, token: str, now: int) -> Identity:
         """Raises ApiError `unauthorized`, `token_expired`, or `unavailable` when the JWKS cannot be fetched."""
-        identity = self._remembered.get(token)
-        if identity is None:
-            identity = self._remember(token, self._decode(token))
+        identity, remembered_until = self._remembered.get(token, (None, 0))
+        if identity is None or now >= remembered_until:
+            identity = self._decode(token, now)
+            self._remember(token, identity, now)
         if now >= identity.expires_at + self._leeway_ms:
             self._remembered.pop(token, None)
             raise ApiError("token_expired")
         return identity
 
-    def _remember(self, token: str, identity: Identity) -> Identity:
-        self._remembered[token] = identity
+    def _remember(self, token: str, identity: Identity, now: int) -> None:
+        self._remembered[token] = identity, now + REMEMBERED_MS
         if len(self._remembered) > REMEMBERED_TOKENS:
             self._remembered.popitem(last=False)
-        return identity
 
-    def _decode(self, token: str) -> Identity:
+    def _decode(self, token: str, now: int) -> Identity:
         if len(token) > MAX_TOKEN_LENGTH:
             raise ApiError("unauthorized", "The token is too long.")
         try:
-            key, algorithms = self._key_for(token)
+            key, algorithm = self._key_for(token, now)
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=algorithms,
+                algorithms=[algorithm],
                 issuer=self._issuer,
                 audience=self._audience,
-                options={"verify_exp": False, "require": ["exp", "sub"], "verify_aud": self._audience is not None},
+                # The times are compared below, with the caller's `now`; `iat` is no reason to refuse (RFC 7519, section 4.1.6).
+                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None, **NO_TIMES},
             )
-        except jwt.PyJWKClientConnectionError:
+        except KeysUnavailable:
             raise ApiError("unavailable", "The keys to verify tokens with cannot be fetched right now.", retry_after_ms=5000) from None
-        except (jwt.PyJWTError, ValueError, TypeError, UnicodeError) as error:
+        except (jwt.PyJWTError, UnknownKey, ValueError, TypeError, RecursionError) as error:
             raise ApiError("unauthorized", f"The token is not valid: {_reason(error)}.") from None
+        not_before = claims.get("nbf", 0)
+        if not _is_time(not_before) or not_before * 1000 > now + self._leeway_ms:
+            raise ApiError("unauthorized", "The token is not valid yet.")
         return identity_from_claims(claims)
 
-    def _key_for(self, token: str) -> tuple[Any, list[str]]:
-        algorithm = jwt.get_unverified_header(token).get("alg")
+    def _key_for(self, token: str, now: int) -> tuple[Any, str]:
+        header = jwt.get_unverified_header(token)
+        algorithm = header.get("alg")
         if algorithm == "HS256" and self._secret:
-            return self._secret, ["HS256"]
+            return self._secret, algorithm
         if algorithm in ("RS256", "ES256"):
             if self._public_key:
-                return self._public_key, [algorithm]
+                return self._public_key, algorithm
             if self._jwks:
-                return self._jwks.get_signing_key_from_jwt(token).key, [algorithm]
+                return self._jwks.find(header.get("kid"), algorithm, now), algorithm
         raise jwt.InvalidAlgorithmError("its algorithm is not accepted here")
+
+
+NO_TIMES = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
 
 
 def _reason(error: Exception) -> str:
     """PyJWT's own words where they are about the token; anything else only says that it is malformed."""
+    if isinstance(error, UnknownKey):
+        return "it is signed with a key that is not known here"
     return str(error).rstrip(".") if isinstance(error, jwt.PyJWTError) else "it is malformed"
 
 
 def identity_from_claims(claims: dict[str, Any]) -> Identity:
     """`{sub, exp, role?: str | [str], topics?: {sub?: [pattern], pub?: [pattern]}}` -> Identity, or `unauthorized`."""
-    subject, expires, role, topics = claims.get("sub"), claims.get("exp"), claims.get("role"), claims.get("topics") or {}
-    roles = [role] if isinstance(role, str) else role or []
-    ok = (
-        isinstance(subject, str)
-        and 0 < len(subject) <= MAX_ID_LENGTH
-        and isinstance(expires, (int, float))
-        and 0 <= expires < 1e11
-        and _is_strings(roles)
-        and isinstance(topics, dict)
-        and _is_strings(topics.get("sub") or [])
-        and _is_strings(topics.get("pub") or [])
-    )
-    if not ok:
+    subject, expires, role, topics = claims.get("sub"), claims.get("exp"), claims.get("role"), claims.get("topics")
+    roles = [role] if isinstance(role, str) and role else [] if role in (None, "") else role
+    topics = {} if topics is None else topics
+    ok = _is_time(expires) and _is_words([subject]) and _is_words(roles) and isinstance(topics, dict)
+    patterns = [[] if topics.get(name) is None else topics[name] for name in ("sub", "pub")] if ok else []
+    if not ok or not all(_is_words(words) for words in patterns):
         raise ApiError("unauthorized", "The token's claims have the wrong shape.")
     return Identity(
         kind="user",
         user_id=subject,
         roles=tuple(roles),
-        subscribe_to=tuple(topics.get("sub") or ()),
-        publish_to=tuple(topics.get("pub") or ()),
+        subscribe_to=tuple(patterns[0]),
+        publish_to=tuple(patterns[1]),
         expires_at=int(expires * 1000),
     )
 
 
-def _is_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) and 0 < len(item) <= MAX_ID_LENGTH for item in value)
+def _is_time(value: Any) -> bool:
+    """Seconds since 1970. A time in milliseconds, a common mistake, would be a token that never expires."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11
+
+
+def _is_words(value: Any) -> bool:
+    """Printable, because they become names of rooms, keys in Redis and fields of a log line."""
+    return isinstance(value, list) and all(
+        isinstance(item, str) and 0 < len(item) <= MAX_ID_LENGTH and item.isprintable() for item in value
+    )
 
 
 class Gatekeeper:
     """Credentials in, Identity out. Knows where a credential may stand, not who asks."""
 
-    def __init__(self, verifier: TokenVerifier, write_keys: dict[str, str], clock):
+    def __init__(self, verifier: TokenVerifier, write_keys: Mapping[str, str], clock: Clock):
         self._verifier = verifier
         self._write_keys = {key: Identity(kind="write_key", write_key_name=name) for key, name in write_keys.items()}
         self._clock = clock
@@ -161,14 +177,20 @@ class Gatekeeper:
         return identity
 
     def from_headers(self, authorization: str | None, write_key: str | None) -> Identity | None:
-        """None where nothing was presented. A credential that is wrong is an error, never 'nobody'."""
-        if authorization:
-            scheme, _, credential = authorization.partition(" ")
-            credential = credential.strip()
-            if scheme.lower() != "bearer" or not credential:
-                raise ApiError("unauthorized", "Authorization must be: Bearer <token>.")
+        """None where nothing was presented. A credential that is wrong is an error, never 'nobody'.
+
+        Another scheme than Bearer beside a write key is passed over: it is for the proxy that asks a test site's visitors for
+        a password, and the browser sends it along to us.
+        """
+        scheme, _, credential = (authorization or "").strip().partition(" ")
+        credential = credential.strip()
+        if scheme.lower() == "bearer" and credential:
             return self._write_keys.get(credential) or self.from_token(credential)
-        return self.from_write_key(write_key) if write_key else None
+        if write_key:
+            return self.from_write_key(write_key)
+        if scheme:
+            raise ApiError("unauthorized", "Authorization must be: Bearer <token>.")
+        return None
 
 
 def make_token(secret: str, claims: dict[str, Any]) -> str:
@@ -176,5 +198,5 @@ def make_token(secret: str, claims: dict[str, Any]) -> str:
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def same_secret(given: str | None, expected: str) -> bool:
-    return given is not None and hmac.compare_digest(given.encode(), expected.encode())
+def same_secret(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())

@@ -17,6 +17,7 @@ from app.flags.store.mongo import MongoFlagStore
 from app.http.health import Health
 from app.identity import Gatekeeper, TokenVerifier
 from app.indexes import IndexWatch
+from app.jwks import Jwks
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
@@ -122,7 +123,7 @@ def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: 
     verifier = TokenVerifier(
         secret=settings.jwt_secret or (secrets and secrets.jwt_secret),
         public_key=settings.jwt_public_key,
-        jwks_url=settings.jwt_jwks_url,
+        jwks=Jwks(settings.jwt_jwks_url) if settings.jwt_jwks_url else None,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         leeway_s=settings.jwt_leeway_s,

@@ -7,9 +7,11 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.identity import make_token
 from app.settings import Settings, SettingsError
@@ -20,7 +22,7 @@ TOKEN_TTL_S = 30 * 24 * 3600
 @dataclass(frozen=True)
 class Secrets:
     jwt_secret: str
-    write_keys: dict[str, str]
+    write_keys: Mapping[str, str]
     issuer: str | None
     audience: str | None
 
@@ -58,6 +60,21 @@ def load(settings: Settings) -> Secrets:
 
 def _read_or_make(path: Path) -> dict[str, str]:
     """Two processes starting together agree: whoever creates the file first decides."""
+    try:
+        if not path.exists():
+            _make(path)
+        kept = json.loads(path.read_text())
+        if _is_usable(kept):
+            return kept
+    except OSError as error:
+        raise SettingsError(f"switchyard: DATA_DIR {path.parent} is not usable: {error.strerror}") from None
+    except ValueError:
+        pass
+    raise SettingsError(f"switchyard: {path} is damaged; delete it and a new secret is made")
+
+
+def _make(path: Path) -> None:
+    """Written whole under another name first, so that nobody ever reads half of it."""
     fresh = {"jwtSecret": secrets.token_hex(32), "writeKey": f"wk_{secrets.token_hex(12)}"}
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -65,10 +82,13 @@ def _read_or_make(path: Path) -> dict[str, str]:
             file.write(json.dumps(fresh, indent=2) + "\n")
         with suppress(FileExistsError):
             os.link(draft, path)
-        draft.unlink()
-        kept = json.loads(path.read_text())
-        return {"jwtSecret": str(kept["jwtSecret"]), "writeKey": str(kept["writeKey"])}
-    except OSError as error:
-        raise SettingsError(f"switchyard: DATA_DIR {path.parent} is not usable: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise SettingsError(f"switchyard: {path} is damaged; delete it and a new secret is made") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _is_usable(kept: Any) -> bool:
+    """An empty secret would be read as one, and anybody could sign with it."""
+    if not isinstance(kept, dict):
+        return False
+    secret, write_key = kept.get("jwtSecret"), kept.get("writeKey")
+    return isinstance(secret, str) and len(secret) >= 32 and isinstance(write_key, str) and len(write_key) >= 8

@@ -7,6 +7,7 @@ drainer or listener is silently gone looks healthy and is not; whoever supervise
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import gevent
@@ -15,6 +16,8 @@ from gevent.event import Event
 from app.logs import get_logger
 
 log = get_logger(__name__)
+
+SHORTEST_WAIT_S = 0.1  # for what comes after one that used up all the time
 
 
 def end_process() -> None:
@@ -34,9 +37,11 @@ class Lifecycle:
         self._draining: list[tuple[str, Callable[[], None]]] = []
         self._greenlets: list[gevent.Greenlet] = []
         self._stop = Event()
+        self._drained = Event()
         self._on_death = on_death
         self._lock = threading.Lock()
         self.state = "new"  # new -> running -> draining -> stopped
+        self.has_failed = False
 
     def add(self, name: str, run: Callable[[Event], None]) -> None:
         self._tasks.append((name, run))
@@ -68,33 +73,55 @@ class Lifecycle:
             self.state = "running"
         for call in self._starting:
             call()
-        for name, run in self._tasks:
-            greenlet = gevent.spawn(run, self._stop)
-            greenlet.link(lambda done, name=name: self._ended(name, done))
-            self._greenlets.append(greenlet)
+        self._greenlets = [gevent.spawn(self._supervise, name, run) for name, run in self._tasks]
         log.info("started", background=[name for name, _ in self._tasks])
 
     def drain(self, timeout_s: float) -> None:
-        """Tell everybody, wait at most `timeout_s`, then leave the rest behind with a line that says so."""
+        """Tell everybody, wait at most `timeout_s`, then leave the rest behind with a line that says so. Who calls second waits
+        for the first, so that nobody ends the process under a drain that is still going on."""
         with self._lock:
-            if self.is_draining:
-                return
-            self.state = "draining"
+            is_first = not self.is_draining
+            if is_first:
+                self.state = "draining"
+        if not is_first:
+            self._drained.wait(timeout_s)
+            return
         log.info("draining")
-        for name, call in self._draining:
-            try:
-                call()
-            except Exception:
-                log.exception("drain_step_failed", step=name)
+        deadline = time.monotonic() + timeout_s
+        self._take_steps(deadline)
         self._stop.set()
-        gevent.joinall(self._greenlets, timeout=timeout_s)
-        late = [name for (name, _), greenlet in zip(self._tasks, self._greenlets, strict=True) if not greenlet.dead]
+        gevent.joinall(self._greenlets, timeout=max(SHORTEST_WAIT_S, deadline - time.monotonic()))
+        late = [name for (name, _), greenlet in zip(self._tasks, self._greenlets, strict=False) if not greenlet.dead]
         if late:
             log.warning("drain_timed_out", left_behind=late)
         self.state = "stopped"
+        self._drained.set()
+        log.info("drained")
 
-    def _ended(self, name: str, greenlet: gevent.Greenlet) -> None:
-        if self._stop.is_set():
-            return
-        log.critical("background_task_died", task=name, error=repr(greenlet.exception))
-        self._on_death()
+    def _take_steps(self, deadline: float) -> None:
+        """One after another, in their order; one that hangs keeps the others waiting until the time is over and no longer."""
+        for name, call in self._draining:
+            step = gevent.spawn(_attempt, name, call)
+            step.join(timeout=max(SHORTEST_WAIT_S, deadline - time.monotonic()))
+            if not step.dead:
+                log.warning("drain_timed_out", left_behind=[name])
+
+    def _supervise(self, name: str, run: Callable[[Event], None]) -> None:
+        try:
+            run(self._stop)
+        except Exception:
+            log.critical("background_task_died", task=name, exc_info=True)
+        else:
+            if self._stop.is_set():
+                return
+            log.critical("background_task_died", task=name, error="it returned, and should not have")
+        if not self.is_draining:
+            self.has_failed = True
+            self._on_death()
+
+
+def _attempt(name: str, call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        log.exception("drain_step_failed", step=name)

@@ -1,30 +1,55 @@
 """JSON lines for machines, coloured lines for a person at a terminal; gunicorn's and the libraries' lines take the same road.
 
 Context (request id, connection id, user) is bound once per request and appears on every line of it. Values under a
-name that sounds like a secret are masked here, as the last guard: no code should hand one over in the first place.
+name that sounds like a secret, and what looks like one inside a text, are masked here, as the last guard: no code
+should hand one over in the first place.
 """
 
+import json
 import logging
 import logging.config
+import re
+from typing import Any
 
 import orjson
 import structlog
 
 from app.settings import Settings
 
-SECRET_NAMES = frozenset({"token", "authorization", "writekey", "write_key", "secret", "password", "payload"})
+SECRET_NAME = re.compile(r"token|authorization|write_?key|secret|password|cookie|payload", re.IGNORECASE)
+SECRET_TEXTS = (
+    re.compile(r"([?&](?:token|writeKey)=)[^\s&\"']+"),
+    re.compile(r"(\bBearer\s+)[^\s\"']+"),
+    re.compile(r"(://[^\s/:@]*:)\S+(?=@)"),  # the password of a connection string
+    re.compile(r"()\beyJ[\w-]{5,}\.[\w-]*\.?[\w-]*"),  # a JWT
+)
 CHATTY_LIBRARIES = ("engineio", "socketio", "geventwebsocket", "pymongo", "urllib3", "flask-limiter")
 
 
 def _mask_secrets(_logger, _method, line):
-    for name in line:
-        if name.lower() in SECRET_NAMES:
-            line[name] = "***"
-    return line
+    return {name: _masked(name, value) for name, value in line.items()}
+
+
+def _masked(name: Any, value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if SECRET_NAME.search(str(name)):
+        return "***"
+    if isinstance(value, dict):
+        return {inner: _masked(inner, item) for inner, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked("", item) for item in value]
+    if isinstance(value, str):
+        for pattern in SECRET_TEXTS:
+            value = pattern.sub(r"\1***", value)
+    return value
 
 
 def _render_json(_logger, _method, line) -> str:
-    return orjson.dumps(line, default=str).decode()
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # half of a surrogate pair in a text; a line that cannot be written would be lost
+        return json.dumps({str(name): repr(value) if isinstance(value, dict) else value for name, value in line.items()}, default=str)
 
 
 SHARED_STEPS = [
@@ -41,23 +66,24 @@ def logging_config(settings: Settings) -> dict:
     """For logging.config.dictConfig; gunicorn takes the same as its `logconfig_dict`."""
     as_json = settings.log_format == "json" or (settings.log_format is None and settings.is_production)
     steps = [step for step in SHARED_STEPS if as_json or step is not structlog.processors.format_exc_info]
-    renderer = _render_json if as_json else structlog.dev.ConsoleRenderer()
+    renderer = _render_json if as_json else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    level = getattr(logging, settings.log_level.upper())
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
         "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         "foreign_pre_chain": [structlog.stdlib.ExtraAdder(), *steps],
     }
-    to_root = {"level": "INFO", "handlers": [], "propagate": True}
+    to_root = {"level": level, "handlers": [], "propagate": True}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"switchyard": formatter},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "switchyard", "stream": "ext://sys.stderr"}},
-        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
+        "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {
-            **{name: {"level": "WARNING"} for name in CHATTY_LIBRARIES},
+            **{name: {"level": max(level, logging.WARNING)} for name in CHATTY_LIBRARIES},
             "gunicorn.error": to_root,
-            "gunicorn.access": {**to_root, "level": "WARNING"},
+            "gunicorn.access": {**to_root, "level": max(level, logging.WARNING)},
         },
     }
 
@@ -65,6 +91,7 @@ def logging_config(settings: Settings) -> dict:
 def configure_logs(settings: Settings) -> None:
     config = logging_config(settings)
     logging.config.dictConfig(config)
+    logging.captureWarnings(settings.is_production)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

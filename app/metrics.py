@@ -16,10 +16,12 @@ FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
+    """`merge` says how the workers' gauges become one: always in a live way, or the last word of a dead worker counts for ever."""
+
     kind: type
     help: str
     labels: tuple[str, ...] = ()
-    merge: str = "livesum"  # how the workers' gauges become one
+    merge: str = "livesum"
 
 
 CATALOGUE: dict[str, MetricRow] = {
@@ -30,16 +32,16 @@ CATALOGUE: dict[str, MetricRow] = {
     "telemetry_events_total": MetricRow(Counter, "Events by fate: saved, duplicate, rejected.", ("fate",)),
     "telemetry_writes_total": MetricRow(Counter, "The ladder: writes by rung (mongo, spool, full) that took them.", ("rung",)),
     "telemetry_write_seconds": MetricRow(Histogram, "Time of one durable write, by rung.", ("rung",)),
-    "spool_bytes": MetricRow(Gauge, "Bytes on disk in the spool of this data directory.", (), "max"),
+    "spool_bytes": MetricRow(Gauge, "Bytes on disk in the spool of this data directory.", (), "livemax"),
     "spool_events_total": MetricRow(Counter, "Events appended to the spool."),
     "flags_evaluated_total": MetricRow(Counter, "Flag evaluations answered.", ("result",)),
-    "flags_snapshot_age_seconds": MetricRow(Gauge, "Seconds since the flag snapshot was last known to be current.", (), "max"),
+    "flags_snapshot_age_seconds": MetricRow(Gauge, "Seconds since the flag snapshot was last known to be current.", (), "livemax"),
     "realtime_connections": MetricRow(Gauge, "Open connections on /realtime."),
     "realtime_subscriptions": MetricRow(Gauge, "Subscriptions of all connections."),
     "realtime_published_total": MetricRow(Counter, "Messages appended to a topic log."),
     "realtime_delivered_total": MetricRow(Counter, "Messages handed to a connection."),
     "realtime_errors_total": MetricRow(Counter, "Error frames sent, by code.", ("code",)),
-    "dependency_up": MetricRow(Gauge, "1 while the dependency answers, 0 while it does not.", ("dependency",), "min"),
+    "dependency_up": MetricRow(Gauge, "1 while the dependency answers, 0 while it does not.", ("dependency",), "livemin"),
 }
 
 

@@ -3,7 +3,9 @@
 A test enters by the same door: `build(settings, sink=FailingSink())` replaces one part and keeps the rest.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import gevent
 from pymongo.database import Database
@@ -22,7 +24,7 @@ from app.lifecycle import Lifecycle
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.realtime import Realtime
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.telemetry.config import ConfigStore
 from app.telemetry.ingest import Ingest
 from app.telemetry.sinks.ladder import Ladder
@@ -56,7 +58,7 @@ class Parts:
 def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Parts:
     """Nothing here touches the network: connections are made by the first use, background work by lifecycle.start()."""
     metrics, lifecycle = Metrics(), Lifecycle()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _prepare(settings.data_dir)
     secrets = None if settings.is_production else development.load(settings)
     database = mongo.connect(settings.mongo_uri, settings.mongo_timeout_ms) if settings.mongo_uri else None
 
@@ -117,6 +119,15 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         realtime=realtime,
         development=secrets,
     )
+
+
+def _prepare(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: {error.strerror}") from None
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: it cannot be written to")
 
 
 def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: Clock) -> Gatekeeper:

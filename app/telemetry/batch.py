@@ -1,18 +1,17 @@
-"""From what was sent to what is stored. Pure: takes the decoded body and `now`, returns documents and rejections.
+"""From what was sent to what is stored. Pure: takes the bytes or the decoded body, and `now`; returns events and rejections.
 
 An event gets its identity here, before the first attempt to write it, so that a retry, a re-import or a crash between
 two steps finds it again: made from (app, eventId) where the SDK sends one, else fresh.
 """
 
 import os
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from marshmallow import ValidationError
 
-from app.clock import to_datetime
 from app.errors import ApiError, flatten_messages
+from app.telemetry.event import StoredEvent
 from app.telemetry.schemas import EnvelopeSchema, EventSchema
 
 MAX_SKEW_MS = 60_000  # a client's clock this far off, in either direction, is corrected
@@ -21,84 +20,111 @@ KNOWN_ID_MARK = "e"  # a fresh id begins with the digits of the time instead
 
 ENVELOPE = EnvelopeSchema()
 EVENT = EventSchema()
-STORED_NAMES = {"app": "app", "env": "env", "release": "release", "user_id": "userId", "session_id": "sessionId", "user": "user"}
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """`events` are documents ready for BSON and for orjson; `rejected` are `{index, code, message}`."""
+class Batch(NamedTuple):
+    """`rejected` are `{index, code, message}`; len(events) + len(rejected) is what was sent."""
 
-    sent: int
-    events: list[dict[str, Any]]
+    events: list[StoredEvent]
     rejected: list[dict[str, Any]]
 
 
+class Rejected(Exception):
+    """One event is not stored; the message says why."""
+
+
 def read_batch(body: Any, now: int, max_events: int, default_type: str | None = None) -> Batch:
-    """Raises ApiError `bad_request` for an envelope of the wrong shape and `payload_too_large` for too many events."""
+    """The schema of record's way. Raises ApiError `bad_request` for an envelope of the wrong shape and
+    `payload_too_large` for too many events."""
     if not isinstance(body, dict):
         raise ApiError("bad_request", "The body must be a JSON object.")
     try:
         envelope = ENVELOPE.load(body)
     except ValidationError as error:
         raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=flatten_messages(error.messages)) from None
-    sent = envelope.pop("events", [])
-    if len(sent) > max_events:
-        raise ApiError("payload_too_large", f"At most {max_events} events a batch.")
-    return _judge_each(sent, envelope, now, default_type)
-
-
-def _judge_each(sent: list[Any], envelope: dict[str, Any], now: int, default_type: str | None) -> Batch:
-    skew = _skew(envelope.pop("sent_at", None), now)
-    shared = _present(envelope)
-    fresh_ids = FreshIds(now)
-    events, rejected = [], []
+    sent = envelope.get("events", [])
+    refuse_too_many(len(sent), max_events)
+    maker = EventMaker(Envelope(**{name: envelope.get(name) for name in Envelope._fields}), now)
+    batch = Batch([], [])
     for index, raw in enumerate(sent):
-        if default_type and isinstance(raw, dict) and raw.get("type") is None:
-            raw = {**raw, "type": default_type}
-        try:
-            events.append(_document(EVENT.load(raw), shared, now, skew, fresh_ids))
-        except ValidationError as error:
-            rejected.append({"index": index, **_rejection(error)})
-    return Batch(len(sent), events, rejected)
+        judge(raw, index, maker, default_type, batch)
+    return batch
 
 
-def _document(event: dict[str, Any], shared: dict[str, Any], now: int, skew: int, fresh_ids: "FreshIds") -> dict[str, Any]:
-    fields = {**shared, **_present(event)}
-    if "app" not in fields:
-        raise ValidationError({"app": ["Must stand on the batch or on the event."]})
-    sent_ts, event_id = event.get("ts"), event.get("event_id")
-    ts = corrected(sent_ts, now, skew)
-    received = to_datetime(now)
-    document = {
-        "_id": fresh_ids.next() if event_id is None else known_id(fields["app"], event_id),
-        **fields,
-        "type": event["type"],
-        "name": event["name"],
-        "props": event.get("props") or {},
-        "ts": to_datetime(ts),
-        "createdAt": received,
-        "updatedAt": received,
-    }
-    if sent_ts is not None and ts != sent_ts:
-        document["rawTs"] = to_datetime(sent_ts)
-    return document
+def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, batch: Batch) -> None:
+    """Adds one event, by the schema of record, to the batch's events or to its rejections."""
+    if default_type and isinstance(raw, dict) and raw.get("type") is None:
+        raw = {**raw, "type": default_type}
+    try:
+        event = EVENT.load(raw)
+        batch.events.append(maker.make(**{name: event.get(name) for name in EVENT.fields}))
+    except (ValidationError, Rejected) as error:
+        batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(error)})
 
 
-def corrected(sent_ts: int | None, now: int, skew: int) -> int:
-    """The event's time by our clock: shifted by the client's skew; one that is still far ahead becomes now."""
-    if sent_ts is None:
-        return now
-    ts = max(0, sent_ts + skew)
-    return now if ts > now + MAX_AHEAD_MS else ts
+def refuse_too_many(sent: int, max_events: int) -> None:
+    if sent > max_events:
+        raise ApiError("payload_too_large", f"At most {max_events} events a batch.")
 
 
-def _skew(sent_at: int | None, now: int) -> int:
-    skew = 0 if sent_at is None else now - sent_at
-    return skew if abs(skew) > MAX_SKEW_MS else 0
+class Envelope(NamedTuple):
+    """What holds for every event of a batch that does not say otherwise."""
+
+    app: str | None = None
+    env: str | None = None
+    release: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    user: dict[str, Any] | None = None
+    sent_at: int | None = None
 
 
-def _present(fields: dict[str, Any]) -> dict[str, Any]:
-    return {stored: fields[name] for name, stored in STORED_NAMES.items() if fields.get(name) is not None}
+class EventMaker:
+    """Makes the events of one batch: the envelope's fields, our time, an identity."""
+
+    def __init__(self, envelope: Envelope, now: int):
+        self._envelope = envelope
+        self._now = now
+        self._skew = 0 if envelope.sent_at is None else now - envelope.sent_at
+        if abs(self._skew) <= MAX_SKEW_MS:
+            self._skew = 0
+        self._fresh_prefix = f"{now:012x}{os.urandom(8).hex()}"  # ordered by time, which keeps MongoDB's `_id` index compact
+        self._fresh_count = 0
+
+    def make(
+        self, *, type, name, ts=None, props=None, event_id=None, app=None, env=None, release=None, user_id=None, session_id=None, user=None
+    ) -> StoredEvent:
+        """Raises Rejected where neither the event nor its batch says of which application it is."""
+        shared, now = self._envelope, self._now
+        app = shared.app if app is None else app
+        if app is None:
+            raise Rejected("app: Must stand on the batch or on the event.")
+        if event_id is None:
+            self._fresh_count += 1
+            id_ = f"{self._fresh_prefix}{self._fresh_count:04x}"
+        else:
+            id_ = known_id(app, event_id)
+        corrected = now if ts is None else self._corrected(ts)
+        return StoredEvent(
+            id_,
+            app,
+            type,
+            name,
+            {} if props is None else props,
+            corrected,
+            now,
+            shared.env if env is None else env,
+            shared.release if release is None else release,
+            shared.user_id if user_id is None else user_id,
+            shared.session_id if session_id is None else session_id,
+            shared.user if user is None else user,
+            None if ts is None or ts == corrected else ts,
+        )
+
+    def _corrected(self, ts: int) -> int:
+        """The event's time by our clock: shifted by the client's skew; one that is still far ahead becomes now."""
+        ts = max(0, ts + self._skew)
+        return self._now if ts > self._now + MAX_AHEAD_MS else ts
 
 
 def known_id(app: str, event_id: str) -> str:
@@ -111,19 +137,8 @@ def is_known_id(id_: str) -> bool:
     return id_.startswith(KNOWN_ID_MARK)
 
 
-class FreshIds:
-    """Ids for one batch: ordered by time, which keeps MongoDB's `_id` index compact, and unguessable."""
-
-    def __init__(self, now: int):
-        self._prefix = f"{now:012x}{os.urandom(8).hex()}"
-        self._count = 0
-
-    def next(self) -> str:
-        self._count += 1
-        return f"{self._prefix}{self._count:04x}"
-
-
-def _rejection(error: ValidationError) -> dict[str, str]:
+def _sentence(error: ValidationError | Rejected) -> str:
+    if isinstance(error, Rejected):
+        return str(error)
     rows = flatten_messages(error.messages)
-    message = "; ".join(f"{row['path']}: {row['message']}" if row["path"] else row["message"] for row in rows)
-    return {"code": "bad_request", "message": message}
+    return "; ".join(f"{row['path']}: {row['message']}" if row["path"] else row["message"] for row in rows)

@@ -1,0 +1,49 @@
+"""The event as everything behind the schema knows it: one compact value, made once, encoded by each sink in its own way."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from app.clock import iso
+
+
+class StoredEvent(
+    Struct,
+    omit_defaults=True,
+    rename={"id": "_id", "user_id": "userId", "session_id": "sessionId", "raw_ts": "rawTs", "created_at": "createdAt"},
+):
+    """Times are epoch milliseconds. `raw_ts` is the client's own ts where its clock was corrected.
+
+    As JSON (`msgspec.json.encode`) this is a line of the spool; absent fields are left out.
+    """
+
+    id: str
+    app: str
+    type: str
+    name: str
+    props: dict[str, Any]
+    ts: int
+    created_at: int
+    env: str | None = None
+    release: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    user: dict[str, Any] | None = None
+    raw_ts: int | None = None
+
+    @property
+    def position(self) -> tuple[int, str]:
+        """What events are sorted by."""
+        return self.ts, self.id
+
+    def to_wire(self) -> dict[str, Any]:
+        """For an answer: `id`, and times as JavaScript writes them."""
+        wire = {name: value for name, value in ((wire, getattr(self, own)) for own, wire in WIRE_NAMES.items()) if value is not None}
+        moments = {"ts": iso(self.ts), "createdAt": iso(self.created_at), "updatedAt": iso(self.created_at)}
+        return {**wire, **moments, **({"rawTs": iso(self.raw_ts)} if self.raw_ts is not None else {})}
+
+
+WIRE_NAMES = {
+    "id": "id", "app": "app", "env": "env", "release": "release", "user_id": "userId", "session_id": "sessionId", "user": "user",
+    "type": "type", "name": "name", "props": "props",
+}  # fmt: skip

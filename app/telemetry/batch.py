@@ -92,7 +92,7 @@ class EventMaker:
         self._fresh_count = 0
 
     def make(
-        self, *, type, name, ts=None, props=None, event_id=None, app=None, env=None, release=None, user_id=None, session_id=None, user=None
+        self, type, name, ts=None, props=None, event_id=None, app=None, env=None, release=None, user_id=None, session_id=None, user=None
     ) -> StoredEvent:
         """Raises Rejected where neither the event nor its batch says of which application it is."""
         shared, now = self._envelope, self._now

@@ -18,16 +18,21 @@ class Moment(fields.Field):
     """Epoch milliseconds or ISO 8601 (without an offset: UTC) -> epoch milliseconds, 1970 to 9999."""
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
-        ms = _from_iso(value) if isinstance(value, str) else _from_number(value)
-        if ms is None or not 0 <= ms <= MAX_MS:
+        ms = to_moment(value)
+        if ms is None:
             raise ValidationError("Must be epoch milliseconds or an ISO 8601 time between 1970 and 9999.")
         return ms
 
 
-def _from_number(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+def to_moment(value: Any) -> int | None:
+    """The milliseconds, or None where it is no such time."""
+    if isinstance(value, str):
+        ms = _from_iso(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        ms = int(value)
+    else:
         return None
-    return int(value)
+    return ms if ms is not None and 0 <= ms <= MAX_MS else None
 
 
 def _from_iso(value: str) -> int | None:

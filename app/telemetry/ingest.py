@@ -6,7 +6,8 @@ from typing import Any
 from app.clock import Clock
 from app.errors import ApiError
 from app.metrics import Metrics
-from app.telemetry.batch import Batch, read_batch
+from app.telemetry.batch import Batch
+from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
 
 RETRY_AFTER_MS = 5000
@@ -19,10 +20,10 @@ class Ingest:
         self._metrics = metrics
         self._max_events = max_events
 
-    def save(self, body: Any, default_type: str | None = None) -> dict[str, Any]:
+    def save(self, body: bytes, default_type: str | None = None) -> dict[str, Any]:
         """The answer `{ok, saved, duplicates?, rejected?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
         or `storage_full` when nothing could make the events durable: then none of them is."""
-        batch = read_batch(body, self._clock(), self._max_events, default_type)
+        batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
         written = self._write(batch) if batch.events else None
         return self._answer(batch, written)
 

@@ -9,73 +9,71 @@ import binascii
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 
-from app.clock import to_datetime, to_ms
 from app.errors import ApiError
+from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS
 
-EXACT = {"app": "app", "env": "env", "type": "type", "name": "name", "user_id": "userId", "session_id": "sessionId"}
+EXACT = ("app", "env", "type", "name", "user_id", "session_id")
 
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """`exact` maps stored field names to values; times are naive UTC; `after` is the (ts, _id) of the last event seen."""
+    """`exact` maps fields of StoredEvent to values; times are epoch milliseconds; `after` is the position of the last event seen."""
 
     exact: dict[str, str]
-    since: datetime | None = None
-    until: datetime | None = None
-    after: tuple[datetime, str] | None = None
+    since: int | None = None
+    until: int | None = None
+    after: tuple[int, str] | None = None
     limit: int = 100
 
 
 class Page(NamedTuple):
-    events: list[dict[str, Any]]
+    events: list[StoredEvent]
     next_cursor: str | None
 
 
 def query_from(arguments: dict[str, Any]) -> EventQuery:
     """From the loaded EventsQuerySchema. Raises ApiError `bad_request` for a cursor that was not made here."""
     return EventQuery(
-        exact={stored: arguments[name] for name, stored in EXACT.items() if name in arguments},
-        since=to_datetime(arguments["since"]) if "since" in arguments else None,
-        until=to_datetime(arguments["until"]) if "until" in arguments else None,
+        exact={name: arguments[name] for name in EXACT if name in arguments},
+        since=arguments.get("since"),
+        until=arguments.get("until"),
         after=decode_cursor(arguments["cursor"]) if "cursor" in arguments else None,
         limit=arguments["limit"],
     )
 
 
-def encode_cursor(event: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([to_ms(event["ts"]), event["_id"]])).decode().rstrip("=")
+def encode_cursor(event: StoredEvent) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(event.position)).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str) -> tuple[datetime, str]:
+def decode_cursor(cursor: str) -> tuple[int, str]:
     try:
         ms, event_id = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if type(ms) is int and 0 <= ms <= MAX_MS and isinstance(event_id, str):
-            return to_datetime(ms), event_id
+            return ms, event_id
     except (ValueError, TypeError, binascii.Error):
         pass  # whatever is wrong with it, the sentence below is the answer
     raise ApiError("bad_request", "The cursor is not one that was given out here.", details=[{"path": "cursor", "message": "Unknown."}])
 
 
-def position(event: dict[str, Any]) -> tuple[datetime, str]:
-    return event["ts"], event["_id"]
-
-
-def matches(event: dict[str, Any], query: EventQuery) -> bool:
-    ts = event["ts"]
-    if (query.since is not None and ts < query.since) or (query.until is not None and ts >= query.until):
+def matches(event: StoredEvent, query: EventQuery) -> bool:
+    if (query.since is not None and event.ts < query.since) or (query.until is not None and event.ts >= query.until):
         return False
-    if query.after is not None and (ts, event["_id"]) >= query.after:
+    if query.after is not None and event.position >= query.after:
         return False
-    return all(event.get(name) == value for name, value in query.exact.items())
+    return all(getattr(event, name) == value for name, value in query.exact.items())
 
 
-def page_of(events: Iterable[dict[str, Any]], limit: int) -> Page:
+def page_of(events: Iterable[StoredEvent], limit: int) -> Page:
     """The newest `limit` of them, and a cursor where there are more."""
-    newest = heapq.nlargest(limit + 1, events, key=position)
+    return page_from(heapq.nlargest(limit + 1, events, key=lambda event: event.position), limit)
+
+
+def page_from(newest: list[StoredEvent], limit: int) -> Page:
+    """From `limit + 1` events in order, or fewer where there are no more."""
     return Page(newest[:limit], encode_cursor(newest[limit - 1]) if len(newest) > limit else None)

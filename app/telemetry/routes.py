@@ -6,11 +6,9 @@ closing has no time for one.
 
 from flask import jsonify, make_response, request
 
-from app.clock import iso, to_ms
 from app.errors import ApiError
 from app.http.body import read_body
 from app.http.context import admin_only, any_caller, parts
-from app.http.json import decode_json
 from app.http.openapi import Blueprint
 from app.telemetry import schemas
 from app.telemetry.query import query_from
@@ -19,7 +17,6 @@ from app.telemetry.sinks import SinkUnavailable
 BODY_TYPES = ("application/json", "text/plain")
 CALLER = [{"token": []}, {"writeKey": []}]
 ADMIN = [{"token": []}]
-TIMES = ("ts", "createdAt", "updatedAt", "rawTs")
 
 blueprint = Blueprint("telemetry", __name__, url_prefix="/api", description="Batches of events in, pages of events out.")
 
@@ -48,8 +45,7 @@ def save_perf_batch():
 def _save(default_type: str | None):
     if request.mimetype not in BODY_TYPES and request.mimetype:
         raise ApiError("unsupported_media_type", "Content-Type must be application/json or text/plain.")
-    body = decode_json(read_body(parts().settings.http_max_body_bytes))
-    return jsonify(parts().telemetry.save(body, default_type))
+    return jsonify(parts().telemetry.save(read_body(parts().settings.http_max_body_bytes), default_type))
 
 
 @blueprint.get("/telemetry/config")
@@ -75,10 +71,5 @@ def read_events(arguments):
         page = parts().telemetry_events.find(query_from(arguments))
     except SinkUnavailable:
         raise ApiError("unavailable", "The stored events cannot be read right now.", retry_after_ms=2000) from None
-    return jsonify(ok=True, events=[_rendered(event) for event in page.events], nextCursor=page.next_cursor)
+    return jsonify(ok=True, events=[event.to_wire() for event in page.events], nextCursor=page.next_cursor)
 
-
-def _rendered(event: dict) -> dict:
-    """`_id` as `id`, and times as JavaScript writes them."""
-    times = {name: iso(to_ms(event[name])) for name in TIMES if name in event}
-    return {"id": event["_id"], **{name: value for name, value in event.items() if name != "_id"}, **times}

@@ -6,7 +6,9 @@
 Those that hold events for reading also offer `find(query) -> Page` (see app/telemetry/query.py).
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+from app.telemetry.event import StoredEvent
 
 
 class Written(NamedTuple):
@@ -17,7 +19,7 @@ class Written(NamedTuple):
 
 
 class Sink(Protocol):
-    def write(self, events: list[dict[str, Any]]) -> Written:
+    def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkUnavailable or SinkFull; then some of the events may be durable, and all must be written again."""
         ...
 

@@ -8,6 +8,7 @@ timeout; then one request tries it again.
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
 
 log = get_logger(__name__)
@@ -23,7 +24,7 @@ class Ladder:
         self._rungs = metrics.telemetry_writes_total
         self.breaker = Breaker()
 
-    def write(self, events: list[dict]) -> Written:
+    def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkFull or SinkUnavailable when the last rung failed, too."""
         if self._primary is not None and self.breaker.lets_through(self._clock()):
             try:

@@ -1,17 +1,18 @@
 """The humble twin: a dict. For tests, and to see what the port promises without a disk in the way."""
 
+from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page, matches, page_of
 from app.telemetry.sinks import Written
 
 
 class MemorySink:
     def __init__(self):
-        self.events: dict[str, dict] = {}
+        self.events: dict[str, StoredEvent] = {}
 
-    def write(self, events: list[dict]) -> Written:
+    def write(self, events: list[StoredEvent]) -> Written:
         before = len(self.events)
         for event in events:
-            self.events.setdefault(event["_id"], event)
+            self.events.setdefault(event.id, event)
         return Written("memory", len(events) - (len(self.events) - before))
 
     def find(self, query: EventQuery) -> Page:

@@ -12,6 +12,7 @@ from typing import Any
 
 from app.clock import system_clock, to_datetime
 from app.telemetry.batch import is_known_id
+from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
 from app.telemetry.sinks import Written
 from app.telemetry.spool.index import SpoolIndex
@@ -42,11 +43,11 @@ class SpoolSink:
                 break
             self._remember(_ids_in(path))
 
-    def write(self, events: list[dict[str, Any]]) -> Written:
+    def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkFull, SinkUnavailable."""
-        fresh = {event["_id"]: event for event in events if event["_id"] not in self._known}
+        fresh = {event.id: event for event in events if event.id not in self._known}
         if fresh:
-            self._writer.append(b"".join(map(encode, fresh.values())))
+            self._writer.append(encode(list(fresh.values())))
             self._remember(id_ for id_ in fresh if is_known_id(id_))
             self._metrics.spool_events_total.inc(len(fresh))
             self._metrics.spool_bytes.set(self._writer.folder_bytes)
@@ -88,7 +89,7 @@ class SpoolSink:
 def _ids_in(path: Path):
     for line in whole_lines(path):
         try:
-            id_ = decode(line)["_id"]
+            id_ = decode(line).id
         except Unusable:
             continue  # found and named by the import
         if is_known_id(id_):

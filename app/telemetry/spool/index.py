@@ -3,23 +3,23 @@
 What is remembered is one small row a file; a file is read again only when it has grown.
 """
 
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import gevent
 
-from app.telemetry.query import EventQuery, Page, encode_cursor, matches, position
+from app.telemetry.event import StoredEvent
+from app.telemetry.fields import MAX_MS
+from app.telemetry.query import EventQuery, Page, matches, page_from
 from app.telemetry.spool.segment import Unusable, decode, segments, size_of, whole_lines
 
 LINES_BETWEEN_PAUSES = 500
-NOTHING = datetime.min
 
 
 class _Range(NamedTuple):
     size: int
-    oldest: datetime
-    newest: datetime
+    oldest: int
+    newest: int
 
 
 class SpoolIndex:
@@ -30,18 +30,17 @@ class SpoolIndex:
     def find(self, query: EventQuery) -> Page:
         """The newest matching events, each once. Reads cooperatively: a long scan delays nobody."""
         wanted = query.limit + 1
-        best: dict[tuple, dict] = {}
+        best: dict[tuple, StoredEvent] = {}
         for path in reversed(segments(self._folder)):
             if self._can_skip(path, query, best, wanted):
                 continue
             for event in self._scan(path):
                 if matches(event, query):
-                    best[position(event)] = event
+                    best[event.position] = event
                     if len(best) >= 4 * wanted:
                         best = _newest(best, wanted)
             best = _newest(best, wanted)
-        found = [best[place] for place in sorted(best, reverse=True)]
-        return Page(found[: query.limit], encode_cursor(found[query.limit - 1]) if len(found) > query.limit else None)
+        return page_from([best[place] for place in sorted(best, reverse=True)], query.limit)
 
     def _can_skip(self, path: Path, query: EventQuery, best: dict, wanted: int) -> bool:
         known = self._ranges.get(path)
@@ -54,7 +53,7 @@ class SpoolIndex:
         return len(best) >= wanted and known.newest < min(best)[0]
 
     def _scan(self, path: Path):
-        size, oldest, newest = 0, datetime.max, NOTHING
+        size, oldest, newest = 0, MAX_MS, 0
         for count, line in enumerate(whole_lines(path), 1):
             size += len(line)
             if count % LINES_BETWEEN_PAUSES == 0:
@@ -63,7 +62,7 @@ class SpoolIndex:
                 event = decode(line)
             except Unusable:
                 continue  # it is not an event; the import names such lines and keeps them
-            oldest, newest = min(oldest, event["ts"]), max(newest, event["ts"])
+            oldest, newest = min(oldest, event.ts), max(newest, event.ts)
             yield event
         self._ranges[path] = _Range(size, oldest, newest)
 
@@ -71,7 +70,7 @@ class SpoolIndex:
         self._ranges.pop(path, None)
 
 
-def _newest(best: dict[tuple, dict], wanted: int) -> dict[tuple, dict]:
+def _newest(best: dict[tuple, StoredEvent], wanted: int) -> dict[tuple, StoredEvent]:
     if len(best) <= wanted:
         return best
     return {place: best[place] for place in sorted(best, reverse=True)[:wanted]}

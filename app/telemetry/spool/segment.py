@@ -3,42 +3,32 @@
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import orjson
+import msgspec
+
+from app.telemetry.event import StoredEvent
 
 PATTERN = "events-*.jsonl"
-TIMES = ("ts", "createdAt", "updatedAt", "rawTs")
-REQUIRED = ("_id", "app", "type", "name", "ts", "createdAt", "updatedAt")
-OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+_encode = msgspec.json.Encoder().encode_lines
+_decode = msgspec.json.Decoder(StoredEvent).decode
 
 
 class Unusable(ValueError):
     """A whole line that is no event; the message says why."""
 
 
-def encode(event: dict[str, Any]) -> bytes:
-    """One line, its newline included."""
-    return orjson.dumps(event, option=OPTIONS)
+def encode(events: list[StoredEvent]) -> bytes:
+    """One line each, the newlines included."""
+    return _encode(events)
 
 
-def decode(line: bytes) -> dict[str, Any]:
-    """The document that was encoded. Raises Unusable."""
+def decode(line: bytes) -> StoredEvent:
+    """The event that was encoded. Raises Unusable."""
     try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise Unusable(f"not JSON: {error}") from None
-    if not isinstance(event, dict) or any(not event.get(name) for name in REQUIRED):
-        raise Unusable("not an event: a required field is missing")
-    try:
-        for name in TIMES:
-            if name in event:
-                event[name] = datetime.fromisoformat(event[name]).replace(tzinfo=None)
-    except (ValueError, TypeError):
-        raise Unusable(f"not an event: {name} is not a time") from None
-    return event
+        return _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unusable(str(error)) from None
 
 
 def new_name(now_ms: int) -> str:

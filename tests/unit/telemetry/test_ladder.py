@@ -3,10 +3,13 @@
 import pytest
 
 from app.metrics import Metrics
+from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import SinkFull, SinkUnavailable, Written
 from app.telemetry.sinks.ladder import FIRST_REST_MS, LONGEST_REST_MS, Breaker, Ladder
 from app.telemetry.sinks.memory import MemorySink
 from tests.apps import NOW, Clock
+
+EVENT = StoredEvent(id="a", app="web", type="page", name="/", props={}, ts=NOW, created_at=NOW)
 
 
 class FailingSink:
@@ -68,7 +71,7 @@ def test_when_the_spool_fails_too_nothing_is_answered_as_saved(ladder, error):
 
 
 def test_without_mongo_the_spool_is_the_store():
-    assert Ladder(None, MemorySink(), Clock(), Metrics()).write([{"_id": "a"}]).storage == "memory"
+    assert Ladder(None, MemorySink(), Clock(), Metrics()).write([EVENT]).storage == "memory"
 
 
 def test_each_rung_has_its_count(ladder):

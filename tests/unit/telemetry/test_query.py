@@ -4,11 +4,14 @@ import base64
 
 import pytest
 
-from app.clock import to_datetime
 from app.errors import ApiError
+from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, decode_cursor, encode_cursor, matches, page_of
 
-EVENTS = [{"_id": f"id{n % 3}{n}", "ts": to_datetime(1000 + n // 3), "name": "even" if n % 2 == 0 else "odd"} for n in range(20)]
+EVENTS = [
+    StoredEvent(id=f"id{n % 3}{n}", app="web", type="page", name="even" if n % 2 == 0 else "odd", props={}, ts=1000 + n // 3, created_at=0)
+    for n in range(20)
+]
 
 
 def read_all(query_limit):
@@ -24,21 +27,21 @@ def read_all(query_limit):
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 19, 20, 21])
 def test_pages_of_any_size_together_are_every_event_once_the_newest_first(limit):
-    assert read_all(limit) == sorted(EVENTS, key=lambda event: (event["ts"], event["_id"]), reverse=True)
+    assert read_all(limit) == sorted(EVENTS, key=lambda event: event.position, reverse=True)
 
 
 def test_the_start_is_inclusive_and_the_end_exclusive():
-    query = EventQuery(exact={}, since=to_datetime(1001), until=to_datetime(1003))
-    assert {event["ts"] for event in EVENTS if matches(event, query)} == {to_datetime(1001), to_datetime(1002)}
+    query = EventQuery(exact={}, since=1001, until=1003)
+    assert {event.ts for event in EVENTS if matches(event, query)} == {1001, 1002}
 
 
 def test_an_exact_filter_needs_the_field_to_be_there():
-    assert not matches(EVENTS[0], EventQuery(exact={"userId": "u"}))
+    assert not matches(EVENTS[0], EventQuery(exact={"user_id": "u"}))
     assert matches(EVENTS[0], EventQuery(exact={"name": "even"}))
 
 
 def test_a_cursor_survives_its_own_encoding():
-    assert decode_cursor(encode_cursor(EVENTS[7])) == (EVENTS[7]["ts"], EVENTS[7]["_id"])
+    assert decode_cursor(encode_cursor(EVENTS[7])) == EVENTS[7].position
 
 
 WRONG_INSIDE = ["[]", "[1]", "{}", '["1","x"]', "[1,2]", '[-1,"x"]', '[1e99,"x"]', '[true,"x"]']

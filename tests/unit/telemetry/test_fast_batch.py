@@ -1,0 +1,120 @@
+"""The fast way and the schema of record's way are one: same events, same rejections, same errors."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import ApiError
+from app.http.json import decode_json
+from app.telemetry import fast_batch
+from app.telemetry.batch import Batch, read_batch
+from app.telemetry.fast_batch import read_batch_bytes
+from tests.apps import NOW
+
+PAGE = {"type": "page", "name": "/home"}
+FULL = {**PAGE, "ts": NOW - 5, "props": {"a": 1, "b": [1.5, None, {"c": "d"}]}, "eventId": "x", "userId": 7, "user": {"plan": "pro"}}
+
+
+def without_chance(outcome):
+    """Fresh ids are random, so they are compared by the time and the count that they carry."""
+    if isinstance(outcome, Batch):
+        for event in outcome.events:
+            if not event.id.startswith("e"):
+                event.id = event.id[:12] + event.id[28:]
+    return outcome
+
+
+def outcome_of(read, body, default_type):
+    try:
+        return without_chance(read(body, NOW, 5, default_type))
+    except ApiError as error:
+        return error.code, [row["path"] for row in error.details or ()]
+
+
+def both(body, default_type=None):
+    slow = outcome_of(lambda text, *rest: read_batch(decode_json(text), *rest), body, default_type)
+    assert outcome_of(read_batch_bytes, body, default_type) == slow
+    return slow
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
+keys = st.text(max_size=6)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8)
+moments = st.sampled_from([NOW, NOW - 0.5, "2025-10-09T00:00:00Z", "2025-10-09", 0, -1, 2**60, "soon", True]) | values
+texts = st.text(max_size=300) | values
+EVENT_FIELDS = {
+    "type": st.sampled_from(["page", "event", "error", "api", "perf", "other", None]) | values,
+    "name": texts,
+    "ts": moments,
+    "props": st.dictionaries(keys, values, max_size=4) | values,
+    "eventId": texts | st.integers(),
+    "app": texts,
+    "release": texts,
+    "userId": texts | st.integers(),
+    "user": st.dictionaries(keys, values, max_size=3) | values,
+    "extra": values,
+}
+MINIMAL = {"type": st.just("page"), "name": st.just("n")}
+likely_events = st.fixed_dictionaries(MINIMAL, optional={name: field for name, field in EVENT_FIELDS.items() if name not in MINIMAL})
+events = likely_events | st.fixed_dictionaries({}, optional=EVENT_FIELDS) | values
+envelopes = st.fixed_dictionaries(
+    {},
+    optional={
+        "app": st.just("web") | texts, "env": texts, "sessionId": texts | st.integers(), "sentAt": moments,
+        "user": EVENT_FIELDS["user"], "events": st.lists(events, max_size=6) | values,
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=1500, deadline=None)
+@given(body=envelopes | values, default_type=st.sampled_from([None, "perf"]), ascii_only=st.booleans())
+def test_for_any_json_both_ways_agree(body, default_type, ascii_only):
+    both(json.dumps(body, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass"), default_type)
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=st.binary(max_size=60) | st.text(alphabet='{}[]",:0123456789.eE-+ \\untrfalsd/', max_size=60).map(str.encode))
+def test_for_any_bytes_both_ways_agree(body):
+    both(body)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {**PAGE, "props": {"a": 2**63}},
+        {**PAGE, "props": {"a": 2**64}},
+        {**PAGE, "props": {"a\0": 1}},
+        {**PAGE, "props": {"a": "x" * 32_757}},
+        {**PAGE, "props": {"a": "x" * 32_770}},
+        {**PAGE, "props": {"a": "\x01" * 6_000}},
+        {**PAGE, "props": {"n" * 200 + str(i): i for i in range(300)}},
+        {**PAGE, "user": {"a": "x" * 8_200}},
+        {**PAGE, "userId": 2**70},
+        {**PAGE, "ts": 253_402_300_800_000},
+        {**PAGE, "ts": 1e300},
+        {**PAGE, "eventId": 5},
+    ],
+)
+def test_at_the_limits_both_ways_agree(event):
+    both(json.dumps({"app": "web", "events": [PAGE, event, PAGE]}).encode())
+
+
+def test_half_an_emoji_is_mended_both_ways():
+    (event,) = both(rb'{"app":"web","events":[{"type":"event","name":"cut \ud83d"}]}').events
+    assert event.name == "cut \N{REPLACEMENT CHARACTER}"
+
+
+def test_a_good_batch_never_reaches_the_slow_way(monkeypatch):
+    monkeypatch.setattr(fast_batch, "read_batch", None)
+    monkeypatch.setattr(fast_batch, "judge", None)
+    envelope = {"app": "web", "userId": 5, "sentAt": "2025-10-09T00:00:00Z", "user": {"a": 1}}
+    body = {**envelope, "events": [FULL, {"name": "lcp", "ts": NOW - 0.5}]}
+    assert len(read_batch_bytes(json.dumps(body).encode(), NOW, 5, "perf").events) == 2
+
+
+def test_one_bad_event_sends_only_itself_the_slow_way(monkeypatch):
+    monkeypatch.setattr(fast_batch, "read_batch", None)
+    batch = read_batch_bytes(json.dumps({"app": "web", "events": [FULL, {"type": "page"}, PAGE]}).encode(), NOW, 5)
+    assert (len(batch.events), [row["index"] for row in batch.rejected]) == (2, [1])

@@ -23,6 +23,8 @@ def create_app(settings=None, parts=None):
     api.register_blueprint(flags.routes.blueprint)
     api.register_blueprint(realtime.routes.blueprint)
     realtime.attach(app, settings, parts)
+    http.open_fast_lane(app, telemetry.routes.fast_routes(parts))
+    http.trust_proxies(app, settings)
     cli.init_app(app)
     app.realtime = parts.realtime
     return app

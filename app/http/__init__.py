@@ -9,8 +9,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app.http import health, metrics
 from app.http.cors import init_cors
 from app.http.errors import init_errors
+from app.http.fast_lane import FastLane
 from app.http.json import FastJson
-from app.http.limits import init_limits
+from app.http.limits import hit_by, init_limits
 from app.http.openapi import Api, init_openapi
 from app.http.request_id import init_request_ids
 from app.settings import Settings
@@ -20,9 +21,6 @@ def init_app(app: Flask, settings: Settings) -> Api:
     """Order matters: an answer of the rate limit has a request id, too, and is readable across origins."""
     app.json = FastJson(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.http_max_body_bytes
-    if settings.trusted_proxies:
-        hops = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
     init_request_ids(app)
     init_cors(app, settings)
     api = init_openapi(app)
@@ -31,3 +29,16 @@ def init_app(app: Flask, settings: Settings) -> Api:
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     return api
+
+
+def open_fast_lane(app: Flask, routes: dict) -> None:
+    """`routes` maps paths to functions of a body; see app/http/fast_lane.py."""
+    (limiter,) = app.extensions["limiter"]
+    parts = app.extensions["switchyard"]
+    app.wsgi_app = FastLane(app.wsgi_app, routes, parts, hit_by(limiter, parts.settings))
+
+
+def trust_proxies(app: Flask, settings: Settings) -> None:
+    """Outermost, so that everything inside sees the client's address and not the proxy's."""
+    if hops := settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)

@@ -8,6 +8,7 @@ from app.settings import Settings
 
 ALLOWED_HEADERS = ["Authorization", "Content-Type", "Content-Encoding", "If-Match", "If-None-Match", "X-Request-Id", "X-Write-Key"]
 EXPOSED_HEADERS = ["ETag", "Retry-After", "X-Request-Id"]
+EXPOSED = ("Access-Control-Expose-Headers", ", ".join(EXPOSED_HEADERS))
 
 
 def init_cors(app: Flask, settings: Settings) -> None:
@@ -19,3 +20,14 @@ def init_cors(app: Flask, settings: Settings) -> None:
         expose_headers=EXPOSED_HEADERS,
         max_age=86_400,
     )
+
+
+def headers_for(settings: Settings, origin: str | None) -> list[tuple[str, str]] | None:
+    """What flask-cors would add to a plain answer; None where it has to be asked."""
+    if "*" in settings.cors_origins:
+        return [("Access-Control-Allow-Origin", "*"), EXPOSED]
+    if origin is None:
+        return []
+    if origins.allows(settings.cors_origins, origin):
+        return [("Access-Control-Allow-Origin", origin), EXPOSED, ("Vary", "Origin")]
+    return None

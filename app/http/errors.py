@@ -22,14 +22,19 @@ def init_errors(app: Flask) -> None:
 def render_error(error: ApiError) -> Response:
     response = jsonify(ok=False, error=error.to_dict())
     response.status_code = error.status
-    if error.retry_after_ms is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_ms / 1000)))
-    elif error.status == 503:
-        response.headers["Retry-After"] = "1"
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
+    response.headers.extend(error_headers(error))
     g.error_code = error.code
     return response
+
+
+def error_headers(error: ApiError) -> list[tuple[str, str]]:
+    """429 and 503 always say when to come back, in whole seconds."""
+    headers = []
+    if error.retry_after_ms is not None or error.status in (429, 503):
+        headers.append(("Retry-After", str(max(1, math.ceil((error.retry_after_ms or 0) / 1000)))))
+    if error.status == 401:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return headers
 
 
 def _from_http_exception(error: HTTPException) -> Response:

@@ -8,12 +8,16 @@ import time
 
 from flask import Flask, request
 from flask_limiter import Limiter, RequestLimit
+from limits import parse
+from limits.errors import StorageError
+from redis.exceptions import RedisError
 
 from app.errors import ApiError
 from app.http.context import caller, parts
 from app.http.errors import render_error
 from app.settings import Settings
 
+ALREADY_COUNTED = "switchyard.counted"  # in the environ of a request that was counted before it came to Flask
 UNLIMITED = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
@@ -21,10 +25,8 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
     return Limiter(
         key_func=_who,
         app=app,
-        default_limits=[settings.rate_limit_http],
-        default_limits_per_method=False,
-        application_limits_exempt_when=_is_unlimited,
-        default_limits_exempt_when=_is_unlimited,
+        application_limits=[settings.rate_limit_http],
+        application_limits_exempt_when=_is_exempt,
         storage_uri=settings.redis_url or "memory://",
         storage_options={"socket_timeout": 1.0, "socket_connect_timeout": 1.0} if settings.redis_url else {},
         in_memory_fallback_enabled=bool(settings.redis_url),
@@ -43,8 +45,21 @@ def _who() -> str:
     return f"ip:{request.remote_addr}"
 
 
-def _is_unlimited() -> bool:
-    return request.path in UNLIMITED
+def _is_exempt() -> bool:
+    return request.path in UNLIMITED or ALREADY_COUNTED in request.environ
+
+
+def hit_by(limiter: Limiter, settings: Settings):
+    """The same counter for who does not come through Flask: `hit(who)` is False where the limit refuses."""
+    limit = parse(settings.rate_limit_http)
+
+    def hit(who: str) -> bool:
+        try:
+            return limiter.limiter.hit(limit, who, "global")
+        except (StorageError, RedisError):
+            return False  # Flask's way is asked, which falls back to counting in memory
+
+    return hit
 
 
 def _refuse(limit: RequestLimit):

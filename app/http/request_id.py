@@ -9,6 +9,7 @@ from flask import Flask, g, request
 
 from app.http.context import parts
 from app.logs import get_logger
+from app.metrics import Metrics
 
 log = get_logger(__name__)
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -31,13 +32,23 @@ def _end(response):
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     route = request.url_rule.rule if request.url_rule else "unknown"
-    seconds = time.perf_counter() - g.started
-    metrics = parts().metrics
-    metrics.http_requests_total.labels(request.method, route, response.status_code).inc()
-    metrics.http_request_seconds.labels(route).observe(seconds)
-    if response.status_code >= 400:
-        log.info(
-            "request_refused", method=request.method, route=route, status=response.status_code, error=g.get("error_code"),
-            ms=round(seconds * 1000, 1),
-        )  # fmt: skip
+    Accounts(parts().metrics, request.method, route).close(response.status_code, time.perf_counter() - g.started, g.get("error_code"))
     return response
+
+
+class Accounts:
+    """What is written down about the answers of one route."""
+
+    def __init__(self, metrics: Metrics, method: str, route: str):
+        self._method = method
+        self._route = route
+        self._answers = metrics.http_requests_total
+        self._seconds = metrics.http_request_seconds.labels(route)
+        self._good = metrics.http_requests_total.labels(method, route, 200)
+
+    def close(self, status: int, seconds: float, error_code: str | None) -> None:
+        (self._good if status == 200 else self._answers.labels(self._method, self._route, status)).inc()
+        self._seconds.observe(seconds)
+        if status >= 400:
+            ms = round(seconds * 1000, 1)
+            log.info("request_refused", method=self._method, route=self._route, status=status, error=error_code, ms=ms)

@@ -4,6 +4,8 @@ A batch may come as `text/plain`, because `navigator.sendBeacon` cannot send JSO
 closing has no time for one.
 """
 
+from functools import partial
+
 from flask import jsonify, make_response, request
 
 from app.errors import ApiError
@@ -40,6 +42,12 @@ def save_batch():
 @blueprint.doc(summary="Save a batch whose events are of type perf where they do not say", security=CALLER, requestBody=BATCH_BODY)
 def save_perf_batch():
     return _save(default_type="perf")
+
+
+def fast_routes(parts) -> dict:
+    """The same two for app/http/fast_lane.py."""
+    save = parts.telemetry.save
+    return {"/api/telemetry/batch": save, "/api/perf/batch": partial(save, default_type="perf")}
 
 
 def _save(default_type: str | None):

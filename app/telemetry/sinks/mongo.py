@@ -6,16 +6,18 @@ stored twice.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
-from gevent.lock import Semaphore
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from app.clock import to_datetime
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
+from app.telemetry.group_commit import GroupCommit
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkUnavailable, Written
@@ -27,46 +29,16 @@ LANES = 4  # commands under way at once; who comes while all are taken shares th
 ENOUGH_BYTES_A_COMMAND = 8_000_000  # of the 48 MB that MongoDB takes; a batch that comes after begins another
 
 
-class _Group:
-    """The callers that share one command: each with its documents, and afterwards its duplicates."""
-
-    def __init__(self):
-        self.documents: list[RawBSONDocument] = []
-        self.size = 0
-        self.ends: list[int] = []  # the position after each caller's last document
-        self.duplicates: list[int] = []
-        self.error: SinkUnavailable | None = None
-        self.is_done = False
-
-    def join(self, documents: list[bytes]) -> int:
-        """The caller's place in `duplicates`."""
-        self.documents += map(RawBSONDocument, documents)
-        self.size += sum(map(len, documents))
-        self.ends.append(len(self.documents))
-        self.duplicates.append(0)
-        return len(self.ends) - 1
-
-
 class MongoSink:
     def __init__(self, database: Database):
         self._database = database
         self._collection = database[TelemetryEvent._get_collection_name()]
-        self._next = _Group()
-        self._lanes = Semaphore(LANES)
+        self._inserts = GroupCommit(self._insert, lanes=LANES, enough=ENOUGH_BYTES_A_COMMAND)
 
     def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkUnavailable."""
         documents = encode_events(events)
-        if self._next.size > ENOUGH_BYTES_A_COMMAND:
-            self._next = _Group()
-        group = self._next
-        place = group.join(documents)
-        with self._lanes:
-            if not group.is_done:
-                self._commit(group)
-        if group.error is not None:
-            raise group.error
-        return Written("mongo", group.duplicates[place])
+        return Written("mongo", self._inserts.submit(documents, sum(map(len, documents))))
 
     def find(self, query: EventQuery) -> Page:
         """Raises SinkUnavailable."""
@@ -76,31 +48,29 @@ class MongoSink:
         except PyMongoError as error:
             raise _unavailable(error) from error
 
-    def _commit(self, group: _Group) -> None:
-        if self._next is group:
-            self._next = _Group()
-        try:
-            self._insert(group)
-        except SinkUnavailable as error:
-            group.error = error
-        except PyMongoError as error:
-            group.error = _unavailable(error)
-        finally:
-            group.is_done = True
-            group.documents = []
-
-    def _insert(self, group: _Group) -> None:
-        """One plain command: the driver's bulk writer would decode what is encoded already. It has no retry of its own,
-        which the ladder has."""
+    def _insert(self, batches: list[list[bytes]]) -> list[int]:
+        """The duplicates of each batch. One plain command: the driver's bulk writer would decode what is encoded already.
+        A command has no retry of its own; the ladder has."""
         concern = self._collection.write_concern
         options = {"writeConcern": concern.document} if concern.acknowledged and concern.document else {}
-        answer = self._database.command({"insert": self._collection.name, "documents": group.documents, "ordered": False, **options})
+        documents = [RawBSONDocument(document) for batch in batches for document in batch]
+        try:
+            answer = self._database.command({"insert": self._collection.name, "documents": documents, "ordered": False, **options})
+        except PyMongoError as error:
+            raise _unavailable(error) from error
         if "writeConcernError" in answer:
             raise SinkUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
-        for problem in answer.get("writeErrors", ()):
-            if problem.get("code") != DUPLICATE_KEY:
-                raise SinkUnavailable(problem.get("errmsg", "a document was refused"))
-            group.duplicates[bisect_right(group.ends, problem["index"])] += 1
+        return _duplicates(answer.get("writeErrors", ()), batches)
+
+
+def _duplicates(problems: Iterable[dict[str, Any]], batches: list[list[bytes]]) -> list[int]:
+    ends = list(accumulate(map(len, batches)))
+    counts = [0] * len(batches)
+    for problem in problems:
+        if problem.get("code") != DUPLICATE_KEY:
+            raise SinkUnavailable(problem.get("errmsg", "a document was refused"))
+        counts[bisect_right(ends, problem["index"])] += 1
+    return counts
 
 
 def _unavailable(error: PyMongoError) -> SinkUnavailable:

@@ -4,8 +4,7 @@ The promises: (1) when `append` returns, its bytes are fsynced in a file whose d
 raises, what was written of them is cut off again, or stands as a torn last line that readers pass over; (3) the folder
 never grows past `max_bytes`.
 
-Who comes first writes and syncs; who comes meanwhile waits together for the next turn. The sync runs in a thread, so
-that a slow disk holds up nobody who does not wait for it.
+The sync runs in a thread, so that a slow disk holds up nobody who does not wait for it.
 """
 
 import errno
@@ -14,22 +13,13 @@ import os
 from pathlib import Path
 
 import gevent
-from gevent.lock import Semaphore
 
 from app.clock import system_clock
+from app.telemetry.group_commit import GroupCommit
 from app.telemetry.sinks import SinkFull, SinkUnavailable
 from app.telemetry.spool.segment import new_name, segments, size_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class _Group:
-    """The callers that share one write."""
-
-    def __init__(self):
-        self.chunks: list[bytes] = []
-        self.is_done = False
-        self.error: Exception | None = None
 
 
 class SegmentWriter:
@@ -39,8 +29,7 @@ class SegmentWriter:
         self._segment_bytes = segment_bytes
         self._clock = clock
         self._sync = sync
-        self._next = _Group()
-        self._turn = Semaphore(1)
+        self._commits = GroupCommit(self._commit, lanes=1, enough=segment_bytes)
         self._fd: int | None = None
         self._size = 0
         self.folder_bytes = 0
@@ -48,14 +37,7 @@ class SegmentWriter:
 
     def append(self, lines: bytes) -> None:
         """Raises SinkFull where there is no room, SinkUnavailable for any other trouble with the disk."""
-        group = self._next
-        group.chunks.append(lines)
-        with self._turn:
-            if not group.is_done:
-                self._next = _Group()
-                self._commit(group)
-        if group.error is not None:
-            raise group.error
+        self._commits.submit(lines, len(lines))
 
     def measure(self) -> None:
         """Look again at how much lies in the folder: other processes write there and remove from it, too."""
@@ -63,22 +45,22 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Ends the current segment; the next append begins another."""
-        with self._turn:
+        with self._commits.pause():
             self._close()
 
-    def _commit(self, group: _Group) -> None:
-        data = b"".join(group.chunks)
+    def _commit(self, chunks: list[bytes]) -> list[None]:
+        data = b"".join(chunks)
         try:
             self._make_room(len(data))
             self._write(data)
-            self.last_error = None
         except SinkFull as error:
-            group.error = error
+            self.last_error = str(error)
+            raise
         except OSError as error:
-            group.error = (SinkFull if error.errno in NO_ROOM else SinkUnavailable)(f"{self._folder}: {error.strerror}")
-        if group.error is not None:
-            self.last_error = str(group.error)
-        group.is_done = True
+            self.last_error = f"{self._folder}: {error.strerror}"
+            raise (SinkFull if error.errno in NO_ROOM else SinkUnavailable)(self.last_error) from error
+        self.last_error = None
+        return [None] * len(chunks)
 
     def _make_room(self, length: int) -> None:
         if self.folder_bytes + length > self._max_bytes:

@@ -84,15 +84,15 @@ def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str |
 
 def _read_whole(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_whole(body)
-    refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
+    refuse_too_many(len(sent.events), max_events)
     return Batch([_event(event, maker, default_type) for event in sent.events], [])
 
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_open(body)
-    refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
+    refuse_too_many(len(sent.events), max_events)
     batch = Batch([], [])
     for index, raw in enumerate(sent.events):
         try:

@@ -5,41 +5,49 @@ loads the application after the fork.
 """
 
 import os
-import shutil
 import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 from app.logs import logging_config
-from app.settings import SettingsError, load_settings, read_app_env
+from app.settings import load_settings, read_app_env, refuse_lonely_workers
 
 os.environ["APP_ENV"] = read_app_env(default="production")
 settings = load_settings()
 
-bind = f"{settings.host}:{settings.port}"
-workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
-if workers > 1 and not settings.redis_url:
-    raise SettingsError(
-        f"switchyard: WEB_CONCURRENCY={workers} needs REDIS_URL: without it the workers cannot tell one another what was published"
-    )
-
+bind = f"{settings.host}:{settings.port}" if ":" not in settings.host else f"[{settings.host}]:{settings.port}"
+workers = settings.web_concurrency
 worker_class = "app.serving.gunicorn_worker.Worker"
 worker_connections = 10_000
 backlog = 2048
-keepalive = 75  # longer than a load balancer's usual 60 s, so that it is the balancer that closes first
-timeout = 60  # a worker that is silent this long is stuck
-graceful_timeout = settings.drain_timeout_ms // 1000 + 2  # the application drains first, gunicorn's own patience comes after
+timeout = 60 + settings.drain_timeout_ms // 1000  # a worker that is silent this long is stuck
+graceful_timeout = settings.drain_timeout_ms // 1000 + 5  # the application drains first, gunicorn's own patience comes after
 control_socket_disable = True  # it would be written under the home folder, which a service account may not have
 logconfig_dict = logging_config(settings)
 
-# One folder of counters for all workers, emptied at every start: a dead worker's numbers belong to the past.
-_metrics_dir = tempfile.mkdtemp(prefix="switchyard-metrics-")
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_dir
+# One folder of counters for all workers, the same one after a reload (SIGHUP).
+_metrics_dir = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="switchyard-metrics-"))
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 
 
-def on_exit(_server):
-    shutil.rmtree(_metrics_dir, ignore_errors=True)
+def on_starting(server):
+    refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
+    _metrics_dir.mkdir(parents=True, exist_ok=True)
+    _forget_counters()  # of a run that was killed: its numbers belong to the past
 
 
 def child_exit(_server, worker):
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(_server):
+    _forget_counters()
+    with suppress(OSError):
+        _metrics_dir.rmdir()
+
+
+def _forget_counters():
+    for path in _metrics_dir.glob("*.db"):
+        path.unlink(missing_ok=True)

@@ -25,15 +25,11 @@ class Connection:
         self.socket = sock
         self.server = server
         self.deadline: float | None = None
+        self.is_idle = False  # between two requests, with nothing of the next one read
         self._request_deadline: float | None = None  # set by its first byte: bytes that drip buy no time
         environ = {**server.base_environ, "REMOTE_ADDR": address[0] if address else "", "REMOTE_PORT": str(address[1]) if address else ""}
         environ["gunicorn.socket"] = sock
         self._parser = RequestParser(environ, server.max_body_bytes)
-
-    @property
-    def is_idle(self) -> bool:
-        """Between two requests, with nothing of the next one read."""
-        return self.deadline is not None and not self._parser.is_reading
 
     def serve(self) -> None:
         if self.socket.family.name != "AF_UNIX":
@@ -59,7 +55,7 @@ class Connection:
             if parser.error is not None:
                 raise parser.error
             self.deadline = self._request_deadline or time.monotonic() + self.server.keepalive_s
-            data = self.socket.recv(RECV_BYTES)
+            data = self._receive()
             if not data:
                 return None
             parser.feed(data)
@@ -70,6 +66,17 @@ class Connection:
                 self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.deadline = self._request_deadline = None
         return parser.ready.popleft()
+
+    def _receive(self) -> bytes:
+        self.is_idle = not self._parser.is_reading
+        try:
+            return self.socket.recv(RECV_BYTES)
+        except OSError:
+            if not (self.is_idle and self.server.closed):
+                raise
+            return self.socket.recv(RECV_BYTES)  # gevent wakes us with an error; what had arrived before is still there
+        finally:
+            self.is_idle = False
 
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""
@@ -150,7 +157,6 @@ class Response:
             self._send(_chunk(chunk) if self._is_chunked else chunk)
 
     def _send_head(self, first: bytes, length: int | None) -> None:
-        self.head_sent = True
         lines = [f"HTTP/1.1 {self._status}\r\nDate: {http_date()}\r\n"]
         has_length = self._status[:1] == "1" or self._status[:3] in ("204", "304")
         for name, value in self._headers:
@@ -170,6 +176,7 @@ class Response:
             lines.append(f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n")
         lines.append("\r\n")
         head = "".join(lines).encode("latin-1")
+        self.head_sent = True
         if self._is_head:
             first = b""
         self._send(head + (_chunk(first) if self._is_chunked and first else first))

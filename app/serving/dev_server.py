@@ -4,36 +4,40 @@ Flask's command asks `werkzeug.serving.make_server` for its server and cannot be
 replaced; the reloader, `--debug`, `--host` and `--port` go on as Flask documents them.
 """
 
-import os
 import signal
 import socket
 import sys
 
 import gevent
 import werkzeug.serving
+from werkzeug.serving import is_running_from_reloader
 
-from app.serving.server import Server
+from app.serving.errors import log_what_nobody_catches
+from app.serving.server import Server, server_options
 
 
 def install(app) -> None:
     """From now on `flask run` in this process serves with gevent."""
 
-    def make_server(host, port, application, *_, ssl_context=None, fd=None, **__):
-        return DevServer(app, application, host, port, ssl_context, fd)
+    def make_server(host, port, _application, *_, ssl_context=None, fd=None, **__):
+        """The given application is `app` itself, with `--debug` inside werkzeug's debugger: that one would never see an
+        exception, since every error becomes an answer, and takes /console for itself."""
+        return DevServer(app, host, port, ssl_context, fd)
 
     werkzeug.serving.make_server = make_server
 
 
 class DevServer:
-    """The part of werkzeug's BaseWSGIServer that `run_simple` uses."""
+    """The part of werkzeug's BaseWSGIServer that `run_simple` uses. With a reloader one process holds the socket and waits,
+    and a second one serves."""
 
-    def __init__(self, app, application, host, port, ssl_context, fd):
-        self._app = app
+    def __init__(self, app, host, port, ssl_context, fd):
+        self._parts = app.extensions["switchyard"]
         self.socket = _listen(host, port) if fd is None else socket.socket(fileno=fd)
         self.host, self.port = host, self.socket.getsockname()[1]
+        self._scheme = "https" if ssl_context else "http"
         tls = {"ssl_context": ssl_context} if ssl_context else {}
-        body_limit = app.extensions["switchyard"].settings.http_max_body_bytes
-        self._server = Server(self.socket, application, max_body_bytes=body_limit, **tls)
+        self._server = Server(self.socket, app, **server_options(self._parts.settings), **tls)
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -42,29 +46,26 @@ class DevServer:
         """The banner is printed by `serve_forever`, in the process that serves."""
 
     def serve_forever(self) -> None:
-        parts = self._app.extensions["switchyard"]
-        parts.lifecycle.start()
-        if os.environ.get("WERKZEUG_RUN_MAIN") != "true":
-            gevent.signal_handler(signal.SIGTERM, self._leave)
+        log_what_nobody_catches()
+        self._parts.lifecycle.start()
+        if not is_running_from_reloader():  # there the reloader's own signal handler ends the process
+            gevent.signal_handler(signal.SIGTERM, self._server.close)
         self._server.start()
-        print(parts.welcome(f"http://{self._shown_host()}:{self.port}"), flush=True)
+        print(self._parts.welcome(f"{self._scheme}://{self._shown_host()}:{self.port}"), flush=True)
         try:
-            self._server._stop_event.wait()
+            self._server.wait_until_closed()
         except KeyboardInterrupt:
             print(file=sys.stderr)
         finally:
             self.server_close()
+        if self._parts.lifecycle.has_failed:
+            sys.exit(1)
 
     def server_close(self) -> None:
-        if not self._server.closed:
-            self._server.close()
-            parts = self._app.extensions["switchyard"]
-            parts.lifecycle.drain(parts.settings.drain_timeout_ms / 1000)
+        self._server.close()
+        if self._parts.lifecycle.state != "new":
+            self._parts.lifecycle.drain(self._parts.settings.drain_timeout_ms / 1000)
             self._server.stop(timeout=1)
-
-    def _leave(self) -> None:
-        self.server_close()
-        sys.exit(0)
 
     def _shown_host(self) -> str:
         return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104 - only shown
@@ -74,5 +75,6 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        sys.exit(f"switchyard: cannot listen on {host}:{port}: {error.strerror}. Another port: make run PORT=8081")
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        sys.exit(f"switchyard: cannot listen on {host}:{port}: {reason}. Another port: make run PORT=8081")

@@ -7,8 +7,8 @@ kept by one greenlet for all connections.
 
 import logging
 import socket
+import sys
 import time
-from collections.abc import Callable
 from uuid import uuid4
 
 import gevent
@@ -17,19 +17,30 @@ from gevent.server import StreamServer
 
 from app.errors import ApiError
 from app.serving.connection import Connection
+from app.settings import Settings
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
+MAX_CONNECTIONS = 10_000  # further ones wait in the system's backlog, and what that cannot hold is refused
+
+
+def server_options(settings: Settings, max_connections: int = MAX_CONNECTIONS) -> dict:
+    """What both `flask run` and gunicorn give to Server."""
+    return {
+        "spawn": max_connections,
+        "max_body_bytes": settings.http_max_body_bytes,
+        "read_timeout_s": settings.http_read_timeout_ms / 1000,
+        "write_timeout_s": settings.http_read_timeout_ms / 1000,
+        "keepalive_s": settings.http_idle_timeout_ms / 1000,
+    }
 
 
 class Server(StreamServer):
-    """`close()` stops accepting, lets idle connections go, and then calls `on_close` (the application's drain).
+    """`close()` stops accepting and lets idle connections go; `stop()` waits for the others, too.
 
     A request must arrive within `read_timeout_s`, an answer be taken within `write_timeout_s`, and a connection ask for
     something every `keepalive_s`; otherwise it is cut.
     """
-
-    on_close: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -67,6 +78,8 @@ class Server(StreamServer):
             connection.serve()
         except OSError as gone:
             log.debug("connection lost: %s", gone)
+        except Exception:
+            self.log_exception(sys.exc_info())
         finally:
             self.connections.discard(connection)
 
@@ -77,9 +90,10 @@ class Server(StreamServer):
             return
         for connection in list(self.connections):
             if connection.is_idle:
-                _cut(connection)
-        if self.on_close is not None:
-            gevent.spawn(self.on_close)
+                _cut(connection, socket.SHUT_RD)  # a request that has just arrived is still read, and answered
+
+    def wait_until_closed(self) -> None:
+        self._stop_event.wait()
 
     def log_exception(self, exc_info) -> None:
         log.error("unexpected_error", exc_info=exc_info)
@@ -113,10 +127,10 @@ class Server(StreamServer):
         }
 
 
-def _cut(connection: Connection) -> None:
+def _cut(connection: Connection, direction: int = socket.SHUT_RDWR) -> None:
     """Wakes whoever waits on the socket: a read ends as if the client had gone, a write fails."""
     try:
-        connection.socket.shutdown(socket.SHUT_RDWR)
+        connection.socket.shutdown(direction)
     except OSError:
         connection.deadline = None  # it went by itself in the meantime
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qs
-from uuid import uuid4
 
 import orjson
 import structlog
@@ -20,7 +19,7 @@ from app.http.body import inflate
 from app.http.cors import headers_for
 from app.http.errors import error_headers
 from app.http.limits import ALREADY_COUNTED
-from app.http.request_id import SANE_ID, Accounts
+from app.http.request_id import SANE_ID, Accounts, new_request_id
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
               "text/plain", "text/plain;charset=UTF-8", "text/plain; charset=utf-8", ""}  # fmt: skip
@@ -66,7 +65,7 @@ class FastLane:
         body = environ["wsgi.input"].read(int(length))
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
         if not SANE_ID.fullmatch(request_id):
-            request_id = uuid4().hex
+            request_id = new_request_id()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         code, status, headers = None, 200, ()

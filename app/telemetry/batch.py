@@ -57,7 +57,7 @@ def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, b
         raw = {**raw, "type": default_type}
     try:
         event = EVENT.load(raw)
-        batch.events.append(maker.make(**{name: event.get(name) for name in EVENT.fields}))
+        batch.events.append(maker.make(event.pop("type"), **event))
     except (ValidationError, Rejected) as error:
         batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(error)})
 
@@ -88,15 +88,16 @@ class EventMaker:
         self._skew = 0 if envelope.sent_at is None else now - envelope.sent_at
         if abs(self._skew) <= MAX_SKEW_MS:
             self._skew = 0
+        self._latest = now + MAX_AHEAD_MS
         self._fresh_prefix = f"{now:012x}{os.urandom(8).hex()}"  # ordered by time, which keeps MongoDB's `_id` index compact
         self._fresh_count = 0
 
     def make(
-        self, type, name, ts=None, props=None, event_id=None, app=None, env=None, release=None, user_id=None, session_id=None, user=None
+        self, type_, name, ts=None, props=None, event_id=None, app=None, env=None, release=None, user_id=None, session_id=None, user=None
     ) -> StoredEvent:
         """Raises Rejected where neither the event nor its batch says of which application it is."""
         shared, now = self._envelope, self._now
-        app = shared.app if app is None else app
+        app = app or shared.app
         if app is None:
             raise Rejected("app: Must stand on the batch or on the event.")
         if event_id is None:
@@ -104,27 +105,31 @@ class EventMaker:
             id_ = f"{self._fresh_prefix}{self._fresh_count:04x}"
         else:
             id_ = known_id(app, event_id)
-        corrected = now if ts is None else self._corrected(ts)
+        raw_ts = None
+        if ts is None:
+            ts = now
+        elif self._skew or ts > self._latest:
+            raw_ts, ts = ts, self._corrected(ts)
         return StoredEvent(
             id_,
             app,
-            type,
+            type_,
             name,
             {} if props is None else props,
-            corrected,
+            ts,
             now,
-            shared.env if env is None else env,
-            shared.release if release is None else release,
-            shared.user_id if user_id is None else user_id,
-            shared.session_id if session_id is None else session_id,
+            env or shared.env,
+            release or shared.release,
+            user_id or shared.user_id,
+            session_id or shared.session_id,
             shared.user if user is None else user,
-            None if ts is None or ts == corrected else ts,
+            raw_ts,
         )
 
     def _corrected(self, ts: int) -> int:
         """The event's time by our clock: shifted by the client's skew; one that is still far ahead becomes now."""
         ts = max(0, ts + self._skew)
-        return self._now if ts > self._now + MAX_AHEAD_MS else ts
+        return self._now if ts > self._latest else ts
 
 
 def known_id(app: str, event_id: str) -> str:

@@ -1,8 +1,12 @@
 """The same as `read_batch`, from bytes and many times faster, for whatever is beyond doubt.
 
 msgspec decodes and checks in one pass in C; what is accepted here the schema of record accepts, too, with the same
-result (a hypothesis test holds the two together). Whatever is in doubt goes to the schema, which decides and finds the
-words: one event by itself, or the whole body where the envelope is in doubt.
+result (a hypothesis test holds the two together). Three ways, each for what the one before is in doubt about:
+
+- plain: every event leaves the envelope's fields alone, and its props are flat, so that C has checked everything;
+- one by one: nested props, events that override the envelope, and good events beside a bad one;
+- the schema of record, which decides and finds the words: for one event, or for the whole body where its envelope is
+  in doubt.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,25 +17,42 @@ from msgspec import Meta, Raw, Struct
 
 from app.http.json import decode_json
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, judge, read_batch, refuse_too_many
+from app.telemetry.event import StoredEvent
 from app.telemetry.fields import INT64, MAX_MS, to_moment, why_not_storable
 from app.telemetry.schemas import MAX_PROPS_BYTES, MAX_USER_BYTES
 
 Short = Annotated[str, Meta(min_length=1, max_length=128)]
 Long = Annotated[str, Meta(min_length=1, max_length=256)]
-Moment = int | float | str | None
+Moment = Annotated[int, Meta(ge=0, le=MAX_MS)] | float | str | None
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+EventType = Literal["page", "event", "error", "api", "perf"]
 
 NUL_ESCAPE = b"\\u0000"  # nothing else can put a NUL into a key, and with one somewhere the schema looks closely
-MOST_BYTES_A_CHARACTER = 6
-MOST_BYTES_A_VALUE = 32
+MOST_BYTES_MORE_A_VALUE = 24  # 1e15 is 1000000000000000.0 when it is written again; nothing else grows
 
 
 class Doubt(Exception):
-    """Not necessarily wrong: the schema of record must look at it."""
+    """Not necessarily wrong: somebody slower must look at it."""
 
 
-class FastEvent(Struct, rename="camel"):
+class PlainEvent(Struct, rename="camel"):
     name: Long
-    type: Literal["page", "event", "error", "api", "perf"] | None = None
+    type: EventType | None = None
+    ts: Moment = None
+    props: dict[str, str | Int64 | float | bool | None] | None = None
+    event_id: Short | None = None
+    app: None = None
+    env: None = None
+    release: None = None
+    user_id: None = None
+    session_id: None = None
+    user: None = None
+
+
+class AnyEvent(Struct, rename="camel"):
+    name: Long
+    type: EventType | None = None
     ts: Moment = None
     props: dict[str, Any] | None = None
     event_id: Short | None = None
@@ -43,7 +64,7 @@ class FastEvent(Struct, rename="camel"):
     user: dict[str, Any] | None = None
 
 
-class _Envelope(Struct, rename="camel"):
+class SentEnvelope(Struct, rename="camel"):
     app: Short | None = None
     env: Short | None = None
     release: Short | None = None
@@ -53,40 +74,49 @@ class _Envelope(Struct, rename="camel"):
     sent_at: Moment = None
 
 
-class WholeBatch(_Envelope, rename="camel"):
-    events: list[FastEvent] = []
+class PlainBatch(SentEnvelope, rename="camel"):
+    events: list[PlainEvent] = []
 
 
-class OpenBatch(_Envelope, rename="camel"):
-    """The events as they came, to be judged one by one."""
+class OpenBatch(SentEnvelope, rename="camel"):
+    """The events as they came."""
 
     events: list[Raw] = []
 
 
-decode_whole = msgspec.json.Decoder(WholeBatch).decode
+decode_plain = msgspec.json.Decoder(PlainBatch).decode
 decode_open = msgspec.json.Decoder(OpenBatch).decode
-decode_event = msgspec.json.Decoder(FastEvent).decode
-NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+decode_event = msgspec.json.Decoder(AnyEvent).decode
+IN_DOUBT = (Doubt, Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str | None = None) -> Batch:
     """Raises what `read_batch` raises, and ApiError `bad_request` for bytes that are not JSON."""
-    try:
-        if NUL_ESCAPE in body:
-            raise Doubt
-        try:
-            return _read_whole(body, now, max_events, default_type)
-        except (Doubt, *NOT_DECODED):
-            return _read_one_by_one(body, now, max_events, default_type)
-    except (Doubt, *NOT_DECODED):
-        return read_batch(decode_json(body), now, max_events, default_type)
+    if NUL_ESCAPE not in body:
+        for read in (_read_plain, _read_one_by_one):
+            try:
+                return read(body, now, max_events, default_type)
+            except IN_DOUBT:
+                continue
+    return read_batch(decode_json(body), now, max_events, default_type)
 
 
-def _read_whole(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
-    sent = decode_whole(body)
+def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
+    sent = decode_plain(body)
     maker = EventMaker(_envelope(sent), now)
     refuse_too_many(len(sent.events), max_events)
-    return Batch([_event(event, maker, default_type) for event in sent.events], [])
+    most_props = (MAX_PROPS_BYTES - len(body)) // MOST_BYTES_MORE_A_VALUE
+    events = []
+    for event in sent.events:
+        type_, ts, props = event.type or default_type, event.ts, event.props
+        if type_ is None:
+            raise Doubt
+        if ts is not None and type(ts) is not int:
+            ts = _moment(ts)
+        if props is not None and len(props) > most_props and _json_size(props) > MAX_PROPS_BYTES:
+            raise Doubt
+        events.append(maker.make(type_, event.name, ts, props, event.event_id))
+    return Batch(events, [])
 
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
@@ -97,40 +127,29 @@ def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str |
     for index, raw in enumerate(sent.events):
         try:
             batch.events.append(_event(decode_event(raw), maker, default_type))
-        except (Doubt, *NOT_DECODED):
+        except IN_DOUBT:
             judge(decode_json(bytes(raw)), index, maker, default_type, batch)
     return batch
 
 
-def _envelope(sent: _Envelope) -> Envelope:
-    if sent.user is not None and not _surely_storable(sent.user, MAX_USER_BYTES):
+def _envelope(sent: SentEnvelope) -> Envelope:
+    if sent.user is not None and not _is_storable(sent.user, MAX_USER_BYTES):
         raise Doubt
     user_id, session_id = _identifier(sent.user_id), _identifier(sent.session_id)
     return Envelope(sent.app, sent.env, sent.release, user_id, session_id, sent.user, _moment(sent.sent_at))
 
 
-def _event(event: FastEvent, maker: EventMaker, default_type: str | None):
+def _event(event: AnyEvent, maker: EventMaker, default_type: str | None) -> StoredEvent:
     type_ = event.type or default_type
-    if type_ is None or (event.props is not None and not _surely_storable(event.props, MAX_PROPS_BYTES)):
+    if type_ is None:
         raise Doubt
-    if event.user is not None and not _surely_storable(event.user, MAX_USER_BYTES):
+    if event.props is not None and not _is_storable(event.props, MAX_PROPS_BYTES):
         raise Doubt
-    try:
-        return maker.make(
-            type_,
-            event.name,
-            event.ts if type(event.ts) is int and 0 <= event.ts <= MAX_MS else _moment(event.ts),
-            event.props,
-            event.event_id,
-            event.app,
-            event.env,
-            event.release,
-            event.user_id if type(event.user_id) is str else _identifier(event.user_id),
-            event.session_id if type(event.session_id) is str else _identifier(event.session_id),
-            event.user,
-        )
-    except Rejected:
-        raise Doubt from None
+    if event.user is not None and not _is_storable(event.user, MAX_USER_BYTES):
+        raise Doubt
+    user_id, session_id = _identifier(event.user_id), _identifier(event.session_id)
+    overrides = (event.app, event.env, event.release, user_id, session_id, event.user)
+    return maker.make(type_, event.name, _moment(event.ts), event.props, event.event_id, *overrides)
 
 
 def _moment(value: int | float | str | None) -> int | None:
@@ -150,22 +169,8 @@ def _identifier(value: str | int | None) -> str | None:
     return value
 
 
-def _surely_storable(value: dict[str, Any], max_bytes: int) -> bool:
-    """A bound on its size that takes no encoding, and a close look only at what is nested."""
-    bound = 2 + MOST_BYTES_A_VALUE * len(value)
-    for key, item in value.items():
-        kind = type(item)
-        if kind is str:
-            bound += MOST_BYTES_A_CHARACTER * (len(key) + len(item))
-        elif kind is int:
-            if not -INT64 <= item < INT64:
-                return False
-            bound += MOST_BYTES_A_CHARACTER * len(key)
-        elif kind is dict or kind is list:
-            return why_not_storable(value) is None and _json_size(value) <= max_bytes
-        else:
-            bound += MOST_BYTES_A_CHARACTER * len(key)
-    return bound <= max_bytes or _json_size(value) <= max_bytes
+def _is_storable(value: dict[str, Any], max_bytes: int) -> bool:
+    return why_not_storable(value) is None and _json_size(value) <= max_bytes
 
 
 def _json_size(value: dict[str, Any]) -> int:

@@ -50,7 +50,7 @@ class Ingest:
 
     def _count(self, batch: Batch, duplicates: int) -> None:
         self._metrics.telemetry_batches_total.labels("saved").inc()
-        events = self._metrics.telemetry_events_total
-        events.labels("saved").inc(len(batch.events) - duplicates)
-        events.labels("duplicate").inc(duplicates)
-        events.labels("rejected").inc(len(batch.rejected))
+        fates = {"saved": len(batch.events) - duplicates, "duplicate": duplicates, "rejected": len(batch.rejected)}
+        for fate, count in fates.items():
+            if count:
+                self._metrics.telemetry_events_total.labels(fate).inc(count)

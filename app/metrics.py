@@ -6,8 +6,9 @@ imported) and whichever worker is asked adds them up; alone, the process answers
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -74,3 +75,8 @@ class Metrics:
 
 def is_multiprocess() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+if is_multiprocess():
+    # The default asks the system who it is at every count; a worker imports this after the fork and stays who it is.
+    values.ValueClass = values.MultiProcessValue(process_identifier=partial(int, os.getpid()))

@@ -26,7 +26,7 @@ from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
 DUPLICATE_KEY = 11000
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
-LANES = 4  # commands under way at once; who comes while all are taken shares the next one
+LANES = 2  # commands under way at once; who comes while all are taken shares the next one
 ENOUGH_BYTES_A_COMMAND = 8_000_000  # of the 48 MB that MongoDB takes; a batch that comes after begins another
 
 

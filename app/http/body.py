@@ -23,16 +23,21 @@ def read_body(max_bytes: int) -> bytes:
 
 
 def inflate(raw: bytes, max_bytes: int) -> bytes:
-    unzip = zlib.decompressobj(wbits=31)
-    try:
-        body = unzip.decompress(raw, max_bytes + 1)
-    except zlib.error:
-        raise ApiError("bad_request", "The body is not valid gzip.") from None
-    if len(body) > max_bytes:
-        raise _too_large(max_bytes)
-    if not unzip.eof:
-        raise ApiError("bad_request", "The gzip body ends too early.")
-    return body
+    """All members of the gzip, one after another (RFC 1952, section 2.2): a tool that streams may write several."""
+    body = b""
+    while True:
+        unzip = zlib.decompressobj(wbits=31)
+        try:
+            body += unzip.decompress(raw, max_bytes + 1 - len(body))
+        except zlib.error:
+            raise ApiError("bad_request", "The body is not valid gzip.") from None
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        if not unzip.eof:
+            raise ApiError("bad_request", "The gzip body ends too early.")
+        raw = unzip.unused_data
+        if not raw:
+            return body
 
 
 def _too_large(max_bytes: int) -> ApiError:

@@ -7,6 +7,7 @@ none would have been needed, so that a front-end team sees its mistake instead o
 from functools import wraps
 from typing import TYPE_CHECKING
 
+import structlog
 from flask import current_app, g, request
 
 from app.errors import ApiError
@@ -26,6 +27,8 @@ def caller() -> Identity | None:
         headers = request.headers
         write_key = headers.get("X-Write-Key") or request.args.get("writeKey")
         g.identity = parts().gatekeeper.from_headers(headers.get("Authorization"), write_key)
+        if g.identity is not None and g.identity.user_id is not None:
+            structlog.contextvars.bind_contextvars(user=g.identity.user_id)
     return g.identity
 
 

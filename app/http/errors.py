@@ -19,8 +19,8 @@ def init_errors(app: Flask) -> None:
     app.register_error_handler(Exception, _from_surprise)
 
 
-def render_error(error: ApiError) -> Response:
-    response = jsonify(ok=False, error=error.to_dict())
+def render_error(error: ApiError, **more) -> Response:
+    response = jsonify(ok=False, error=error.to_dict(), **more)
     response.status_code = error.status
     response.headers.extend(error_headers(error))
     g.error_code = error.code

@@ -18,8 +18,9 @@ from app.errors import ApiError
 from app.http.body import inflate
 from app.http.cors import headers_for
 from app.http.errors import error_headers
-from app.http.limits import ALREADY_COUNTED
+from app.http.limits import ALREADY_COUNTED, bucket_of
 from app.http.request_id import SANE_ID, Accounts, new_request_id
+from app.identity import Identity
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
               "text/plain", "text/plain;charset=UTF-8", "text/plain; charset=utf-8", ""}  # fmt: skip
@@ -59,8 +60,8 @@ class FastLane:
             or int(length) > self._settings.http_max_body_bytes
         ):
             return None
-        who = self._who(environ)
-        if who is None or not self._hit(who):
+        identity = self._caller(environ)
+        if identity is None or not self._hit(bucket_of(identity, environ["REMOTE_ADDR"])):
             return None
         body = environ["wsgi.input"].read(int(length))
         request_id = environ.get("HTTP_X_REQUEST_ID", "")
@@ -68,6 +69,8 @@ class FastLane:
             request_id = new_request_id()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        if identity.user_id is not None:
+            structlog.contextvars.bind_contextvars(user=identity.user_id)
         code, status, headers = None, 200, ()
         try:
             answer = save(body if encoding is None else inflate(body, self._settings.http_max_body_bytes))
@@ -93,15 +96,12 @@ class FastLane:
         self._accounts[environ["PATH_INFO"]].close(status, time.perf_counter() - started, code)
         return [text]
 
-    def _who(self, environ) -> str | None:
-        """The name that the rate limit counts under; None where the credential does not hold or none was given."""
+    def _caller(self, environ) -> Identity | None:
+        """None where the credential does not hold or none was given."""
         write_key = environ.get("HTTP_X_WRITE_KEY")
         if write_key is None and environ["QUERY_STRING"]:
             write_key = parse_qs(environ["QUERY_STRING"]).get("writeKey", [None])[0]
         try:
-            identity = self._gatekeeper.from_headers(environ.get("HTTP_AUTHORIZATION"), write_key)
+            return self._gatekeeper.from_headers(environ.get("HTTP_AUTHORIZATION"), write_key)
         except ApiError:
             return None
-        if identity is None:
-            return None
-        return f"user:{identity.user_id}" if identity.user_id is not None else f"ip:{environ['REMOTE_ADDR']}"

@@ -4,6 +4,7 @@ A dependency is a callable that answers within the driver's timeout with `{"stat
 or raises; its latency is measured here. Answers are kept for a second, so that nobody can load a database through them.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import gevent
 from flask import Blueprint, jsonify
 
+from app.errors import ApiError
 from app.http.context import is_admin_calling, parts
+from app.http.errors import render_error
 
 FRESH_MS = 1000
 PUBLIC_FIELDS = ("state", "latencyMs")
+NOT_READY = ApiError("unavailable", "This process takes no traffic now; /healthz says why.", retry_after_ms=1000)
 
 blueprint = Blueprint("health", __name__)
 
@@ -29,17 +33,22 @@ class Health:
         self._metrics = metrics
         self._last: dict[str, dict[str, Any]] = {}
         self._asked_at = -FRESH_MS
+        self._lock = threading.Lock()
 
     def report(self) -> tuple[bool, dict[str, dict[str, Any]]]:
         """(ready, {name: {state, latencyMs, …details}}), the checks side by side."""
-        if self._clock() - self._asked_at >= FRESH_MS:
-            asked = {name: gevent.spawn(_ask, check) for name, check in self._checks.items()}
-            gevent.joinall(asked.values())
-            self._last = {name: greenlet.value for name, greenlet in asked.items()}
-            self._asked_at = self._clock()
-            for name, answer in self._last.items():
-                self._metrics.dependency_up.labels(name).set(answer["state"] != "down")
+        with self._lock:  # who comes while the checks run waits for them
+            if not 0 <= self._clock() - self._asked_at < FRESH_MS:
+                self._ask_all()
         return self._is_ready(self._last), self._last
+
+    def _ask_all(self) -> None:
+        asked = {name: gevent.spawn(_ask, check) for name, check in self._checks.items()}
+        gevent.joinall(asked.values())
+        self._last = {name: greenlet.value for name, greenlet in asked.items()}
+        self._asked_at = self._clock()
+        for name, answer in self._last.items():
+            self._metrics.dependency_up.labels(name).set(answer["state"] != "down")
 
 
 def _ask(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -59,7 +68,7 @@ def livez():
 @blueprint.get("/readyz")
 def readyz():
     ready, _ = parts().health.report()
-    return jsonify(ok=ready), 200 if ready else 503, {} if ready else {"Retry-After": "1"}
+    return jsonify(ok=True) if ready else render_error(NOT_READY)
 
 
 @blueprint.get("/healthz")
@@ -69,4 +78,6 @@ def healthz():
     status = "down" if not ready else "degraded" if worst & {"down", "degraded"} else "up"
     if not is_admin_calling():
         report = {name: {field: answer[field] for field in PUBLIC_FIELDS} for name, answer in report.items()}
-    return jsonify(ok=ready, status=status, dependencies=report), 200 if ready else 503
+    if ready:
+        return jsonify(ok=True, status=status, dependencies=report)
+    return render_error(NOT_READY, status=status, dependencies=report)

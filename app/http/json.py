@@ -13,14 +13,16 @@ OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 
 
 class FastJson(JSONProvider):
+    """A type that JSON does not know becomes its text: somebody else's document in our database must not make a page fail."""
+
     def dumps(self, obj: Any, **_) -> str:
-        return orjson.dumps(obj, option=OPTIONS).decode()
+        return orjson.dumps(obj, default=str, option=OPTIONS).decode()
 
     def loads(self, s: str | bytes, **_) -> Any:
         return decode_json(s)
 
     def response(self, *args, **kwargs):
-        body = orjson.dumps(self._prepare_response_obj(args, kwargs), option=OPTIONS)
+        body = orjson.dumps(self._prepare_response_obj(args, kwargs), default=str, option=OPTIONS)
         return self._app.response_class(body, mimetype="application/json")
 
 

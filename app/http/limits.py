@@ -1,23 +1,31 @@
 """The HTTP rate limit: per user where a token says who, else per address. Redis counts for all workers where there is one.
 
-A write key is public and shared by every browser of an application, so its callers are told apart by address.
+A write key is public and shared by every browser of an application, so its callers are told apart by address; and an IPv6
+address by the network it is in, since one customer has a whole /64 to choose from.
+
+While Redis is away each worker counts in its own memory. A request may find out that it is away, none waits for retries.
 """
 
 import math
 import time
+from ipaddress import IPv6Network, ip_address
 
 from flask import Flask, request
 from flask_limiter import Limiter, RequestLimit
 from limits import parse
 from limits.errors import StorageError
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from app.errors import ApiError
 from app.http.context import caller, parts
 from app.http.errors import render_error
+from app.identity import Identity
 from app.settings import Settings
 
 ALREADY_COUNTED = "switchyard.counted"  # in the environ of a request that was counted before it came to Flask
+REDIS_OPTIONS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
 UNLIMITED = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
@@ -28,7 +36,7 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         application_limits=[settings.rate_limit_http],
         application_limits_exempt_when=_is_exempt,
         storage_uri=settings.redis_url or "memory://",
-        storage_options={"socket_timeout": 1.0, "socket_connect_timeout": 1.0} if settings.redis_url else {},
+        storage_options=REDIS_OPTIONS if settings.redis_url else {},
         in_memory_fallback_enabled=bool(settings.redis_url),
         strategy="fixed-window",
         on_breach=_refuse,
@@ -40,13 +48,29 @@ def _who() -> str:
         identity = caller()
     except ApiError:
         identity = None  # a wrong credential must not buy a fresh bucket: it counts against the address
+    return bucket_of(identity, request.remote_addr)
+
+
+def bucket_of(identity: Identity | None, address: str | None) -> str:
+    """The name that is counted under."""
     if identity is not None and identity.user_id is not None:
         return f"user:{identity.user_id}"
-    return f"ip:{request.remote_addr}"
+    if address and ":" in address:
+        return f"ip:{_network(address)}"
+    return f"ip:{address}"
+
+
+def _network(address: str) -> str:
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped or IPv6Network((ip, 64), strict=False)) if ip.version == 6 else address
 
 
 def _is_exempt() -> bool:
-    return request.path in UNLIMITED or ALREADY_COUNTED in request.environ
+    """A preflight carries no credential, and refused it would look like a CORS mistake to the browser."""
+    return request.path in UNLIMITED or request.method == "OPTIONS" or ALREADY_COUNTED in request.environ
 
 
 def hit_by(limiter: Limiter, settings: Settings):
@@ -54,6 +78,8 @@ def hit_by(limiter: Limiter, settings: Settings):
     limit = parse(settings.rate_limit_http)
 
     def hit(who: str) -> bool:
+        if limiter._storage_dead:
+            return False  # only Flask's way looks now and then whether Redis is back
         try:
             return limiter.limiter.hit(limit, who, "global")
         except (StorageError, RedisError):

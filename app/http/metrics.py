@@ -9,22 +9,28 @@ from app.errors import ApiError
 from app.http.context import parts
 from app.identity import same_secret
 
+MARKS_OF_A_PROXY = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via")
+
 blueprint = Blueprint("metrics", __name__)
 
 
 @blueprint.get("/metrics")
 def metrics():
-    expected = parts().settings.metrics_token
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if not (expected and same_secret(given, expected)) and not _is_loopback(request.remote_addr):
+    if not (_has_token(parts().settings.metrics_token) or _is_this_machine()):
         raise ApiError("forbidden", "Metrics are for this machine, or for the METRICS_TOKEN as Bearer.")
     return Response(parts().metrics.render(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _is_loopback(address: str | None) -> bool:
+def _has_token(expected: str | None) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return expected is not None and scheme.lower() == "bearer" and same_secret(given.strip(), expected)
+
+
+def _is_this_machine() -> bool:
     """True only without a proxy in between: behind one on the same machine every stranger would look local."""
     try:
-        local = ip_address(address or "").is_loopback
+        address = ip_address(request.remote_addr or "")
     except ValueError:
         return False
-    return local and not request.headers.get("X-Forwarded-For")
+    is_loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return is_loopback and not any(name in request.headers for name in MARKS_OF_A_PROXY)

@@ -12,6 +12,7 @@ from app.logs import get_logger
 from app.metrics import Metrics
 
 log = get_logger(__name__)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others without end
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -36,7 +37,8 @@ def _end(response):
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     route = request.url_rule.rule if request.url_rule else "unknown"
-    Accounts(parts().metrics, request.method, route).close(response.status_code, time.perf_counter() - g.started, g.get("error_code"))
+    method = request.method if request.method in METHODS else "other"
+    Accounts(parts().metrics, method, route).close(response.status_code, time.perf_counter() - g.started, g.get("error_code"))
     return response
 
 
@@ -55,4 +57,5 @@ class Accounts:
         self._seconds.observe(seconds)
         if status >= 400:
             ms = round(seconds * 1000, 1)
-            log.info("request_refused", method=self._method, route=self._route, status=status, error=error_code, ms=ms)
+            tell = log.debug if status == 429 else log.info  # a flood is in http_rate_limited_total, and need not fill the log
+            tell("request_refused", method=self._method, route=self._route, status=status, error=error_code, ms=ms)

@@ -100,6 +100,7 @@ class RequestParser:
         environ, self._environ, self._body = self._environ, None, []
         self.is_reading = self.wants_continue = False
         environ["wsgi.input"] = BytesIO(body)
+        environ.pop("HTTP_TRANSFER_ENCODING", None)  # the chunks are undone, and CONTENT_LENGTH says how long the body is
         if not is_whole:
             environ["switchyard.keep_alive"] = False  # its remaining bytes are still on their way
         self.ready.append(environ)

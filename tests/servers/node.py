@@ -19,16 +19,21 @@ def found():
 
 def packages(*specs):
     """The node_modules folder holding exactly these packages ("name@version"), to be used as NODE_PATH."""
-    npm = commands.on_path("npm", otherwise="there is no `npm` to install Node's packages with")
 
     def install(folder):
-        # npm trusts a list of authorities of its own; the machine's list also has that of a company's proxy.
-        environment = {**os.environ, "NODE_OPTIONS": "--use-openssl-ca"}
-        quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--cache", folder / "npm-cache"]
         (folder / "package.json").write_text('{"private": true}')
-        commands.run(npm, "install", "--save-exact", *quiet, *specs, cwd=folder, env=environment, timeout_s=300)
+        npm(folder, "install", "--save-exact", *specs)
 
     return made("node-" + "+".join(specs).replace("/", "-"), install) / "node_modules"
+
+
+def npm(folder, *words):
+    """An npm command in a folder, with a cache of its own there."""
+    program = commands.on_path("npm", otherwise="there is no `npm` to install Node's packages with")
+    # npm trusts a list of authorities of its own; the machine's list also has that of a company's proxy.
+    environment = {**os.environ, "NODE_OPTIONS": "--use-openssl-ca"}
+    quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--cache", folder / "npm-cache"]
+    commands.run(program, *words, *quiet, cwd=folder, env=environment, timeout_s=300)
 
 
 class Node:

@@ -5,7 +5,7 @@ PORT ?= 8080
 ARGS ?=
 PYTHONS = python3.13 python3.12 python3.11 python3
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench-ingest clean
 .DELETE_ON_ERROR:
 
 run: .venv/installed-run
@@ -16,6 +16,10 @@ test: .venv/installed-test
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .
+
+# ARGS=--quick takes a minute; bench/ingest.py says what else it takes.
+bench-ingest: .venv/installed-test
+	.venv/bin/python -m bench.ingest $(ARGS)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,13 @@
+"""The measurements of the README, runnable by anyone: `make bench-ingest`.
+
+    ingest         the command: which workloads, how long, and the tables at the end
+    workloads      what is sent
+    contestants    who is measured: Switchyard with everything on, and its peers (peers/, in Node)
+    load           sends it, closed loop or at a given rate
+    cpu            what a server and its processes consumed, and on which core
+    figures        medians, ratios, percentiles
+    report         the tables
+    ingest_memory  the other command: a worker's memory over half a million events
+
+They use the tests' servers (tests/servers) for MongoDB, Node and Switchyard.
+"""

@@ -18,6 +18,7 @@ def init_cors(app: Flask, settings: Settings) -> None:
         methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=ALLOWED_HEADERS,
         expose_headers=EXPOSED_HEADERS,
+        send_wildcard=True,  # the same answer for everybody where everybody may ask, so that caches need not keep origins apart
         max_age=86_400,
     )
 

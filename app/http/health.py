@@ -4,13 +4,13 @@ A dependency is a callable that answers within the driver's timeout with `{"stat
 or raises; its latency is measured here. Answers are kept for a second, so that nobody can load a database through them.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 from flask import Blueprint, jsonify
+from gevent.lock import Semaphore
 
 from app.errors import ApiError
 from app.http.context import is_admin_calling, parts
@@ -33,7 +33,7 @@ class Health:
         self._metrics = metrics
         self._last: dict[str, dict[str, Any]] = {}
         self._asked_at = -FRESH_MS
-        self._lock = threading.Lock()
+        self._lock = Semaphore(1)
 
     def report(self) -> tuple[bool, dict[str, dict[str, Any]]]:
         """(ready, {name: {state, latencyMs, …details}}), the checks side by side."""

@@ -42,7 +42,7 @@ def decode_json(text: str | bytes) -> Any:
 
 def _decode_with_halves(text: str | bytes) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text.decode() if isinstance(text, bytes) else text, parse_constant=_refuse_constant)
         return orjson.loads(json.dumps(_mend(value), ensure_ascii=False))
     except (ValueError, RecursionError) as error:
         raise ApiError("bad_request", f"The body is not JSON: {error}.") from None

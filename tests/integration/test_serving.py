@@ -111,7 +111,8 @@ def test_a_port_in_use_is_one_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = ended("flask", "--port", taken.getsockname()[1])
         assert refused.returncode != 0
-        assert refused.stderr.splitlines()[-1].startswith(f"switchyard: cannot listen on 127.0.0.1:{taken.getsockname()[1]}: Address already")
+        sentence = f"switchyard: cannot listen on 127.0.0.1:{taken.getsockname()[1]}: Address already in use"
+        assert refused.stderr.splitlines()[-1].startswith(sentence)
         assert "Traceback" not in refused.stderr
 
 

@@ -1,0 +1,55 @@
+"""The contract is a valid one, and says of every route what it takes and who may ask."""
+
+import pytest
+from openapi_spec_validator import validate
+
+from tests.apps import make_app
+
+NOT_FOR_CLIENTS = ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json", "/docs", "/asyncapi.json", "/console", "/static")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    return make_app(tmp_path_factory.mktemp("app"))
+
+
+@pytest.fixture(scope="module")
+def contract(app):
+    return app.test_client().get("/openapi.json").get_json()
+
+
+def operations(contract):
+    return [(method, path, row) for path, rows in contract["paths"].items() for method, row in rows.items() if isinstance(row, dict)]
+
+
+def test_the_contract_is_valid_openapi(contract):
+    validate(contract)
+    assert contract["openapi"].startswith("3.1")
+
+
+def test_every_route_for_clients_is_in_it(app, contract):
+    known = {(method.upper(), path) for method, path, _ in operations(contract)}
+    for rule in app.url_map.iter_rules():
+        if not rule.rule.startswith(NOT_FOR_CLIENTS):
+            path = rule.rule.replace("<path:", "<").replace("<", "{").replace(">", "}")
+            for method in rule.methods - {"HEAD", "OPTIONS"}:
+                assert (method, path) in known, f"{method} {path} is not documented"
+
+
+def test_every_operation_says_who_may_ask_and_what_it_does(contract):
+    schemes = contract["components"]["securitySchemes"].keys()
+    for method, path, row in operations(contract):
+        assert row.get("summary"), f"{method} {path} has no summary"
+        assert row.get("security"), f"{method} {path} does not say who may ask"
+        assert all(set(alternative) <= schemes for alternative in row["security"])
+
+
+def test_every_error_has_the_one_shape(contract):
+    error = contract["components"]["schemas"]["Error"]["properties"]["error"]
+    shape = contract["components"]["schemas"][error["$ref"].rsplit("/", 1)[-1]] if "$ref" in error else error
+    assert {"code", "message", "retryable", "retryAfterMs", "details"} <= shape["properties"].keys()
+    assert set(shape["required"]) == {"code", "message", "retryable"}
+
+
+def test_the_contract_is_for_anyone_and_needs_no_credential(app):
+    assert app.test_client().get("/openapi.json").status_code == 200

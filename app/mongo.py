@@ -6,6 +6,7 @@ may be called in any process, but its sockets belong to the one that used them f
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import mongoengine
 from pymongo.database import Database
@@ -36,6 +37,12 @@ def connect(uri: str, timeout_ms: int) -> Database:
     except (InvalidURI, ValueError, PyMongoError) as error:
         raise SettingsError(f"switchyard: MONGO_URI is wrong: {str(error).splitlines()[0]}") from None
     return mongoengine.get_db()
+
+
+def target(uri: str) -> str:
+    """Which servers and which database, without the login: for comparing with what was noted earlier."""
+    parts = urlsplit(uri)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def check(database: Database) -> dict[str, Any]:

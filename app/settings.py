@@ -152,6 +152,7 @@ class Settings(BaseSettings):
     write_keys: WriteKeys = Field(default_factory=dict, validate_default=True)
 
     telemetry_max_events: Count = 1000
+    telemetry_max_in_flight: Count = 256
     telemetry_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 90
     telemetry_sample_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     telemetry_max_batch: Count = 100
@@ -162,6 +163,7 @@ class Settings(BaseSettings):
     spool_max_bytes: Bytes = 1_073_741_824
     spool_segment_bytes: Bytes = 8_388_608
     spool_known_ids: Annotated[int, Field(ge=0)] = 100_000
+    spool_drain_events_per_second: Count = 10_000
 
     flags_refresh_ms: Milliseconds = 2000
 

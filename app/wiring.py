@@ -26,6 +26,7 @@ from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.realtime import Realtime
 from app.settings import Settings, SettingsError
 from app.telemetry.config import ConfigStore
+from app.telemetry.drainer import Drainer
 from app.telemetry.ingest import Ingest
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
@@ -69,11 +70,13 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         known_ids=settings.spool_known_ids,
         ttl_days=settings.telemetry_ttl_days,
         metrics=metrics,
+        is_store=database is None,
     )
     lifecycle.on_start(spool.open)
     lifecycle.every("spool_tend", 10, spool.tend)
     primary = None if database is None else MongoSink(database)
-    ladder = sink or Ladder(primary, spool, clock, metrics)
+    limits = {"max_events": settings.telemetry_max_events, "max_in_flight": settings.telemetry_max_in_flight}
+    ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, **limits)
 
     realtime = Realtime(
         MemoryTopicLog(
@@ -96,6 +99,18 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
 
     checks = {"spool": spool.check, "flags": flags.check, "realtime": realtime.check}
     if database is not None:
+        drainer = Drainer(
+            spool,
+            primary,
+            clock,
+            metrics,
+            target=mongo.target(settings.mongo_uri),
+            max_per_second=settings.spool_drain_events_per_second,
+            is_busy=lambda: ingest.in_flight > 0,
+        )
+        lifecycle.add("drainer", drainer.run)
+        lifecycle.every("spool_watch", 1, drainer.watch)
+        checks["spool"] = drainer.check
         watch = IndexWatch(database, settings)
         lifecycle.every("index_watch", 30, watch.look)
         lifecycle.on_start(lambda: gevent.spawn(watch.look))
@@ -112,7 +127,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         gatekeeper=_gatekeeper(settings, secrets, clock),
         health=health,
         database=database,
-        telemetry=Ingest(ladder, clock, metrics, max_events=settings.telemetry_max_events),
+        telemetry=ingest,
         telemetry_events=primary or spool,
         telemetry_config=ConfigStore(settings),
         flags=flags,

@@ -11,21 +11,33 @@ from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
 
 RETRY_AFTER_MS = 5000
+OVERLOADED_RETRY_AFTER_MS = 1000
 
 
 class Ingest:
-    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int):
+    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int, max_in_flight: int):
         self._sink = sink
         self._clock = clock
         self._metrics = metrics
         self._max_events = max_events
+        self._max_in_flight = max_in_flight
+        self.in_flight = 0
 
     def save(self, body: bytes, default_type: str | None = None) -> dict[str, Any]:
         """The answer `{ok, saved, duplicates?, rejected?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
-        or `storage_full` when nothing could make the events durable: then none of them is."""
-        batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
-        written = self._write(batch) if batch.events else None
-        return self._answer(batch, written)
+        or `storage_full` when nothing could make the events durable: then none of them is. With more batches in flight than
+        this worker takes, it is `unavailable` before anything was done for it: better one client told to come back than
+        all of them waiting."""
+        if self.in_flight >= self._max_in_flight:
+            self._metrics.telemetry_batches_total.labels("refused").inc()
+            raise ApiError("unavailable", "Too many batches at once; send it again later.", retry_after_ms=OVERLOADED_RETRY_AFTER_MS)
+        self.in_flight += 1
+        try:
+            batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
+            written = self._write(batch) if batch.events else None
+            return self._answer(batch, written)
+        finally:
+            self.in_flight -= 1
 
     def _write(self, batch: Batch) -> Written:
         started = time.perf_counter()

@@ -28,5 +28,9 @@ class SinkUnavailable(Exception):
     """The storage does not answer, or answers that it cannot write now."""
 
 
+class SinkRefused(SinkUnavailable):
+    """The storage is well and does not take some of these events."""
+
+
 class SinkFull(Exception):
     """The storage works and has no room."""

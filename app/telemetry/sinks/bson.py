@@ -7,15 +7,18 @@ bsonspec.org's: an element is a type byte, a name ending in NUL, and a value.
 
 from datetime import datetime
 from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 from bson import encode as encode_document
+from bson.errors import BSONError
 
 from app.clock import to_ms
 from app.telemetry.event import StoredEvent
 
 _int32 = Struct("<i").pack
 _int64 = Struct("<q").pack
+NOT_ENCODABLE = (BSONError, StructError, UnicodeError, OverflowError, RecursionError)
 SHARED = ("app", "env", "release", "user_id", "session_id", "type")
 STORED_NAMES = dict(zip(StoredEvent.__struct_fields__, StoredEvent.__struct_encode_fields__, strict=True))
 
@@ -38,6 +41,16 @@ def encode_events(events: list[StoredEvent]) -> list[bytes]:
             elements += b"\x09rawTs\0" + _int64(event.raw_ts)
         documents.append(b"%b%b\0" % (_int32(len(elements) + 5), elements))
     return documents
+
+
+def encode_or_reason(events: list[StoredEvent]) -> list[bytes | str]:
+    """The same for events of doubtful origin: a document each, or the reason why there cannot be one."""
+    try:
+        return list(encode_events(events))
+    except NOT_ENCODABLE as error:
+        if len(events) == 1:
+            return [f"{type(error).__name__}: {str(error)[:200]}"]
+    return [result for event in events for result in encode_or_reason([event])]
 
 
 def _shared_elements(event: StoredEvent) -> bytes:

@@ -2,18 +2,18 @@
 
 The same events go down the ladder with the same `_id`, so it does no harm when MongoDB had written them after all and
 only its answer was lost. A MongoDB that failed is left alone for a moment, so that requests do not queue up behind its
-timeout; then one request tries it again.
+timeout; then one request tries it again. Events that a healthy MongoDB will not take are no reason to leave it alone.
 """
 
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
 from app.telemetry.event import StoredEvent
-from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
+from app.telemetry.sinks import Sink, SinkFull, SinkRefused, SinkUnavailable, Written
 
 log = get_logger(__name__)
 FIRST_REST_MS = 500
-LONGEST_REST_MS = 8000
+LONGEST_REST_MS = 4000  # then one request in four seconds may cost a timeout, and no more of a recovery is missed
 
 
 class Ladder:
@@ -32,6 +32,8 @@ class Ladder:
                 self._recovered()
                 self._rungs.labels("mongo").inc()
                 return written
+            except SinkRefused as error:
+                log.error("mongo_refused", error=str(error)[:300], events_go_to="spool")
             except SinkUnavailable as error:
                 self._failed(error)
         try:
@@ -53,11 +55,13 @@ class Ladder:
 
 
 class Breaker:
-    """Pure: closed while things work; after a failure open for a rest that doubles, then one caller may try."""
+    """Pure: closed while things work; after a failure open for a rest that doubles, then one caller may try. Failures of
+    those who had begun before it opened are news of the same outage and do not double it."""
 
     def __init__(self):
         self._rest_ms = 0
-        self._tries_again_at = 0
+        self._rested_since = 0
+        self._is_trying = False
 
     @property
     def is_open(self) -> bool:
@@ -66,19 +70,20 @@ class Breaker:
     def lets_through(self, now: int) -> bool:
         if not self.is_open:
             return True
-        if now < self._tries_again_at:
+        if 0 <= now - self._rested_since < self._rest_ms:  # a clock that was set back does not lengthen the rest
             return False
-        self._tries_again_at = now + self._rest_ms  # the others go on resting while this one tries
+        self._rested_since, self._is_trying = now, True  # the others go on resting while this one tries
         return True
 
     def failed(self, now: int) -> bool:
         """True when this failure opened it."""
         opened = not self.is_open
-        self._rest_ms = min(LONGEST_REST_MS, self._rest_ms * 2) if self._rest_ms else FIRST_REST_MS
-        self._tries_again_at = now + self._rest_ms
+        if opened or self._is_trying:
+            self._rest_ms = min(LONGEST_REST_MS, self._rest_ms * 2) if self._rest_ms else FIRST_REST_MS
+            self._rested_since, self._is_trying = now, False
         return opened
 
     def succeeded(self) -> bool:
         """True when this success closed it."""
-        was_open, self._rest_ms = self.is_open, 0
+        was_open, self._rest_ms, self._is_trying = self.is_open, 0, False
         return was_open

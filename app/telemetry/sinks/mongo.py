@@ -1,14 +1,15 @@
 """Events in MongoDB: one unordered insert for all who wait, and the pages that are read back.
 
-An `_id` that is there already is a duplicate, not an error. Anything else that MongoDB says against a write means that
-it cannot be relied on now: everybody who shared it goes down the ladder, and the `_id`s keep an event from being
-stored twice.
+An `_id` that is there already is a duplicate, not an error. A document that MongoDB will never take costs only the batch
+it came in. Anything else that is said against a write means that MongoDB cannot be relied on now: everybody who shared
+the command goes down the ladder, and the `_id`s keep an event from being stored twice.
 """
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
@@ -21,10 +22,16 @@ from app.telemetry.event import StoredEvent
 from app.telemetry.group_commit import GroupCommit
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
-from app.telemetry.sinks import SinkUnavailable, Written
+from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
 DUPLICATE_KEY = 11000
+# What MongoDB says of one document and will say again: a validator, a size, a value or a name it does not take.
+NEVER_TAKEN = {2, 9, 14, 22, 52, 55, 56, 57, 121, 10334, 17280}
+# What it says of a document and means of itself: no primary, shutting down, out of disk or of quota, too late, not allowed.
+UNWELL = {6, 7, 13, 18, 50, 64, 89, 91, 189, 262, 8000, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
+# Acknowledged means: in the journal, and where there are several servers by most of them. MONGO_URI may say otherwise.
+DURABLE = {"w": "majority", "j": True}
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
 LANES = 2  # commands under way at once; who comes while all are taken shares the next one
 ENOUGH_BYTES_A_COMMAND = 8_000_000  # of the 48 MB that MongoDB takes; a batch that comes after begins another
@@ -38,16 +45,27 @@ class Encoded(Struct):
     raw: bytes
 
 
+class Inserted(NamedTuple):
+    """Which documents were there already, and why some will never be taken; both by their index."""
+
+    duplicates: list[int]
+    refused: dict[int, str]
+
+
 class MongoSink:
     def __init__(self, database: Database):
         self._database = database
         self._collection = database[TelemetryEvent._get_collection_name()]
-        self._inserts = GroupCommit(self._insert, lanes=LANES, enough=ENOUGH_BYTES_A_COMMAND)
+        self._inserts = GroupCommit(self._insert_all, lanes=LANES, enough=ENOUGH_BYTES_A_COMMAND)
+        self._failed_at = 0.0  # monotonic
 
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkUnavailable."""
+        """Raises SinkUnavailable, and SinkRefused where only these events are the trouble."""
         documents = encode_events(events)
-        return Written("mongo", self._inserts.submit(documents, sum(map(len, documents))))
+        result = self._inserts.submit((time.monotonic(), documents), sum(map(len, documents)))
+        if isinstance(result, SinkRefused):
+            raise result
+        return Written("mongo", result)
 
     def find(self, query: EventQuery) -> Page:
         """Raises SinkUnavailable."""
@@ -57,33 +75,74 @@ class MongoSink:
         except PyMongoError as error:
             raise _unavailable(error) from error
 
-    def _insert(self, batches: list[list[bytes]]) -> list[int]:
-        """The duplicates of each batch. One plain command: the driver's bulk writer would decode what is encoded already.
-        A command has no retry of its own; the ladder has."""
+    def insert(self, documents: list[bytes]) -> Inserted:
+        """One plain command: the driver's bulk writer would decode what is encoded already. It has no retry of its own;
+        who calls has. Raises SinkUnavailable, and SinkRefused for an objection that nobody foresaw."""
         concern = self._collection.write_concern
-        options = {"writeConcern": concern.document} if concern.acknowledged and concern.document else {}
-        documents = [Encoded(document) for batch in batches for document in batch]
+        command = {
+            "insert": self._collection.name,
+            "documents": [Encoded(document) for document in documents],
+            "ordered": False,
+            "writeConcern": {**DURABLE, **concern.document} if concern.acknowledged else DURABLE,
+        }
         try:
-            answer = self._database.command({"insert": self._collection.name, "documents": documents, "ordered": False, **options})
+            answer = self._database.command(command)
         except PyMongoError as error:
             raise _unavailable(error) from error
         if "writeConcernError" in answer:
             raise SinkUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
-        return _duplicates(answer.get("writeErrors", ()), batches)
+        return _inserted(answer.get("writeErrors", ()))
+
+    def known(self, ids: list[str]) -> int:
+        """How many of these are there. Raises SinkUnavailable."""
+        try:
+            return self._collection.count_documents({"_id": {"$in": ids}})
+        except PyMongoError as error:
+            raise _unavailable(error) from error
+
+    def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[int | SinkRefused]:
+        """The duplicates of each batch. Who waited while MongoDB failed goes down the ladder at once, not after a timeout
+        of his own: so a request waits for one timeout at most."""
+        if batches[0][0] < self._failed_at:
+            raise SinkUnavailable("it did not take what came before")
+        try:
+            inserted = self.insert([document for _, batch in batches for document in batch])
+        except SinkRefused:
+            raise
+        except SinkUnavailable:
+            self._failed_at = time.monotonic()
+            raise
+        return _shares(inserted, [len(batch) for _, batch in batches])
 
 
-def _duplicates(problems: Iterable[dict[str, Any]], batches: list[list[bytes]]) -> list[int]:
-    ends = list(accumulate(map(len, batches)))
-    counts = [0] * len(batches)
+def _inserted(problems: Iterable[dict[str, Any]]) -> Inserted:
+    inserted = Inserted([], {})
     for problem in problems:
-        if problem.get("code") != DUPLICATE_KEY:
-            raise SinkUnavailable(problem.get("errmsg", "a document was refused"))
-        counts[bisect_right(ends, problem["index"])] += 1
-    return counts
+        code, reason = problem.get("code"), problem.get("errmsg", "a document was refused")
+        if code == DUPLICATE_KEY:
+            inserted.duplicates.append(problem["index"])
+        elif code in NEVER_TAKEN:
+            inserted.refused[problem["index"]] = f"MongoDB: {reason}"
+        else:
+            raise (SinkUnavailable if code in UNWELL else SinkRefused)(f"{reason} (code {code})")
+    return inserted
+
+
+def _shares(inserted: Inserted, sizes: list[int]) -> list[int | SinkRefused]:
+    """What of it concerns each batch."""
+    shares: list[int | SinkRefused] = [0] * len(sizes)
+    if inserted.duplicates or inserted.refused:
+        ends = list(accumulate(sizes))
+        for index in inserted.duplicates:
+            shares[bisect_right(ends, index)] += 1
+        for index, reason in inserted.refused.items():
+            shares[bisect_right(ends, index)] = SinkRefused(reason)
+    return shares
 
 
 def _unavailable(error: PyMongoError) -> SinkUnavailable:
-    return SinkUnavailable(f"{type(error).__name__}: {error}")
+    reason = str(error).partition(" (configured timeouts")[0]  # what follows is our own settings
+    return SinkUnavailable(f"{type(error).__name__}: {reason}")
 
 
 def _filter(query: EventQuery) -> dict[str, Any]:

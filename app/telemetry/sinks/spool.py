@@ -2,6 +2,8 @@
 
 A repeated `eventId` is recognised among the last SPOOL_KNOWN_IDS of this process and of what it found at its start; one
 that is older than that stands twice on disk and is still read, and later imported, once, because both have the same `_id`.
+
+Where there is MongoDB (`is_store` is False) this is a place of passage: nothing is deleted here but by the drainer.
 """
 
 import os
@@ -16,15 +18,31 @@ from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
 from app.telemetry.sinks import Written
 from app.telemetry.spool.index import SpoolIndex
-from app.telemetry.spool.segment import Unusable, decode, encode, segments, whole_lines
-from app.telemetry.spool.writer import SegmentWriter
+from app.telemetry.spool.rejected import REJECTED
+from app.telemetry.spool.segment import Unusable, decode, encode, has_writer, segments, size_of, whole_lines
+from app.telemetry.spool.writer import SegmentWriter, make_folder
 
 NEARLY_FULL = 0.9
+FULL = 0.99
+REMEMBERED_BYTES = 67_108_864  # how far back ids are looked for at the start: half a second of reading
+UNUSED_S = 3.0
 
 
 class SpoolSink:
-    def __init__(self, folder: Path, *, max_bytes: int, segment_bytes: int, known_ids: int, ttl_days: int, metrics, clock=system_clock):
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        segment_bytes: int,
+        known_ids: int,
+        ttl_days: int,
+        metrics,
+        clock=system_clock,
+        is_store: bool = True,
+    ):
+        self.folder = folder
+        self._is_store = is_store
         self._max_bytes = max_bytes
         self._max_known = known_ids
         self._ttl = timedelta(days=ttl_days)
@@ -35,13 +53,11 @@ class SpoolSink:
         self._index = SpoolIndex(folder)
 
     def open(self) -> None:
-        """After the fork: measure what is there and remember its newest ids."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """After the fork: measure what is there and, as the store, remember its newest ids."""
+        make_folder(self.folder)
         self.tend()
-        for path in reversed(segments(self._folder)):
-            if len(self._known) >= self._max_known:
-                break
-            self._remember(_ids_in(path))
+        if self._is_store:
+            self._recall()
 
     def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkFull, SinkUnavailable."""
@@ -57,27 +73,54 @@ class SpoolSink:
         return self._index.find(query)
 
     def tend(self) -> None:
-        """Now and then: drop segments whose every event is older than the TTL, and measure the folder."""
+        """Now and then: drop what is older than the TTL, and measure the folder. A segment goes when its every event is too
+        old and no writer holds it; never where it waits for MongoDB. The lines put aside go as the events would have."""
         if self._ttl:
             too_old = (to_datetime(self._clock()) - self._ttl).timestamp()
-            for path in segments(self._folder):
-                if _modified(path) < too_old:
-                    path.unlink(missing_ok=True)
-                    self._index.forget(path)
-        self._writer.measure()
-        self._metrics.spool_bytes.set(self._writer.folder_bytes)
+            for path in [*(segments(self.folder) if self._is_store else ()), *self.folder.glob(f"*{REJECTED}")]:
+                if _modified(path) < too_old and not has_writer(path):
+                    self.drop(path)
+        self._measure()
+
+    def drop(self, path: Path) -> None:
+        """A segment that is not needed any more."""
+        path.unlink(missing_ok=True)
+        self._index.forget(path)
+
+    def close_unused(self) -> None:
+        """So that a segment which nobody adds to any more can be emptied and go."""
+        self._writer.close_unused(UNUSED_S)
 
     def close(self) -> None:
         self._writer.close()
 
     def check(self) -> dict[str, Any]:
-        used = self._writer.folder_bytes
-        if self._writer.last_error or not os.access(self._folder if self._folder.exists() else self._folder.parent, os.W_OK):
-            state = "down"
-        else:
-            state = "degraded" if used > NEARLY_FULL * self._max_bytes else "up"
-        details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self._folder))}
-        return {"state": state, **details, **({"error": self._writer.last_error} if self._writer.last_error else {})}
+        """`down` where nothing can be written; `degraded` before there is no room left, by SPOOL_MAX_BYTES or on the disk."""
+        if self._writer.last_error:
+            self._writer.try_again()
+        self._measure()
+        used, trouble = self._writer.folder_bytes, self._writer.last_error
+        place = self.folder if self.folder.exists() else self.folder.parent
+        taken = 1 - min(self._max_bytes - used, _free_bytes(place)) / self._max_bytes
+        if trouble is None and (taken > FULL or self._writer.lacks_room):
+            trouble = f"{self.folder} is full"
+        if trouble is None and not os.access(place, os.W_OK):
+            trouble = f"{place} cannot be written to"
+        state = "down" if trouble else "degraded" if taken > NEARLY_FULL else "up"
+        details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self.folder))}
+        return {"state": state, **details, **({"error": trouble} if trouble else {})}
+
+    def _measure(self) -> None:
+        self._writer.measure()
+        self._metrics.spool_bytes.set(self._writer.folder_bytes)
+
+    def _recall(self) -> None:
+        looked_at = 0
+        for path in reversed(segments(self.folder)):
+            if len(self._known) >= self._max_known or looked_at >= REMEMBERED_BYTES:
+                break
+            looked_at += size_of(path)
+            self._remember(_ids_in(path))
 
     def _remember(self, ids) -> None:
         for id_ in ids:
@@ -101,3 +144,8 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return float("inf")  # gone in the meantime, so nothing to drop
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -2,14 +2,15 @@
 
 The promises: (1) when `append` returns, its bytes are fsynced in a file whose directory entry is fsynced; (2) when it
 raises, what was written of them is cut off again, or stands as a torn last line that readers pass over; (3) the folder
-never grows past `max_bytes`.
+does not grow past `max_bytes`, but for what other processes added within the last second.
 
 The sync runs in a thread, so that a slow disk holds up nobody who does not wait for it.
 """
 
 import errno
-import fcntl
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
@@ -17,9 +18,12 @@ import gevent
 from app.clock import system_clock
 from app.telemetry.group_commit import GroupCommit
 from app.telemetry.sinks import SinkFull, SinkUnavailable
-from app.telemetry.spool.segment import new_name, segments, size_of
+from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of, sync_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE_BYTES = 65_536
+MEASURED_FOR_S = 1.0
+MEASURING_SHARE = 100  # measuring thousands of files is done rarely enough to stay below a hundredth of the time
 
 
 class SegmentWriter:
@@ -31,7 +35,10 @@ class SegmentWriter:
         self._sync = sync
         self._commits = GroupCommit(self._commit, lanes=1, enough=segment_bytes)
         self._fd: int | None = None
+        self._path: Path | None = None
         self._size = 0
+        self._lacked = 0  # bytes for which there was no room within the limit
+        self._used_at = self._measured_until = 0.0  # monotonic seconds
         self.folder_bytes = 0
         self.last_error: str | None = None
 
@@ -41,33 +48,61 @@ class SegmentWriter:
 
     def measure(self) -> None:
         """Look again at how much lies in the folder: other processes write there and remove from it, too."""
+        started = time.monotonic()
         self.folder_bytes = sum(size_of(path) for path in segments(self._folder))
+        took = time.monotonic() - started
+        self._measured_until = started + max(MEASURED_FOR_S, MEASURING_SHARE * took)
 
     def close(self) -> None:
         """Ends the current segment; the next append begins another."""
         with self._commits.pause():
             self._close()
 
+    @property
+    def lacks_room(self) -> bool:
+        """True while what was refused last would be refused again."""
+        return self._lacked > 0 and self.folder_bytes + self._lacked > self._max_bytes
+
+    def close_unused(self, for_s: float) -> None:
+        """The same where nothing was appended for so long."""
+        if self._fd is not None and time.monotonic() - self._used_at >= for_s:
+            self.close()
+
+    def try_again(self) -> None:
+        """After trouble: see whether the disk takes something by now, and forget the trouble if it does."""
+        probe = self._folder / f".probe-{os.getpid()}"
+        try:
+            fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+            try:
+                os.write(fd, bytes(PROBE_BYTES))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self.last_error = None
+        except OSError as error:
+            self.last_error = f"{self._folder}: {error.strerror}"
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+
     def _commit(self, chunks: list[bytes]) -> list[None]:
         data = b"".join(chunks)
         try:
             self._make_room(len(data))
             self._write(data)
-        except SinkFull as error:
-            self.last_error = str(error)
-            raise
         except OSError as error:
             self.last_error = f"{self._folder}: {error.strerror}"
             raise (SinkFull if error.errno in NO_ROOM else SinkUnavailable)(self.last_error) from error
-        self.last_error = None
+        self.last_error, self._lacked = None, 0
         return [None] * len(chunks)
 
     def _make_room(self, length: int) -> None:
-        if self.folder_bytes + length > self._max_bytes:
+        if self.folder_bytes + length > self._max_bytes or time.monotonic() > self._measured_until:
             self.measure()
         if self.folder_bytes + length > self._max_bytes:
+            self._lacked = length
             raise SinkFull(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used (SPOOL_MAX_BYTES)")
-        if self._fd is not None and self._size + length > self._segment_bytes and self._size > 0:
+        if self._fd is not None and (self._size + length > self._segment_bytes or _is_deleted(self._fd)):
             self._close()
         if self._fd is None:
             self._open()
@@ -81,31 +116,53 @@ class SegmentWriter:
         except OSError:
             self._take_back()
             raise
+        except BaseException:
+            self._close()  # killed in the middle: what was written stays, and no later failure may cut behind it
+            raise
         self._size += len(data)
         self.folder_bytes += len(data)
+        self._used_at = time.monotonic()
 
     def _take_back(self) -> None:
         """After a failed sync nobody knows what is on disk; so this segment ends here, at its last good byte."""
         try:
             os.ftruncate(self._fd, self._size)
+            if self._size == 0:
+                self._path.unlink()  # or a full disk would gather an empty file for every request
         except OSError:
             pass  # then a torn or unanswered line stays, which readers pass over or find by its _id
         finally:
             self._close()
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """The file gets its name only when it is locked: nobody can find it and take it for one whose writer is gone."""
+        make_folder(self._folder)
         path = self._folder / new_name(self._clock())
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
-        self._size = 0
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # while it is held, others know that a writer lives
-        folder = os.open(self._folder, os.O_RDONLY)
+        nameless = path.with_name(f".{path.name}")
+        fd = os.open(nameless, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            lock_alone(fd)
+            nameless.rename(path)
+            sync_folder(self._folder)
+        except BaseException:
+            os.close(fd)
+            nameless.unlink(missing_ok=True)
+            raise
+        self._fd, self._path, self._size, self._used_at = fd, path, 0, time.monotonic()
 
     def _close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def make_folder(folder: Path) -> None:
+    """Durably, where it is not there."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _is_deleted(fd: int) -> bool:
+    """Somebody emptied the folder under us; what is written to a file without a name is lost with this process."""
+    return os.fstat(fd).st_nlink == 0

@@ -1,0 +1,255 @@
+"""Moves the spool into MongoDB, as soon as MongoDB answers again and slower than live traffic.
+
+The promise: a segment is deleted only when MongoDB has acknowledged every event in it (or the line is kept in its
+`.rejected` file) and no writer is left who could add another. Until then everything may end at any moment and be done
+again: `_id` makes the second time a no-op.
+
+Every worker runs one of these; the one that holds the lock of the data directory moves, the others stand by and take
+over within a second when it dies. Segments go oldest first and each in its order. One that cannot be read, or holds what
+MongoDB takes neither now nor says never to, is left for the next round and does not block those behind it.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gevent.event import Event
+
+from app.clock import Clock
+from app.logs import get_logger
+from app.metrics import Metrics
+from app.telemetry.pace import Pace
+from app.telemetry.sinks import SinkRefused, SinkUnavailable
+from app.telemetry.sinks.mongo import MongoSink
+from app.telemetry.sinks.spool import SpoolSink
+from app.telemetry.spool.progress import Progress
+from app.telemetry.spool.reading import Chunk, read_chunk
+from app.telemetry.spool.rejected import RejectedFile
+from app.telemetry.spool.segment import Unusable, decode, lines_from, lock_alone, lock_to_read, segments, started_at
+
+log = get_logger(__name__)
+LOCK, PROGRESS = ".drainer.lock", ".drainer.progress"
+LOOK_AGAIN_S = 1.0
+SAVE_EVERY_S = 1.0
+AWAY = "MongoDB: "
+
+
+class Drainer:
+    def __init__(
+        self,
+        spool: SpoolSink,
+        sink: MongoSink,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        target: str,
+        max_per_second: int,
+        is_busy: Callable[[], bool],
+    ):
+        self._spool = spool
+        self._folder = spool.folder
+        self._sink = sink
+        self._clock = clock
+        self._metrics = metrics
+        self._pace = Pace(max_per_second)
+        self._is_busy = is_busy
+        self._duty = Duty(spool.folder / LOCK)
+        self._progress = Progress(spool.folder / PROGRESS, target)
+        self._saved_at = 0.0
+
+    def run(self, stop: Event) -> None:
+        """The background task; returns soon after `stop` is set."""
+        try:
+            wait_s = 0.0
+            while not stop.wait(wait_s):
+                wait_s = self._turn(stop)
+        finally:
+            self._progress.save()
+            self._duty.end()
+
+    def _turn(self, stop: Event) -> float:
+        """One round over all segments where it is our duty; seconds until the next."""
+        try:
+            if not self._on_duty():
+                return LOOK_AGAIN_S
+            trouble = self._round(stop)
+        except SinkUnavailable as error:
+            trouble = f"{AWAY}{error}"
+        except OSError as error:
+            trouble = f"{self._folder}: {error.strerror}"
+        self._say(trouble)
+        self._progress.save()
+        return self._pace.failed() if trouble else LOOK_AGAIN_S
+
+    def _round(self, stop: Event) -> str | None:
+        """What kept some segment from being drained, if anything did. Raises SinkUnavailable, OSError."""
+        found, trouble = segments(self._folder), None
+        self._progress.keep_only(found)
+        for path in found:
+            if not stop.is_set():
+                trouble = self._drain_safely(path, stop) or trouble
+        return trouble
+
+    def _on_duty(self) -> bool:
+        """What the one before us noted is read once, when the duty becomes ours."""
+        if self._duty.is_ours:
+            return True
+        if not self._duty.take():
+            return False
+        self._progress.load()
+        log.info("drainer_on_duty", folder=str(self._folder))
+        return True
+
+    def _drain_safely(self, path: Path, stop: Event) -> str | None:
+        """Why this segment has to wait for another round. Raises SinkUnavailable where all of them have to."""
+        try:
+            self._drain(path, stop)
+        except SinkRefused as error:
+            return f"{path.name}: {error}"
+        except SinkUnavailable:
+            raise
+        except FileNotFoundError:
+            return None  # somebody else was done with it
+        except OSError as error:
+            return f"{path.name}: {error.strerror}"
+        except Exception as error:  # one odd file must not end every new process that meets it
+            log.exception("drainer_surprised", segment=path.name)
+            return f"{path.name}: {error!r}"
+        return None
+
+    def _drain(self, path: Path, stop: Event) -> None:
+        with open(path, "rb") as file:
+            is_complete = lock_to_read(file.fileno())
+            inode = os.fstat(file.fileno()).st_ino
+            offset, rejected = self._progress.offset(path, inode), RejectedFile(path)
+            while not stop.is_set():
+                started = time.monotonic()
+                chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=self._pace.chunk)
+                if chunk.end == offset:
+                    if is_complete:
+                        self._finish(path)
+                    return
+                count = self._move(chunk, rejected)
+                offset = chunk.end
+                self._note(path, inode, offset, count)
+                stop.wait(self._pace.worked(len(chunk.lines), time.monotonic() - started, self._is_busy()))
+
+    def _move(self, chunk: Chunk, rejected: RejectedFile) -> dict[str, int]:
+        refused = put(chunk, self._sink)
+        if self._progress.state.get("waitsFor", "").startswith(AWAY):
+            self._say(None)
+        kept = rejected.add(chunk.unusable + refused)
+        if kept:
+            log.error("spool_lines_rejected", count=kept, file=str(rejected.path), reason=(chunk.unusable + refused)[0][1][:200])
+        return {"drained": len(chunk.lines) - len(refused), "rejected": kept}
+
+    def _note(self, path: Path, inode: int, offset: int, count: dict[str, int]) -> None:
+        self._progress.note(path, inode, offset)
+        for name, more in count.items():
+            self._progress.count(name, more)
+        self._metrics.spool_drained_events_total.inc(count["drained"])
+        self._metrics.spool_rejected_lines_total.inc(count["rejected"])
+        if not 0 <= time.monotonic() - self._saved_at < SAVE_EVERY_S:
+            self._progress.save()
+            self._saved_at = time.monotonic()
+
+    def _finish(self, path: Path) -> None:
+        """Everything is where it belongs, and the lock that we hold says that nobody adds to it."""
+        self._spool.drop(path)
+        self._progress.forget(path)
+
+    def _say(self, trouble: str | None) -> None:
+        """Once when it begins and once when it is over; and to the other workers, who are asked about it, too."""
+        before = self._progress.state.get("waitsFor", "")
+        if trouble and not before:
+            log.warning("drainer_waits", error=trouble[:300])
+        elif before and not trouble:
+            log.info("drainer_works")
+        self._progress.say("waitsFor", (trouble or "")[:300])
+
+    # --- what others see of it
+
+    def watch(self) -> None:
+        """Now and then, in every worker: end our own segment when it is not used, and show the backlog."""
+        self._spool.close_unused()
+        backlog = self.backlog()
+        self._metrics.spool_backlog_bytes.set(backlog["backlogBytes"])
+        self._metrics.spool_oldest_age_seconds.set(backlog["oldestAgeMs"] / 1000)
+
+    def backlog(self) -> dict[str, Any]:
+        """The same from every worker, on duty or not: from the disk and from what the one on duty noted at most a second ago."""
+        if not self._duty.is_ours:
+            self._progress.load()
+        waiting = [(path, offset, left) for path, offset, left in map(self._left, segments(self._folder)) if left > 0]
+        age = max(0, self._clock() - _first_time(*waiting[0][:2])) if waiting else 0
+        return {
+            "backlogBytes": sum(left for _, _, left in waiting),
+            "backlogSegments": len(waiting),
+            "oldestAgeMs": age,
+            "drained": self._progress.state.get("drained", 0),
+            "rejected": self._progress.state.get("rejected", 0),
+        }
+
+    def check(self) -> dict[str, Any]:
+        """For health: the spool's own state, and `degraded` while something waits in it."""
+        answer, backlog = self._spool.check(), self.backlog()
+        if answer["state"] == "up" and backlog["backlogBytes"]:
+            answer["state"] = "degraded"
+        waits_for = self._progress.state.get("waitsFor")
+        is_draining = backlog["backlogBytes"] > 0 and not waits_for
+        return {**answer, **backlog, "draining": is_draining, **({"waitsFor": waits_for} if waits_for else {})}
+
+    def _left(self, path: Path) -> tuple[Path, int, int]:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return path, 0, 0
+        offset = self._progress.offset(path, found.st_ino)
+        return path, offset, found.st_size - offset
+
+
+def put(chunk: Chunk, sink: MongoSink) -> list[tuple[bytes, str]]:
+    """Every document is in MongoDB when it returns, but for those that it will never take: their (line, reason). Raises
+    SinkUnavailable, SinkRefused."""
+    if not chunk.documents:
+        return []
+    refused = sink.insert(chunk.documents).refused
+    return [(chunk.lines[index], reason) for index, reason in sorted(refused.items())]
+
+
+def _first_time(path: Path, offset: int) -> int:
+    """When the first event that waits there was accepted, in epoch milliseconds."""
+    try:
+        with open(path, "rb") as file:
+            _, line = next(lines_from(file, offset, is_complete=False))
+            return decode(line).created_at
+    except (OSError, StopIteration, Unusable):
+        return started_at(path)
+
+
+class Duty:
+    """A lock that the kernel takes from whoever dies. Two who hold it by mistake would do some work twice and no harm."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self._file is not None
+
+    def take(self) -> bool:
+        """Raises OSError."""
+        file = open(self._path, "ab")  # noqa: SIM115 - it stays open for as long as the duty lasts
+        if lock_alone(file.fileno()):
+            self._file = file
+        else:
+            file.close()
+        return self.is_ours
+
+    def end(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,351 @@
+"""The drainer on a real folder, with a MongoDB made of values: what it moves, what it keeps, what it never deletes."""
+
+import os
+import threading
+
+import gevent
+import pytest
+from bson import decode as decode_bson
+from gevent.event import Event
+
+from app.metrics import Metrics
+from app.telemetry.drainer import LOCK, Drainer
+from app.telemetry.sinks import SinkRefused, SinkUnavailable
+from app.telemetry.sinks.mongo import Inserted
+from app.telemetry.sinks.spool import SpoolSink
+from app.telemetry.spool.rejected import RejectedFile
+from app.telemetry.spool.segment import encode, segments
+from tests.apps import Clock
+from tests.unit.telemetry.test_spool_reading import event, line
+
+
+class MemoryMongo:
+    """Takes documents; fails while `error` is set, refuses what it is told to."""
+
+    def __init__(self):
+        self.documents, self.order, self.asked, self.error, self.never, self.puzzling = {}, [], 0, None, set(), set()
+        self.before = lambda: None
+
+    def insert(self, documents):
+        self.asked += 1
+        self.before()
+        if self.error:
+            raise self.error
+        decoded = [decode_bson(document) for document in documents]
+        if any(document["_id"] in self.puzzling for document in decoded):
+            raise SinkRefused("what is this?")
+        refused = {index: "MongoDB: never" for index, document in enumerate(decoded) if document["_id"] in self.never}
+        taken = [document for index, document in enumerate(decoded) if index not in refused]
+        duplicates = [index for index, document in enumerate(taken) if document["_id"] in self.documents]
+        self.order += [document["_id"] for document in taken if document["_id"] not in self.documents]
+        self.documents |= {document["_id"]: document for document in taken}
+        return Inserted(duplicates, refused)
+
+
+@pytest.fixture
+def mongo():
+    return MemoryMongo()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def make_spool(tmp_path, clock, metrics):
+    def make(**changes):
+        limits = {"max_bytes": 10_000_000, "segment_bytes": 2048, "known_ids": 0, "ttl_days": 90, "is_store": False}
+        spool = SpoolSink(tmp_path / "spool", metrics=metrics, clock=clock, **{**limits, **changes})
+        spool.open()
+        return spool
+
+    return make
+
+
+@pytest.fixture
+def spool(make_spool):
+    return make_spool()
+
+
+@pytest.fixture
+def make(spool, mongo, clock, metrics):
+    made = []
+
+    def make():
+        made.append(Drainer(spool, mongo, clock, metrics, target="db/a", max_per_second=10**9, is_busy=lambda: False))
+        return made[-1]
+
+    yield make
+    for drainer in made:
+        drainer._duty.end()
+
+
+def take_a_turn(drainer):
+    """One round, with no pause between chunks."""
+    return drainer._turn(Event())
+
+
+def write(folder, name, *lines):
+    """A segment whose writer is gone."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"events-{name}.jsonl"
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def test_what_is_in_the_spool_comes_into_mongo_in_its_order_and_the_files_go(make, spool, mongo):
+    write(spool.folder, "0002-1-a", line("c"), line("d"))
+    write(spool.folder, "0001-1-b", line("a"), line("b"))
+    take_a_turn(make())
+    assert mongo.order == ["a", "b", "c", "d"]
+    assert segments(spool.folder) == []
+
+
+def test_the_segment_of_a_living_writer_is_drained_and_stays_until_the_writer_moves_on(make, spool, mongo):
+    drainer = make()
+    spool.write([event("a")])
+    take_a_turn(drainer)
+    assert mongo.order == ["a"]
+    assert len(segments(spool.folder)) == 1
+    spool.write([event("b")])
+    take_a_turn(drainer)
+    assert mongo.order == ["a", "b"]
+    spool.close()
+    take_a_turn(drainer)
+    assert segments(spool.folder) == []
+    assert mongo.asked == 2, "what was acknowledged is not sent again"
+
+
+def test_the_line_that_a_writer_is_in_the_middle_of_is_left_to_it(make, spool, mongo):
+    spool.write([event("a")])
+    path = segments(spool.folder)[0]
+    with open(path, "ab") as file:
+        file.write(b'{"_id":"ha')
+    drainer = make()
+    take_a_turn(drainer)
+    with open(path, "ab") as file:
+        file.write(line("half")[10:])
+    spool.close()
+    take_a_turn(drainer)
+    assert mongo.order == ["a", "half"]
+    assert not RejectedFile(path).path.exists()
+
+
+def test_while_mongo_is_away_nothing_is_deleted_and_it_is_asked_ever_less_often(make, spool, mongo):
+    write(spool.folder, "0001-1-a", line("a"))
+    drainer, mongo.error = make(), SinkUnavailable("away")
+    waits = [take_a_turn(drainer) for _ in range(4)]
+    assert waits == sorted(waits) and waits[0] < waits[-1]
+    assert len(segments(spool.folder)) == 1
+    mongo.error = None
+    take_a_turn(drainer)
+    assert mongo.order == ["a"]
+
+
+def test_when_the_answer_is_lost_everything_is_sent_again_and_stands_there_once(make, spool, mongo):
+    write(spool.folder, "0001-1-a", line("a"), line("b"))
+    insert = mongo.insert
+
+    def lose_the_answer(documents):
+        insert(documents)
+        mongo.insert = insert
+        raise SinkUnavailable("the connection was closed")
+
+    mongo.insert = lose_the_answer
+    drainer = make()
+    take_a_turn(drainer)
+    assert len(segments(spool.folder)) == 1
+    take_a_turn(drainer)
+    assert mongo.order == ["a", "b"]
+    assert segments(spool.folder) == []
+
+
+def test_a_line_that_is_no_event_is_put_aside_and_blocks_nobody(make, spool, mongo, metrics):
+    path = write(spool.folder, "0001-1-a", line("a"), b"nonsense\n", line("b"), line("torn")[:-9])
+    take_a_turn(make())
+    assert mongo.order == ["a", "b"]
+    assert segments(spool.folder) == []
+    assert RejectedFile(path).path.read_text().count("\n") == 2
+    assert metrics.spool_rejected_lines_total._value.get() == 2
+
+
+def test_an_event_that_mongo_will_never_take_is_put_aside(make, spool, mongo):
+    path = write(spool.folder, "0001-1-a", line("a"), line("bad"), line("b"))
+    mongo.never = {"bad"}
+    take_a_turn(make())
+    assert mongo.order == ["a", "b"]
+    assert "MongoDB: never" in RejectedFile(path).path.read_text()
+    assert segments(spool.folder) == []
+
+
+def test_a_segment_with_an_unforeseen_objection_waits_and_does_not_block_the_next(make, spool, mongo):
+    write(spool.folder, "0001-1-a", line("odd"))
+    write(spool.folder, "0002-1-a", line("b"))
+    mongo.puzzling = {"odd"}
+    drainer = make()
+    assert take_a_turn(drainer) > 0
+    assert mongo.order == ["b"]
+    assert [path.name for path in segments(spool.folder)] == ["events-0001-1-a.jsonl"]
+    assert "what is this?" in drainer.check()["waitsFor"]
+    mongo.puzzling = set()
+    take_a_turn(drainer)
+    assert segments(spool.folder) == []
+    assert "waitsFor" not in drainer.check()
+
+
+def test_a_segment_that_cannot_be_read_does_not_block_the_next(make, spool, mongo):
+    (spool.folder / "events-0001-1-a.jsonl").mkdir()
+    write(spool.folder, "0002-1-a", line("b"))
+    take_a_turn(make())
+    assert mongo.order == ["b"]
+
+
+def test_a_line_whose_putting_aside_fails_keeps_its_segment(make, spool, mongo):
+    path = write(spool.folder, "0001-1-a", b"nonsense\n")
+    RejectedFile(path).path.mkdir()
+    write(spool.folder, "0002-1-a", line("b"))
+    drainer = make()
+    take_a_turn(drainer)
+    assert path.exists()
+    assert mongo.order == ["b"]
+    RejectedFile(path).path.rmdir()
+    take_a_turn(drainer)
+    assert not path.exists() and RejectedFile(path).path.exists()
+
+
+def test_a_restart_goes_on_where_the_last_one_was(make, spool, mongo):
+    write(spool.folder, "0001-1-a", *[line(f"e{n}") for n in range(1200)])
+    first, stop = make(), Event()
+    mongo.before = lambda: stop.set() if mongo.asked == 2 else None
+    first._turn(stop)
+    first._progress.save()
+    first._duty.end()
+    assert mongo.asked == 2
+    take_a_turn(make())
+    assert mongo.asked == 3
+    assert mongo.order == [f"e{n}" for n in range(1200)]
+
+
+def test_only_one_of_several_moves_and_another_takes_over(make, spool, mongo):
+    first, second = make(), make()
+    write(spool.folder, "0001-1-a", line("a"))
+    take_a_turn(first)
+    write(spool.folder, "0002-1-a", line("b"))
+    take_a_turn(second)
+    assert mongo.order == ["a"]
+    first._duty.end()
+    take_a_turn(second)
+    assert mongo.order == ["a", "b"]
+
+
+def test_it_stops_between_two_chunks(make, spool, mongo):
+    write(spool.folder, "0001-1-a", *[line(f"e{n}") for n in range(2000)])
+    stop = Event()
+    mongo.before = stop.set
+    make().run(stop)
+    assert len(mongo.order) == 500
+
+
+def test_the_ttl_never_deletes_what_waits_for_mongo(make_spool, clock):
+    spool = make_spool(ttl_days=1)
+    path = write(spool.folder, "0001-1-a", line("a"))
+    os.utime(path, (0, 0))
+    clock.pass_ms(10**12)
+    spool.tend()
+    assert path.exists()
+
+
+def test_an_unused_segment_is_ended_by_its_own_writer(make, spool, mongo, monkeypatch):
+    drainer = make()
+    spool.write([event("a")])
+    drainer.watch()
+    take_a_turn(drainer)
+    assert len(segments(spool.folder)) == 1
+    monkeypatch.setattr("app.telemetry.sinks.spool.UNUSED_S", 0)
+    drainer.watch()
+    take_a_turn(drainer)
+    assert segments(spool.folder) == []
+
+
+def test_health_shows_the_backlog_and_is_well_again_when_it_is_gone(make, spool, mongo, clock):
+    drainer = make()
+    assert (drainer.check()["state"], drainer.check()["draining"]) == ("up", False)
+    write(spool.folder, "0001-1-a", line("a"))
+    clock.pass_ms(5000)
+    report = drainer.check()
+    assert report["state"] == "degraded"
+    assert (report["backlogBytes"], report["backlogSegments"], report["oldestAgeMs"]) == (len(line("a")), 1, 5000)
+    take_a_turn(drainer)
+    report = drainer.check()
+    assert (report["state"], report["backlogBytes"], report["oldestAgeMs"], report["drained"]) == ("up", 0, 0, 1)
+
+
+def test_every_worker_gives_the_same_report(make, spool, mongo):
+    working, standing_by = make(), make()
+    write(spool.folder, "0001-1-a", line("a"))
+    mongo.error = SinkUnavailable("away")
+    take_a_turn(working)
+    assert working.check() == standing_by.check()
+    assert standing_by.check()["waitsFor"].startswith("MongoDB")
+    mongo.error = None
+    take_a_turn(working)
+    assert working.check() == standing_by.check()
+
+
+def test_the_age_is_never_negative_however_the_clock_jumps(make, spool, clock):
+    write(spool.folder, "0001-1-a", line("a"))
+    clock.pass_ms(-10_000_000)
+    assert make().check()["oldestAgeMs"] == 0
+
+
+def test_a_segment_that_vanishes_is_nobody_s_trouble(make, spool, mongo):
+    path = write(spool.folder, "0001-1-a", *[line(f"e{n}") for n in range(600)])
+    mongo.before = lambda: path.unlink(missing_ok=True)
+    drainer = make()
+    take_a_turn(drainer)
+    assert len(mongo.order) == 600
+    assert "waitsFor" not in drainer.check()
+
+
+def test_no_segment_is_deleted_while_it_is_written_to_whoever_comes_when(make, spool, mongo):
+    """Writers that begin a segment for nearly every event, against a drainer that never rests."""
+    drainer, stop = make(), Event()
+    spool._writer._segment_bytes = 200
+    draining = gevent.spawn(lambda: [(take_a_turn(drainer), gevent.sleep(0)) for _ in range(400) if not stop.is_set()])
+    writers = [gevent.spawn(lambda n=n: [spool.write([event(f"w{n}-{i}")]) for i in range(40)]) for n in range(5)]
+    gevent.joinall(writers, raise_error=True)
+    stop.set()
+    draining.join()
+    spool.close()
+    take_a_turn(drainer)
+    assert sorted(mongo.order) == sorted(f"w{n}-{i}" for n in range(5) for i in range(40))
+    assert segments(spool.folder) == []
+
+
+def test_a_new_segment_can_never_be_seen_without_its_lock(make_spool, tmp_path):
+    """A thread that takes every file it finds, as another process's drainer would, against a writer that makes hundreds."""
+    spool, seen, stop = make_spool(), [], threading.Event()
+    spool._writer._segment_bytes = 1
+    from app.telemetry.spool.segment import has_writer
+
+    def look():
+        while not stop.is_set():
+            seen.extend((path, has_writer(path)) for path in segments(spool.folder)[-1:])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for n in range(300):
+            spool._writer.append(encode([event(f"e{n}")]))
+    finally:
+        stop.set()
+        looking.join()
+    newest = segments(spool.folder)[-1]
+    assert all(is_held for path, is_held in seen if path == newest)
+    assert (spool.folder / LOCK).exists() is False

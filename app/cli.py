@@ -10,6 +10,7 @@ from pymongo.errors import PyMongoError
 
 from app import indexes
 from app.identity import make_token
+from app.telemetry.cli import telemetry_group
 
 INDEX_BUILD_S = 3600  # building one over years of events takes longer than a request may
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -96,3 +97,4 @@ def _with_mongo(call):
 def init_app(app: Flask) -> None:
     app.cli.add_command(token_command)
     app.cli.add_command(indexes_group)
+    app.cli.add_command(telemetry_group)

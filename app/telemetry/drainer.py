@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from gevent.event import Event
 
@@ -24,10 +24,11 @@ from app.telemetry.pace import Pace
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
+from app.telemetry.spool.duty import Duty
 from app.telemetry.spool.progress import Progress
 from app.telemetry.spool.reading import Chunk, read_chunk
 from app.telemetry.spool.rejected import RejectedFile
-from app.telemetry.spool.segment import Unusable, decode, lines_from, lock_alone, lock_to_read, segments, started_at
+from app.telemetry.spool.segment import Unusable, decode, lines_from, lock_to_read, segments, started_at
 
 log = get_logger(__name__)
 LOCK, PROGRESS = ".drainer.lock", ".drainer.progress"
@@ -227,29 +228,3 @@ def _first_time(path: Path, offset: int) -> int:
             return decode(line).created_at
     except (OSError, StopIteration, Unusable):
         return started_at(path)
-
-
-class Duty:
-    """A lock that the kernel takes from whoever dies. Two who hold it by mistake would do some work twice and no harm."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._file: BinaryIO | None = None
-
-    @property
-    def is_ours(self) -> bool:
-        return self._file is not None
-
-    def take(self) -> bool:
-        """Raises OSError."""
-        file = open(self._path, "ab")  # noqa: SIM115 - it stays open for as long as the duty lasts
-        if lock_alone(file.fileno()):
-            self._file = file
-        else:
-            file.close()
-        return self.is_ours
-
-    def end(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None

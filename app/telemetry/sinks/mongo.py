@@ -8,9 +8,11 @@ the command goes down the ladder, and the `_id`s keep an event from being stored
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
+import pymongo
 from bson.raw_bson import RawBSONDocument
 from msgspec import Struct
 from pymongo.database import Database
@@ -75,9 +77,10 @@ class MongoSink:
         except PyMongoError as error:
             raise _unavailable(error) from error
 
-    def insert(self, documents: list[bytes]) -> Inserted:
+    def insert(self, documents: list[bytes], timeout_s: float | None = None) -> Inserted:
         """One plain command: the driver's bulk writer would decode what is encoded already. It has no retry of its own;
-        who calls has. Raises SinkUnavailable, and SinkRefused for an objection that nobody foresaw."""
+        who calls has. `timeout_s` is for who has more patience than a request. Raises SinkUnavailable, and SinkRefused for
+        an objection that nobody foresaw."""
         concern = self._collection.write_concern
         command = {
             "insert": self._collection.name,
@@ -86,7 +89,8 @@ class MongoSink:
             "writeConcern": {**DURABLE, **concern.document} if concern.acknowledged else DURABLE,
         }
         try:
-            answer = self._database.command(command)
+            with pymongo.timeout(timeout_s) if timeout_s else nullcontext():
+                answer = self._database.command(command)
         except PyMongoError as error:
             raise _unavailable(error) from error
         if "writeConcernError" in answer:

@@ -8,11 +8,10 @@ Where there is MongoDB (`is_store` is False) this is a place of passage: nothing
 
 import os
 from collections import OrderedDict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from app.clock import system_clock, to_datetime
+from app.clock import system_clock
 from app.telemetry.batch import is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
@@ -26,6 +25,8 @@ NEARLY_FULL = 0.9
 FULL = 0.99
 REMEMBERED_BYTES = 67_108_864  # how far back ids are looked for at the start: half a second of reading
 UNUSED_S = 3.0
+HALF_MADE = (".events-", ".probe-", ".drainer.progress.")
+LEFT_OVER_S = 3600
 
 
 class SpoolSink:
@@ -45,7 +46,7 @@ class SpoolSink:
         self._is_store = is_store
         self._max_bytes = max_bytes
         self._max_known = known_ids
-        self._ttl = timedelta(days=ttl_days)
+        self._ttl_s = ttl_days * 86_400
         self._metrics = metrics
         self._clock = clock
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -75,11 +76,12 @@ class SpoolSink:
     def tend(self) -> None:
         """Now and then: drop what is older than the TTL, and measure the folder. A segment goes when its every event is too
         old and no writer holds it; never where it waits for MongoDB. The lines put aside go as the events would have."""
-        if self._ttl:
-            too_old = (to_datetime(self._clock()) - self._ttl).timestamp()
+        if self._ttl_s:
+            too_old = self._clock() / 1000 - self._ttl_s
             for path in [*(segments(self.folder) if self._is_store else ()), *self.folder.glob(f"*{REJECTED}")]:
                 if _modified(path) < too_old and not has_writer(path):
                     self.drop(path)
+        self._sweep()
         self._measure()
 
     def drop(self, path: Path) -> None:
@@ -109,6 +111,13 @@ class SpoolSink:
         state = "down" if trouble else "degraded" if taken > NEARLY_FULL else "up"
         details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self.folder))}
         return {"state": state, **details, **({"error": trouble} if trouble else {})}
+
+    def _sweep(self) -> None:
+        """What a process left half made when it was killed: files without a name of their own yet."""
+        long_ago = self._clock() / 1000 - LEFT_OVER_S
+        for path in self.folder.glob(".*"):
+            if path.name.startswith(HALF_MADE) and _modified(path) < long_ago and not has_writer(path):
+                path.unlink(missing_ok=True)
 
     def _measure(self) -> None:
         self._writer.measure()

@@ -1,0 +1,145 @@
+"""The `flask telemetry …` commands: what to do by hand with events that lie in files."""
+
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from pymongo.errors import PyMongoError
+
+from app import mongo
+from app.clock import iso
+from app.telemetry.importer import IMPORTED, KNOWN, REJECTED_LINES, Importer
+from app.telemetry.sinks import SinkUnavailable
+from app.telemetry.sinks.mongo import MongoSink
+from app.telemetry.spool import inspect
+from app.telemetry.spool.duty import Duty
+from app.telemetry.spool.progress import Progress
+from app.telemetry.spool.segment import segments, size_of, started_at, writer_of
+
+EXISTING = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, path_type=Path)
+INTERRUPTED = 130  # as shells have it for Ctrl-C
+
+telemetry_group = AppGroup("telemetry", short_help="Events that lie in files.", help="Import events from files, and look after the spool.")
+
+
+@telemetry_group.command("import")
+@click.argument("files", nargs=-1, type=EXISTING)
+@click.option("--dry-run", is_flag=True, help="read everything and count, and write nothing")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="chunks of 500 events under way at once")
+def import_events(files, dry_run, concurrency):
+    """Bring FILES (without any: the whole spool) into MongoDB.
+
+    The files stay as they are. Events that are there already are not stored again, so that running it twice does no
+    harm; one that was interrupted goes on where it was. Lines that are no events are kept in FILE.rejected, each with the
+    reason. Exit code 1 where there are any, or where it could not finish.
+    """
+    parts = current_app.extensions["switchyard"]
+    database, settings = _database(parts), parts.settings
+    paths = list(dict.fromkeys(files)) or segments(settings.data_dir.resolve() / "spool")
+    lock = Duty(settings.data_dir / ".import.lock")
+    if not lock.take():
+        raise click.ClickException("another import is running in this DATA_DIR; let it finish, or stop it first")
+    progress = Progress(settings.data_dir / ".import.progress", mongo.target(settings.mongo_uri))
+    if not dry_run:
+        progress.load()
+        if progress.state:
+            click.echo("Going on with an import that was interrupted.")
+    importer = Importer(MongoSink(database), progress, concurrency=concurrency, is_rehearsal=dry_run)
+    try:
+        with click.progressbar(length=sum(map(size_of, paths)), label="reading" if dry_run else "importing") as bar:
+            counts = importer.run(paths, bar.update)
+    except (SinkUnavailable, OSError) as error:
+        raise click.ClickException(f"not finished: {error}. Run it again to go on from here.") from None
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. Run it again to go on from here.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        lock.end()
+    if not dry_run:
+        progress.remove()
+    click.echo(_summary(len(paths), counts, dry_run))
+    if counts[REJECTED_LINES]:
+        raise SystemExit(1)
+
+
+spool_group = AppGroup("spool", short_help="The files of the spool.", help="See, check and repair the files of the spool.")
+telemetry_group.add_command(spool_group)
+
+
+@spool_group.command("status")
+def spool_status():
+    """Say what lies in the spool, how old it is and who writes to it."""
+    settings, folder = _spool()
+    rows, rejected = inspect.status(folder), inspect.rejected_lines(folder)
+    used, events = sum(row.bytes for row in rows), sum(row.events for row in rows)
+    share = 100 * used / settings.spool_max_bytes
+    click.echo(f"{folder}: {_count(len(rows), 'segment')}, {used:,} bytes ({share:.1f} % of SPOOL_MAX_BYTES), {_count(events, 'event')}")
+    for row in rows:
+        holder = f"held by process {writer_of(row.path)}" if row.is_held else "held by nobody"
+        click.echo(f"  {row.path.name}  {row.bytes:,} bytes  {_count(row.events, 'event')}  since {iso(started_at(row.path))}  {holder}")
+    for path, lines in rejected.items():
+        click.echo(f"  {path.name}  {_count(lines, 'line')} put aside")
+    if rows:
+        click.echo(f"oldest: {iso(started_at(rows[0].path))}")
+    click.echo("They wait for MongoDB." if settings.mongo_uri else "There is no MONGO_URI: the spool is the store.")
+
+
+@spool_group.command("verify")
+@click.argument("files", nargs=-1, type=EXISTING)
+def spool_verify(files):
+    """Check every line of FILES (without any: of the whole spool); exit code 1 where one is no event."""
+    paths, bad = list(files) or segments(_spool()[1]), 0
+    for path in paths:
+        for problem in inspect.problems(path):
+            bad += 1
+            click.echo(f"{path}:{problem.number}: {problem.reason}")
+    click.echo(f"{_count(len(paths), 'file')} checked, {_count(bad, 'bad line')}")
+    if bad:
+        raise SystemExit(1)
+
+
+@spool_group.command("repair")
+@click.argument("files", nargs=-1, type=EXISTING)
+def spool_repair(files):
+    """Move lines that are no events out of FILES (without any: of the whole spool) into FILE.rejected.
+
+    A file that a living process holds is left alone.
+    """
+    for path in list(files) or segments(_spool()[1]):
+        try:
+            moved = inspect.repair(path)
+        except FileNotFoundError:
+            continue  # drained in the meantime
+        except OSError as error:
+            raise click.ClickException(f"{path}: {error.strerror}") from None
+        if moved is None:
+            click.echo(f"{path}: in use, left alone")
+        elif moved:
+            click.echo(f"{path}: {_count(len(moved), 'line')} moved to {path.name}.rejected")
+    click.echo("done")
+
+
+def _database(parts):
+    if parts.database is None:
+        raise click.ClickException("there is no MONGO_URI; set it to say where the events should go")
+    try:
+        mongo.check(parts.database)
+    except PyMongoError as error:
+        raise click.ClickException(f"MongoDB does not answer, nothing was imported: {str(error)[:300]}") from None
+    return parts.database
+
+
+def _spool():
+    settings = current_app.extensions["switchyard"].settings
+    return settings, settings.data_dir.resolve() / "spool"
+
+
+def _summary(files: int, counts: dict[str, int], dry_run: bool) -> str:
+    new, known, rejected = counts[IMPORTED], counts[KNOWN], counts[REJECTED_LINES]
+    verb, kept = ("to import", "no events") if dry_run else ("imported", "rejected, see the .rejected files")
+    return f"{_count(files, 'file')}: {_count(new, 'event')} {verb}, {known:,} there already, {_count(rejected, 'line')} {kept}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

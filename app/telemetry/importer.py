@@ -1,0 +1,108 @@
+"""Brings files of events into MongoDB by hand, and leaves the files as they are.
+
+Several chunks are under way at once; they are counted off in their order, so that the progress, which is what makes an
+interrupted import go on instead of beginning anew, never passes a chunk that was not acknowledged.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import gevent
+
+from app.telemetry.sinks import SinkUnavailable
+from app.telemetry.sinks.mongo import Inserted, MongoSink
+from app.telemetry.spool.progress import Progress
+from app.telemetry.spool.reading import Chunk, read_chunk
+from app.telemetry.spool.rejected import RejectedFile
+from app.telemetry.spool.segment import decode, lock_to_read
+
+LINES_A_CHUNK = 500
+TIMEOUT_S = 30.0
+WAITS_S = (0.5, 1, 2, 4, 8)  # between attempts, when MongoDB stops answering in the middle
+SAVE_EVERY_S = 0.5
+IMPORTED, KNOWN, REJECTED_LINES = "imported", "known", "rejected"
+
+
+class Work(NamedTuple):
+    path: Path
+    inode: int
+    start: int
+    chunk: Chunk
+    rejected: RejectedFile
+    outcome: gevent.Greenlet  # gives (known, refused)
+
+
+class Importer:
+    """`is_rehearsal` reads, compares and counts, and writes nothing anywhere."""
+
+    def __init__(self, sink: MongoSink, progress: Progress, *, concurrency: int, is_rehearsal: bool = False):
+        self._sink = sink
+        self._progress = progress
+        self._concurrency = concurrency
+        self._is_rehearsal = is_rehearsal
+        self._saved_at = time.monotonic()
+
+    def run(self, paths: list[Path], advance: Callable[[int], None]) -> dict[str, int]:
+        """How many lines were imported, known already and rejected, those of an interrupted run before included. `advance`
+        is told of every byte that is done. Raises SinkUnavailable, OSError; then the same call goes on from there."""
+        under_way: deque[Work] = deque()
+        try:
+            for path in paths:
+                for work in self._chunks(path, advance):
+                    under_way.append(work)
+                    if len(under_way) >= self._concurrency:
+                        advance(self._settle(under_way.popleft()))
+            while under_way:
+                advance(self._settle(under_way.popleft()))
+        finally:
+            gevent.killall([work.outcome for work in under_way])
+            if not self._is_rehearsal:
+                self._progress.save()
+        return {name: self._progress.state.get(name, 0) for name in (IMPORTED, KNOWN, REJECTED_LINES)}
+
+    def _chunks(self, path: Path, advance: Callable[[int], None]) -> Iterator[Work]:
+        with open(path, "rb") as file:
+            is_complete, inode = lock_to_read(file.fileno()), os.fstat(file.fileno()).st_ino
+            offset, rejected = self._progress.offset(path, inode), RejectedFile(path)
+            advance(offset)
+            while True:
+                chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=LINES_A_CHUNK)
+                if chunk.end == offset:
+                    return
+                put = self._compare if self._is_rehearsal else self._put
+                yield Work(path, inode, offset, chunk, rejected, gevent.spawn(put, chunk))
+                offset = chunk.end
+
+    def _settle(self, work: Work) -> int:
+        """The bytes that are done, when it is."""
+        known, refused = work.outcome.get()
+        unusable = work.chunk.unusable + [(work.chunk.lines[index], reason) for index, reason in sorted(refused.items())]
+        if not self._is_rehearsal:
+            work.rejected.add(unusable)
+        self._progress.count(IMPORTED, len(work.chunk.lines) - known - len(refused))
+        self._progress.count(KNOWN, known)
+        self._progress.count(REJECTED_LINES, len(unusable))
+        self._progress.note(work.path, work.inode, work.chunk.end)
+        if not self._is_rehearsal and time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self._progress.save()
+            self._saved_at = time.monotonic()
+        return work.chunk.end - work.start
+
+    def _put(self, chunk: Chunk) -> tuple[int, dict[int, str]]:
+        waits = iter(WAITS_S)
+        while True:
+            try:
+                inserted = self._sink.insert(chunk.documents, TIMEOUT_S) if chunk.documents else Inserted([], {})
+                return len(inserted.duplicates), inserted.refused
+            except SinkUnavailable:
+                wait_s = next(waits, None)
+                if wait_s is None:
+                    raise
+                gevent.sleep(wait_s)
+
+    def _compare(self, chunk: Chunk) -> tuple[int, dict[int, str]]:
+        return (self._sink.known([decode(line).id for line in chunk.lines]) if chunk.lines else 0), {}

@@ -1,0 +1,186 @@
+"""`flask telemetry …`: events that lie in files, by hand."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from app.telemetry.spool.segment import encode
+from tests.apps import SECRET, make_app
+from tests.integration.telemetry_clients import stored_names
+from tests.servers.ports import free_port
+from tests.servers.switchyard import Switchyard
+from tests.unit.telemetry.test_spool_reading import event, line
+
+
+@pytest.fixture
+def run(tmp_path, mongo_uri):
+    """Call it with the words of a command: its exit code and all it printed."""
+
+    def run(*words, **settings):
+        app = make_app(tmp_path, **{"mongo_uri": mongo_uri, **settings})
+        result = app.test_cli_runner().invoke(args=["telemetry", *map(str, words)])
+        return result.exit_code, result.output
+
+    return run
+
+
+@pytest.fixture
+def spool(tmp_path):
+    folder = tmp_path / "data" / "spool"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write(folder, name, *lines):
+    path = folder / f"events-{name}.jsonl"
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def rejected(path):
+    return [json.loads(row) for row in path.with_name(path.name + ".rejected").read_text().splitlines()]
+
+
+# --- import
+
+
+def test_without_files_the_whole_spool_is_imported_and_left_as_it_is(run, spool, mongo_uri):
+    paths = [write(spool, "0001-1-a", line("a"), line("b")), write(spool, "0002-1-a", line("c"))]
+    assert run("import") == (0, "importing\n2 files: 3 events imported, 0 there already, 0 lines rejected, see the .rejected files\n")
+    assert sorted(stored_names(mongo_uri)) == ["a", "b", "c"]
+    assert all(path.exists() for path in paths)
+
+
+def test_importing_twice_stores_once(run, tmp_path, mongo_uri):
+    path = write(tmp_path, "elsewhere", line("a"), line("b"))
+    run("import", path)
+    code, output = run("import", path)
+    assert code == 0
+    assert "0 events imported, 2 there already" in output
+    assert sorted(stored_names(mongo_uri)) == ["a", "b"]
+
+
+def test_lines_that_are_no_events_are_kept_with_the_reason_and_the_exit_code_says_so(run, tmp_path, mongo_uri):
+    path = write(tmp_path, "x", line("a"), b"nonsense\n", line("b"), line("torn")[:-9])
+    code, output = run("import", path)
+    assert code == 1
+    assert "2 events imported, 0 there already, 2 lines rejected" in output
+    assert [row["line"] for row in rejected(path)] == ["nonsense", line("torn")[:-9].decode()]
+    assert all(row["reason"] for row in rejected(path))
+    assert run("import", path)[0] == 1
+    assert len(rejected(path)) == 2
+    assert sorted(stored_names(mongo_uri)) == ["a", "b"]
+
+
+def test_a_dry_run_counts_and_writes_nothing_anywhere(run, spool, mongo_uri):
+    path = write(spool, "0001-1-a", line("a"), line("b"), b"nonsense\n")
+    run("import", write(spool, "0002-1-a", line("a")))
+    before = sorted(spool.parent.rglob("*"))
+    code, output = run("import", "--dry-run", path)
+    assert code == 1
+    assert "1 event to import, 1 there already, 1 line no events" in output
+    assert stored_names(mongo_uri) == ["a"]
+    assert sorted(spool.parent.rglob("*")) == before
+
+
+def test_without_a_mongo_uri_it_says_what_to_set(run):
+    code, output = run("import", mongo_uri=None)
+    assert code == 1
+    assert "MONGO_URI" in output
+
+
+def test_a_mongo_that_is_away_is_a_sentence_and_no_traceback(run, spool):
+    write(spool, "0001-1-a", line("a"))
+    code, output = run("import", mongo_uri=f"mongodb://127.0.0.1:{free_port()}/x", mongo_timeout_ms=200)
+    assert code == 1
+    assert "MongoDB does not answer" in output and "Traceback" not in output
+
+
+def test_a_file_that_is_not_there_is_named(run):
+    code, output = run("import", "/no/such/file")
+    assert code == 2
+    assert "/no/such/file" in output
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_many_chunks_under_way_at_once_lose_nothing(run, tmp_path, mongo_uri, concurrency):
+    path = write(tmp_path, "x", encode([event(f"e{n}") for n in range(3333)]))
+    assert "3,333 events imported" in run("import", "--concurrency", concurrency, path)[1]
+    assert sorted(stored_names(mongo_uri)) == sorted(f"e{n}" for n in range(3333))
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was_and_stores_nothing_twice(tmp_path, mongo_uri):
+    path = write(tmp_path, "x", encode([event(f"e{n}", props={"text": "x" * 200}) for n in range(40_000)]))
+    app = Switchyard("flask", MONGO_URI=mongo_uri, JWT_SECRET=SECRET)
+    app.data_dir.mkdir()
+    progress = app.data_dir / ".import.progress"
+    command = [sys.executable, "-m", "flask", "telemetry", "import", str(path)]
+    process = subprocess.Popen(command, env=app.environment(), cwd=app.folder, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not progress.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = json.loads(progress.read_text())["state"]["imported"]
+    assert 0 < done < 40_000
+    result = app.flask("telemetry", "import", path)
+    assert result.returncode == 0, result.stderr
+    assert "Going on" in result.stdout
+    assert not progress.exists()
+    names = stored_names(mongo_uri)
+    assert len(names) == len(set(names)) == 40_000
+    app.close()
+
+
+# --- spool
+
+
+def test_status_says_what_lies_there_and_who_holds_it(run, spool, tmp_path):
+    write(spool, "1760000000000-77-a", line("a"), line("b"))
+    app = make_app(tmp_path)
+    app.extensions["switchyard"].telemetry._sink.write([event("c")])
+    code, output = run("spool", "status")
+    assert code == 0
+    assert "2 segments" in output and "3 events" in output
+    assert "events-1760000000000-77-a.jsonl" in output and "since 2025-10-09T08:53:20.000Z  held by nobody" in output
+    assert f"held by process {os.getpid()}" in output
+    assert "oldest: 2025-10-09" in output
+
+
+def test_status_of_nothing_is_no_trouble(run):
+    assert run("spool", "status")[0] == 0
+
+
+def test_verify_names_every_bad_line_by_file_and_number(run, spool):
+    good, bad = write(spool, "0001-1-a", line("a")), write(spool, "0002-1-a", line("b"), b"nonsense\n", line("torn")[:-9])
+    assert run("spool", "verify", good) == (0, "1 file checked, 0 bad lines\n")
+    code, output = run("spool", "verify")
+    assert code == 1
+    assert f"{bad}:2: " in output and f"{bad}:3: cut off" in output
+    assert "2 files checked, 2 bad lines" in output
+
+
+def test_repair_puts_the_bad_lines_aside_and_keeps_the_rest_in_order(run, spool, mongo_uri):
+    path = write(spool, "0001-1-a", line("a"), b"nonsense\n", line("b"), line("torn")[:-9])
+    code, output = run("spool", "repair")
+    assert code == 0
+    assert "2 lines moved" in output
+    assert path.read_bytes() == line("a") + line("b")
+    assert len(rejected(path)) == 2
+    assert run("spool", "verify")[0] == 0
+    assert run("spool", "repair") == (0, "done\n")
+
+
+def test_repair_leaves_a_file_alone_that_a_living_process_holds(run, spool, tmp_path):
+    app = make_app(tmp_path)
+    app.extensions["switchyard"].telemetry._sink.write([event("a")])
+    (path,) = spool.glob("events-*")
+    with open(path, "ab") as file:
+        file.write(b"nonsense\n")
+    assert "in use, left alone" in run("spool", "repair")[1]
+    assert path.read_bytes() == line("a") + b"nonsense\n"

@@ -45,6 +45,11 @@ CATALOGUE: dict[str, MetricRow] = {
     "realtime_subscriptions": MetricRow(Gauge, "Subscriptions of all connections."),
     "realtime_published_total": MetricRow(Counter, "Messages appended to a topic log."),
     "realtime_delivered_total": MetricRow(Counter, "Messages handed to a connection."),
+    "realtime_resends_total": MetricRow(Counter, "Windows sent again because nothing was acknowledged in time."),
+    "realtime_delivery_failed_total": MetricRow(Counter, "Subscriptions that go on unacknowledged after the last resend."),
+    "realtime_window_stalls_total": MetricRow(Counter, "Times that a full window held back what was there to send."),
+    "realtime_slow_consumers_total": MetricRow(Counter, "Connections closed because they read too slowly."),
+    "realtime_replays_total": MetricRow(Counter, "Subscriptions with a position by recovered: yes, or why not.", ("recovered",)),
     "realtime_errors_total": MetricRow(Counter, "Error frames sent, by code.", ("code",)),
     "dependency_up": MetricRow(Gauge, "1 while the dependency answers, 0 while it does not.", ("dependency",), "livemin"),
 }

@@ -171,6 +171,18 @@ class Settings(BaseSettings):
     rt_ping_timeout_ms: Annotated[int, Field(ge=1000)] = 20_000
     rt_max_topics: Count = 128
     rt_max_payload_bytes: Bytes = 65_536
+    rt_ack_default: bool = True
+    rt_ack_window_messages: Count = 256
+    rt_ack_window_bytes: Bytes = 262_144
+    rt_ack_timeout_ms: Annotated[int, Field(ge=50)] = 5000
+    rt_ack_max_retries: Annotated[int, Field(ge=0, le=20)] = 5
+    rt_send_buffer_bytes: Bytes = 1_048_576
+    rt_slow_consumer_ms: Annotated[int, Field(ge=100)] = 30_000
+    rt_connection_rate: Rate = "50/second"
+    rt_connection_burst: Count = 100
+    rt_topic_rate: Rate = "200/second"
+    rt_token_grace_ms: Milliseconds = 30_000
+    rt_join_timeout_ms: Annotated[int, Field(ge=100)] = 10_000
     rt_log_max_messages: Count = 1000
     rt_log_max_bytes: Bytes = 4_194_304
     rt_log_max_topics: Count = 10_000

@@ -24,6 +24,7 @@ from app.lifecycle import Lifecycle
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.realtime import Realtime
+from app.realtime.rules import Rules
 from app.settings import Settings, SettingsError
 from app.telemetry.config import ConfigStore
 from app.telemetry.drainer import Drainer
@@ -84,8 +85,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         ),
         clock,
         metrics,
-        max_topics=settings.rt_max_topics,
-        max_payload_bytes=settings.rt_max_payload_bytes,
+        Rules.from_settings(settings),
     )
     flags = Flags(
         FileFlagStore(settings.data_dir / "flags.json") if database is None else MongoFlagStore(),

@@ -1,23 +1,25 @@
-"""Who listens to what, and what happens when a client says something. Pure of sockets and of the clock.
+"""Who is there, who listens to what, and what happens when a client says something. Pure of sockets and of the clock."""
 
-A message that is announced goes at once to every subscription whose cursor stands right before it; any other catches up
-from the log, so that each sees every message once and in order, whatever was published while it was replaying.
-"""
-
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from app.errors import ApiError
 from app.identity import Identity
 from app.realtime import protocol
-from app.realtime.log import Head, Message, TopicLog
+from app.realtime.buckets import Bucket, MemoryBuckets, Rate
+from app.realtime.delivery import Delivery
+from app.realtime.log import Archive, Head, Message, NoArchive, TopicLog
 from app.realtime.permissions import may_publish, may_subscribe
-from app.realtime.subscription import Subscription, resume_from
-from app.realtime.transport import NoTransport, Transport
+from app.realtime.rules import Rules
+from app.realtime.subscription import Resumption, Subscription, resume_from
+from app.realtime.timers import Timers
+from app.realtime.transport import Transport
 
-PAGE = 100  # messages per read while a subscription catches up
-ACKED_APART = 256  # how far a client may acknowledge single messages ahead of an older one
+MAX_REFUSALS = 20  # frames over the rate within REFUSALS_MS; whoever goes on then is not listening
+REFUSALS_MS = 5000
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -26,16 +28,24 @@ Answer = Callable[[dict[str, Any]], None]
 class Connection:
     identity: Identity
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    bucket: Bucket | None = None
+    refusals: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_REFUSALS))
+    has_expired: bool = False
 
 
 class Hub:
-    def __init__(self, log: TopicLog, metrics, max_topics: int):
-        self.transport: Transport = NoTransport()
+    """`connection_buckets` makes the bucket of one connection, `topic_buckets` are shared by all that publish."""
+
+    def __init__(self, log: TopicLog, metrics, rules: Rules, random: Random | None = None, archive: Archive | None = None):
+        self.timers = Timers()
+        self.rules = rules
         self._log = log
         self._metrics = metrics
-        self._max_topics = max_topics
+        self._archive = archive or NoArchive()
+        self._delivery = Delivery(log, metrics, rules, self.timers, random or Random(), self._archive)
         self._connections: dict[str, Connection] = {}
-        self._topics: dict[str, dict[str, Subscription]] = {}
+        self._connection_rate = Rate.of(rules.connection_rate, rules.connection_burst)
+        self._topic_buckets = MemoryBuckets(Rate.of(rules.topic_rate))
         self._handlers = {
             protocol.Subscribe: self._subscribe,
             protocol.Unsubscribe: self._unsubscribe,
@@ -43,88 +53,157 @@ class Hub:
             protocol.Ack: self._ack,
             protocol.AckOne: self._ack_one,
         }
-        log.listen(self.deliver)
+        self._deadlines = {
+            "ack": self._delivery.on_ack_timeout,
+            "merge": self._delivery.merge,
+            "stall": self._delivery.on_stall,
+            "token": self._on_token_expired,
+            "grace": self._on_grace_over,
+        }
+
+    @property
+    def transport(self) -> Transport:
+        return self._delivery.transport
+
+    @transport.setter
+    def transport(self, transport: Transport) -> None:
+        self._delivery.transport = transport
 
     def connect(self, connection_id: str, identity: Identity) -> None:
         self._connections[connection_id] = Connection(identity)
         self._metrics.realtime_connections.inc()
+        self._watch_token(connection_id, identity)
 
     def disconnect(self, connection_id: str) -> None:
         connection = self._connections.pop(connection_id, None)
         if connection is None:
             return
         self._metrics.realtime_connections.dec()
-        for topic in connection.subscriptions:
-            self._leave(topic, connection_id)
+        for subscription in connection.subscriptions.values():
+            self._leave(subscription)
+        self._delivery.forget(connection_id)
+        for kind in ("token", "grace"):
+            self.timers.cancel((kind, connection_id))
+
+    def admit(self, connection_id: str, now: int) -> None:
+        """Takes a token for one frame, or raises `rate_limited`. One refusal too many closes the connection."""
+        connection = self._connections[connection_id]
+        if connection.bucket is None:
+            connection.bucket = Bucket(self._connection_rate, now)
+        wait_ms = connection.bucket.take(now)
+        if not wait_ms:
+            return
+        refusals = connection.refusals
+        if len(refusals) == MAX_REFUSALS and refusals[0] > now - REFUSALS_MS:
+            self.transport.close(connection_id)
+        refusals.append(now)
+        raise ApiError("rate_limited", "Too many frames; slow down.", retry_after_ms=wait_ms)
 
     def handle(self, connection_id: str, frame: protocol.Frame, now: int, answer: Answer) -> None:
         """Does what the frame says and answers once, or raises ApiError. What is replayed follows the answer."""
         self._handlers[type(frame)](connection_id, frame, now, answer)
 
+    def announce(self, message: Message, now: int) -> None:
+        """A message was appended to the log."""
+        self._delivery.announce(message, now)
+
+    def writable(self, connection_id: str, now: int) -> None:
+        """The transport has room again for this connection, who had none."""
+        self._delivery.writable(connection_id, now)
+
+    def overflowed(self, connection_id: str) -> None:
+        """More was queued for this connection than it may hold back, by answers and events that no window bounds."""
+        if connection_id in self._connections:
+            self._delivery.end_slow_consumer(connection_id)
+
+    def tick(self, now: int) -> int | None:
+        """Does what is due. When to call again: now, at a time, or when `timers.on_earlier` is called."""
+        for kind, *names in self.timers.due(now):
+            self._deadlines[kind](*names, now)
+        self._delivery.tick(now)
+        return now if self._delivery.has_work else self.timers.next
+
     def counts(self) -> dict[str, int]:
-        subscriptions = sum(len(subscribers) for subscribers in self._topics.values())
-        return {"connections": len(self._connections), "subscriptions": subscriptions, "topics": len(self._topics)}
+        subscriptions = sum(len(connection.subscriptions) for connection in self._connections.values())
+        return {"connections": len(self._connections), "subscriptions": subscriptions, **self._delivery.counts()}
 
-    def deliver(self, message: Message) -> None:
-        """A message was appended: the log's listener."""
-        live, behind = [], []
-        for connection_id, subscription in self._topics.get(message.topic, {}).items():
-            if subscription.is_next(message) and not subscription.is_catching_up:
-                subscription.sent = message.seq
-                live.append(connection_id)
-            elif not subscription.has_had(message):
-                behind.append((connection_id, subscription))
-        if live:
-            self.transport.send_many(live, protocol.event_frame(message))
-            self._metrics.realtime_delivered_total.inc(len(live))
-        for connection_id, subscription in behind:
-            self._catch_up(connection_id, subscription)
+    # Subscriptions
 
-    def _subscribe(self, connection_id: str, frame: protocol.Subscribe, _now: int, answer: Answer) -> None:
+    def _subscribe(self, connection_id: str, frame: protocol.Subscribe, now: int, answer: Answer) -> None:
         connection = self._connections[connection_id]
-        if not may_subscribe(connection.identity, frame.topic):
+        if not may_subscribe(self._valid_identity(connection), frame.topic):
             raise ApiError("forbidden", "The token does not allow subscribing to this topic.")
         head = self._log.head(frame.topic)
         subscription = connection.subscriptions.get(frame.topic)
         if subscription is None:
-            if len(connection.subscriptions) >= self._max_topics:
-                raise ApiError("limit_exceeded", f"A connection may subscribe to at most {self._max_topics} topics.")
-            subscription = Subscription(frame.topic, head.epoch, head.seq, head.seq)
+            if len(connection.subscriptions) >= self.rules.max_topics:
+                raise ApiError("limit_exceeded", f"A connection may subscribe to at most {self.rules.max_topics} topics.")
+            subscription = Subscription(connection_id, frame.topic, head.epoch, head.seq)
             connection.subscriptions[frame.topic] = subscription
-            self._topics.setdefault(frame.topic, {})[connection_id] = subscription
+            self._delivery.join(subscription)
             self._metrics.realtime_subscriptions.inc()
-        subscription.ack, subscription.mode, subscription.batch = frame.ack, frame.mode, frame.batch
+        self._set_manner(subscription, frame)
         if frame.since is None:
-            answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.sent, epoch=subscription.epoch))
+            answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
         else:
-            self._resume(connection_id, subscription, frame, head, answer)
+            self._resume(subscription, frame, head, answer)
+        self._delivery.pump(subscription, now)
 
-    def _resume(self, connection_id: str, subscription: Subscription, frame: protocol.Subscribe, head: Head, answer: Answer) -> None:
+    def _set_manner(self, subscription: Subscription, frame: protocol.Subscribe) -> None:
+        subscription.mode, subscription.batch = frame.mode, frame.batch
+        subscription.ack = self.rules.ack_default if frame.ack is None else frame.ack
+        if not subscription.ack:
+            subscription.forget_unacked()
+            subscription.sent = subscription.delivered
+
+    def _resume(self, subscription: Subscription, frame: protocol.Subscribe, head: Head, answer: Answer) -> None:
+        """The cursor goes to where the client says, wherever it was."""
         begin = resume_from(frame.since, frame.epoch, head)
+        if begin.reason == "history_gap" and self._archive.keeps(frame.topic, head.epoch, frame.since):
+            begin = Resumption(frame.since)
         subscription.move_to(head.epoch, begin.seq)
+        self._metrics.realtime_replays_total.labels(begin.reason or "yes").inc()
         facts = {"topic": frame.topic, "seq": begin.seq, "epoch": head.epoch, "head": head.seq, "recovered": begin.reason is None}
         if begin.reason:
             facts["reason"] = begin.reason
         answer(protocol.ack_frame(frame.id, **facts))
         if begin.reason:
-            self._tell(connection_id, ApiError(begin.reason), id=frame.id, topic=frame.topic, span=begin.span)
-        self._catch_up(connection_id, subscription)
+            epoch = head.epoch if begin.reason == "epoch_changed" else None
+            places = {"id": frame.id, "topic": frame.topic, "span": begin.span, "epoch": epoch}
+            self._delivery.tell(subscription.connection_id, ApiError(begin.reason), **places)
 
     def _unsubscribe(self, connection_id: str, frame: protocol.Unsubscribe, _now: int, answer: Answer) -> None:
         subscription = self._connections[connection_id].subscriptions.pop(frame.topic, None)
         if subscription is None:
             raise ApiError("unknown_topic")
-        self._leave(frame.topic, connection_id)
-        answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.sent, epoch=subscription.epoch))
+        self._leave(subscription)
+        answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
+
+    def _leave(self, subscription: Subscription) -> None:
+        self._delivery.leave(subscription)
+        self._metrics.realtime_subscriptions.dec()
+
+    # Publishing
 
     def _publish(self, connection_id: str, frame: protocol.Publish, now: int, answer: Answer) -> None:
-        identity = self._connections[connection_id].identity
-        if not may_publish(identity, frame.topic):
-            raise ApiError("forbidden", "The token does not allow publishing to this topic.")
-        answer(protocol.ack_frame(frame.id, **self.publish(frame.topic, frame.payload, now, frame.id, identity.user_id)))
+        identity = self._valid_identity(self._connections[connection_id])
+        (facts,) = self.publish_as(identity, [frame], now)
+        answer(protocol.ack_frame(frame.id, **facts))
+
+    def publish_as(self, identity: Identity, messages: list[protocol.Publish], now: int) -> list[dict[str, Any]]:
+        """`[{topic, seq, epoch, duplicate?}]`. Where one is not permitted, or over its topic's rate, none is published."""
+        counts: dict[str, int] = {}
+        for message in messages:
+            if not may_publish(identity, message.topic):
+                raise ApiError("forbidden", f"The token does not allow publishing to {message.topic}.")
+            counts[message.topic] = counts.get(message.topic, 0) + 1
+        for topic, count in counts.items():
+            if wait_ms := self._topic_buckets.take(topic, now, count):
+                raise ApiError("rate_limited", f"Too many messages on {topic}; slow down.", retry_after_ms=wait_ms)
+        return [self.publish(message.topic, message.payload, now, message.id, identity.user_id) for message in messages]
 
     def publish(self, topic: str, payload: bytes, now: int, id: str | None, user: str | None) -> dict[str, Any]:
-        """`{topic, seq, epoch, duplicate?}`, after the message is in the log. Permission is the caller's business."""
+        """`{topic, seq, epoch, duplicate?}`, after the message is in the log. Nobody's permission and no rate is asked."""
         appended = self._log.append(topic, payload, now, id, user)
         facts: dict[str, Any] = {"topic": topic, "seq": appended.seq, "epoch": appended.epoch}
         if appended.duplicate:
@@ -132,68 +211,74 @@ class Hub:
         self._metrics.realtime_published_total.inc()
         return facts
 
-    def _ack(self, connection_id: str, frame: protocol.Ack, _now: int, answer: Answer) -> None:
-        """All or nothing: one wrong position and none of the frame's counts."""
+    # Acknowledgements
+
+    def _ack(self, connection_id: str, frame: protocol.Ack, now: int, answer: Answer) -> None:
+        """All or nothing: one wrong position and none of the frame's counts. What is no news costs a token, as any frame."""
         subscriptions = self._connections[connection_id].subscriptions
         for topic, seq in frame.positions.items():
             if topic not in subscriptions:
                 raise ApiError("bad_ack", f"There is no subscription to {topic}.")
-            if seq > subscriptions[topic].sent:
-                raise ApiError("bad_ack", f"Nothing after {subscriptions[topic].sent} was sent on {topic}.")
-        for topic, seq in frame.positions.items():
-            subscriptions[topic].acknowledge(seq)
+            if seq > subscriptions[topic].delivered:
+                raise ApiError("bad_ack", f"Nothing after {subscriptions[topic].delivered} was sent on {topic}.")
+        moved = [subscriptions[topic] for topic, seq in frame.positions.items() if subscriptions[topic].acknowledge(seq)]
+        if not moved:
+            self.admit(connection_id, now)
         answer(protocol.ack_frame())
+        for subscription in moved:
+            self._delivery.acknowledged(subscription, now)
 
-    def _ack_one(self, connection_id: str, frame: protocol.AckOne, _now: int, answer: Answer) -> None:
+    def _ack_one(self, connection_id: str, frame: protocol.AckOne, now: int, answer: Answer) -> None:
         for subscription in self._connections[connection_id].subscriptions.values():
-            for message in self._log.read(subscription.topic, subscription.acked, ACKED_APART).messages:
-                if message.id == frame.id and message.seq <= subscription.sent:
-                    subscription.acknowledge_one(message.seq)
-                    answer(protocol.ack_frame(frame.id, topic=subscription.topic, seq=message.seq, epoch=message.epoch))
-                    return
+            message = self._find_unacked(subscription, frame.id)
+            if message is not None:
+                subscription.acknowledge_one(message.seq)
+                answer(protocol.ack_frame(frame.id, topic=subscription.topic, seq=message.seq, epoch=message.epoch))
+                self._delivery.acknowledged(subscription, now)
+                return
         raise ApiError("bad_ack", "No message with this id waits to be acknowledged.")
 
-    def _catch_up(self, connection_id: str, subscription: Subscription) -> None:
-        """Send what the log has after the cursor, until nothing is left. Only one at a time does it for a subscription:
-        what is announced meanwhile is in the log before the last page is read."""
-        if subscription.is_catching_up:
-            return
-        subscription.is_catching_up = True
-        try:
-            while self._is_subscribed(connection_id, subscription) and self._send_page(connection_id, subscription):
-                pass
-        finally:
-            subscription.is_catching_up = False
+    def _find_unacked(self, subscription: Subscription, id: str) -> Message | None:
+        if not subscription.unacked:
+            return None
+        span = subscription.delivered - subscription.acked
+        messages = self._log.read(subscription.topic, subscription.acked, span).messages
+        return next((message for message in messages if message.id == id and message.seq in subscription.unacked), None)
 
-    def _send_page(self, connection_id: str, subscription: Subscription) -> bool:
-        """False when there is nothing more. Where messages are gone, or the epoch is another one, it is said first."""
-        page = self._log.read(subscription.topic, subscription.sent, PAGE)
-        if page.epoch != subscription.epoch:
-            if subscription.sent:
-                self._tell(connection_id, ApiError("epoch_changed"), topic=subscription.topic)
-            subscription.move_to(page.epoch, 0)
-            return True
-        if page.gone:
-            self._tell(connection_id, ApiError("history_gap"), topic=subscription.topic, span=page.gone)
-            subscription.move_to(page.epoch, page.gone[1])
-        for message in page.messages:
-            if not subscription.is_next(message):
-                return True  # the client has moved its cursor: what was read is not what it wants
-            subscription.sent = message.seq
-            self.transport.send(connection_id, protocol.event_frame(message))
-            self._metrics.realtime_delivered_total.inc()
-        return bool(page.messages)
+    # Tokens that expire while a connection is open
 
-    def _is_subscribed(self, connection_id: str, subscription: Subscription) -> bool:
-        return self._topics.get(subscription.topic, {}).get(connection_id) is subscription
+    def reauthenticate(self, connection_id: str, identity: Identity, id: str | None, answer: Answer) -> Identity:
+        """A fresh token of the same user. Subscriptions that it does not permit end, with `forbidden`. Returns the old identity."""
+        connection = self._connections[connection_id]
+        before = connection.identity
+        if identity.user_id != before.user_id:
+            raise ApiError("forbidden", "The token is of another user; connect anew with it.")
+        connection.identity, connection.has_expired = identity, False
+        self.timers.cancel(("grace", connection_id))
+        self._watch_token(connection_id, identity)
+        answer(protocol.ack_frame(id))
+        for topic, subscription in list(connection.subscriptions.items()):
+            if not may_subscribe(identity, topic):
+                del connection.subscriptions[topic]
+                self._leave(subscription)
+                self._delivery.tell(connection_id, ApiError("forbidden", "The new token does not allow this topic."), topic=topic)
+        return before
 
-    def _tell(self, connection_id: str, error: ApiError, **places) -> None:
-        self._metrics.realtime_errors_total.labels(error.code).inc()
-        self.transport.send(connection_id, protocol.error_frame(error, **places))
+    def _watch_token(self, connection_id: str, identity: Identity) -> None:
+        if identity.expires_at is not None:
+            self.timers.set(("token", connection_id), identity.expires_at)
 
-    def _leave(self, topic: str, connection_id: str) -> None:
-        subscribers = self._topics.get(topic, {})
-        if subscribers.pop(connection_id, None) is not None:
-            self._metrics.realtime_subscriptions.dec()
-        if not subscribers:
-            self._topics.pop(topic, None)
+    def _on_token_expired(self, connection_id: str, now: int) -> None:
+        """Told, and given some time to send a fresh one; what it listens to goes on until then, but nothing new begins."""
+        self._connections[connection_id].has_expired = True
+        self.timers.set(("grace", connection_id), now + self.rules.token_grace_ms)
+        self._delivery.tell(connection_id, ApiError("token_expired", retry_after_ms=self.rules.token_grace_ms))
+
+    def _on_grace_over(self, connection_id: str, _now: int) -> None:
+        self.transport.close(connection_id)
+
+    @staticmethod
+    def _valid_identity(connection: Connection) -> Identity:
+        if connection.has_expired:
+            raise ApiError("token_expired")
+        return connection.identity

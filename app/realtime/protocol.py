@@ -42,11 +42,11 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """`payload` is JSON text. `seq` is the publisher's own count, which the server passes over."""
+    """`payload` is JSON text. Only over HTTP may the id be missing. `seq` is the publisher's own count, which the server passes over."""
 
     topic: str
     payload: bytes
-    id: str
+    id: str | None
     seq: int | None = None
 
 
@@ -64,7 +64,15 @@ class AckOne:
     id: str
 
 
-Frame = Subscribe | Unsubscribe | Publish | Ack | AckOne
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """A fresh token for a connection that goes on."""
+
+    token: str
+    id: str | None = None
+
+
+Frame = Subscribe | Unsubscribe | Publish | Ack | AckOne | Auth
 
 
 def parse(value: Any, max_payload_bytes: int) -> Frame:
@@ -127,11 +135,25 @@ def _parse_ack(value: dict, _max_payload_bytes: int) -> Ack | AckOne:
     return AckOne(_required(value, "id", is_id, ID_RULE))
 
 
+def _parse_auth(value: dict, _max_payload_bytes: int) -> Auth:
+    return Auth(_required(value, "token", _is_token, "a token"), _optional(value, "id", is_id, ID_RULE))
+
+
+def parse_resume(value: Any, max_topics: int) -> list[Subscribe]:
+    """`{topic: {since?, epoch?, ack?, mode?, batch?}}`, as a client gives it with `auth` at every connect."""
+    if not isinstance(value, dict) or not all(isinstance(position, dict) for position in value.values()):
+        raise ApiError("bad_request", "resume must be an object of topic: {since, epoch}.")
+    if len(value) > max_topics:
+        raise ApiError("limit_exceeded", f"A connection may subscribe to at most {max_topics} topics.")
+    return [_parse_subscribe({**position, "topic": topic, "id": None}, 0) for topic, position in value.items()]
+
+
 PARSERS: dict[str, Callable[[dict, int], Frame]] = {
     "subscribe": _parse_subscribe,
     "unsubscribe": _parse_unsubscribe,
     "publish": _parse_publish,
     "ack": _parse_ack,
+    "auth": _parse_auth,
 }
 
 
@@ -166,6 +188,10 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
 def _is_mode(value: Any) -> bool:
     return isinstance(value, str) and value in MODES
 
@@ -174,9 +200,9 @@ def _is_acks(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(is_topic(topic) and is_seq(seq) for topic, seq in value.items())
 
 
-def event_frame(message: Message) -> dict[str, Any]:
-    """The payload goes out as the JSON text that it is kept as."""
-    return {
+def event_frame(message: Message, skipped: tuple[int, int] | None = None) -> dict[str, Any]:
+    """The payload goes out as the JSON text that it is kept as. `skipped` is what a client who wants only the latest was spared."""
+    frame = {
         "type": "event",
         "topic": message.topic,
         "payload": orjson.Fragment(message.payload),
@@ -185,6 +211,14 @@ def event_frame(message: Message) -> dict[str, Any]:
         "ts": message.ts,
         "epoch": message.epoch,
     }
+    return {**frame, "skipped": skipped} if skipped else frame
+
+
+def events_frame(messages: list[Message]) -> dict[str, Any]:
+    """Several messages of one topic and epoch, for those who asked for batches. A resend may leave out what is acknowledged."""
+    first, last = messages[0], messages[-1]
+    events = [{"payload": orjson.Fragment(each.payload), "id": each.id, "seq": each.seq, "ts": each.ts} for each in messages]
+    return {"type": "event", "topic": first.topic, "epoch": first.epoch, "first": first.seq, "last": last.seq, "events": events}
 
 
 def ack_frame(id: str | None = None, **facts: Any) -> dict[str, Any]:
@@ -193,9 +227,11 @@ def ack_frame(id: str | None = None, **facts: Any) -> dict[str, Any]:
     return {name: fact for name, fact in frame.items() if fact is not None}
 
 
-def error_frame(error: ApiError, *, id: str | None = None, topic: str | None = None, span: tuple[int, int] | None = None) -> dict[str, Any]:
-    """`{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?}`."""
-    places = {"id": id, "topic": topic, "from": span and span[0], "to": span and span[1]}
+def error_frame(
+    error: ApiError, *, id: str | None = None, topic: str | None = None, span: tuple[int, int] | None = None, epoch: str | None = None
+) -> dict[str, Any]:
+    """`{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?, epoch?}`; epoch is the one that begins."""
+    places = {"id": id, "topic": topic, "from": span and span[0], "to": span and span[1], "epoch": epoch}
     return {"type": "error", **error.to_dict(), **{name: place for name, place in places.items() if place is not None}}
 
 

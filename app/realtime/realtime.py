@@ -3,9 +3,11 @@
 from typing import Any
 
 from app.errors import ApiError
+from app.identity import Identity
 from app.realtime.hub import Hub
-from app.realtime.log import TopicLog
-from app.realtime.protocol import ID_RULE, encode_payload, is_id
+from app.realtime.log import Archive, TopicLog
+from app.realtime.protocol import ID_RULE, Publish, encode_payload, is_id
+from app.realtime.rules import Rules
 from app.realtime.topics import TOPIC_RULE, is_topic
 from app.realtime.transport import Transport
 
@@ -13,10 +15,11 @@ from app.realtime.transport import Transport
 class Realtime:
     """Complete without a server: until `bind` there is nobody to send to, and publishing only fills the log."""
 
-    def __init__(self, log: TopicLog, clock, metrics, *, max_topics: int, max_payload_bytes: int):
-        self.hub = Hub(log, metrics, max_topics)
-        self.max_payload_bytes = max_payload_bytes
+    def __init__(self, log: TopicLog, clock, metrics, rules: Rules | None = None, archive: Archive | None = None):
+        self.hub = Hub(log, metrics, rules or Rules(), archive=archive)
+        self.max_payload_bytes = self.hub.rules.max_payload_bytes
         self._clock = clock
+        log.listen(lambda message: self.hub.announce(message, clock()))
 
     def bind(self, transport: Transport) -> None:
         self.hub.transport = transport
@@ -33,6 +36,14 @@ class Realtime:
             raise ApiError("bad_request", f"id must be {ID_RULE}.")
         text = encode_payload(payload, self.max_payload_bytes)
         return {"ok": True, **self.hub.publish(topic, text, self._clock(), id, user)}
+
+    def publish_as(self, identity: Identity, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`[{topic, payload, id?}]` of a caller, who is asked for permission and held to the rates: all are published or none,
+        except that the log may fail in between; with an id of its own each can then be sent again. Raises ApiError."""
+        frames = [
+            Publish(message["topic"], encode_payload(message["payload"], self.max_payload_bytes), message.get("id")) for message in messages
+        ]
+        return self.hub.publish_as(identity, frames, self._clock())
 
     def emit(self, event: str, payload: Any, to: str) -> None:
         """A business event to the room `user:<id>` or `role:<role>`, in /realtime and in /, without a log behind it."""

@@ -1,9 +1,7 @@
 """The HTTP door to realtime, for backends that hold no connection."""
 
-from app.errors import ApiError
 from app.http.context import known_caller, parts, service_only, users_only
 from app.http.openapi import Blueprint
-from app.realtime.permissions import may_publish
 from app.realtime.schemas import EmitSchema, OkSchema, PublishedSchema, PublishSchema
 
 blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", description="Live topics and rooms")
@@ -15,11 +13,10 @@ blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", descript
 @blueprint.response(200, PublishedSchema)
 @blueprint.doc(security=[{"token": []}])
 def publish(body):
-    """Append a message to a topic. The same id of the same caller again is answered as the first time."""
-    identity = known_caller()
-    if not may_publish(identity, body["topic"]):
-        raise ApiError("forbidden", "The token does not allow publishing to this topic.")
-    return parts().realtime.publish(body["topic"], body["payload"], body.get("id"), identity.user_id)
+    """Append a message to a topic, or several `messages` to theirs: all or none. The same id of the same caller again is
+    answered as the first time."""
+    published = parts().realtime.publish_as(known_caller(), body.get("messages") or [body])
+    return {"ok": True, "messages": published} if "messages" in body else {"ok": True, **published[0]}
 
 
 @blueprint.post("/emit")

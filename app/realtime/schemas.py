@@ -2,13 +2,15 @@
 
 import re
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
+from marshmallow.validate import Length
 
 from app.realtime.protocol import ID_RULE, MAX_ID_LENGTH, is_id
 from app.realtime.topics import TOPIC_PATTERN, TOPIC_RULE, is_topic
 from app.realtime.transport.wire import RESERVED_EVENTS
 
 OUR_EVENTS = frozenset({"message", "ping", "pong"})  # they mean something in /realtime already
+MAX_MESSAGES = 1000
 ROOM_PATTERN = r"^(role|user):.{1,256}$"
 
 
@@ -28,7 +30,7 @@ def _is_room(name: str) -> bool:
     return re.fullmatch(ROOM_PATTERN, name) is not None
 
 
-class PublishSchema(Schema):
+class MessageSchema(Schema):
     class Meta:
         unknown = EXCLUDE
 
@@ -40,12 +42,32 @@ class PublishSchema(Schema):
     )
 
 
-class PublishedSchema(Schema):
-    ok = fields.Boolean(required=True)
-    topic = fields.String(required=True)
-    seq = fields.Integer(required=True)
-    epoch = fields.String(required=True)
+class PublishSchema(MessageSchema):
+    """One message, or `messages` in its place."""
+
+    topic = fields.String(validate=_check(is_topic, f"Must be {TOPIC_RULE}."), metadata={"pattern": TOPIC_PATTERN})
+    payload = fields.Raw(allow_none=True, metadata={"description": "Any JSON."})
+    messages = fields.List(fields.Nested(MessageSchema), validate=Length(1, MAX_MESSAGES))
+
+    @validates_schema
+    def _is_one_or_many(self, body, **_):
+        missing = [] if "messages" in body else [name for name in ("topic", "payload") if name not in body]
+        if missing:
+            raise ValidationError({name: ["Missing data for required field."] for name in missing})
+
+
+class PlaceSchema(Schema):
+    topic = fields.String()
+    seq = fields.Integer()
+    epoch = fields.String()
     duplicate = fields.Boolean()
+
+
+class PublishedSchema(PlaceSchema):
+    """The place of the one message, or of each of `messages` in their order."""
+
+    ok = fields.Boolean(required=True)
+    messages = fields.List(fields.Nested(PlaceSchema))
 
 
 class EmitSchema(Schema):

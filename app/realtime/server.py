@@ -7,11 +7,13 @@ from flask import Flask
 from flask_socketio import SocketIO
 
 from app.realtime.namespace import RealtimeNamespace, RoomsNamespace
+from app.realtime.ticker import Ticker
 from app.realtime.transport.guard import Guard
 from app.realtime.transport.stock import RoomQueue, SocketIOTransport
 from app.realtime.transport.wire import Json, WirePacket
 from app.settings import Settings
 
+HEADROOM_BYTES = 262_144  # for answers, where what is delivered fills the buffer already
 CLOSING_PATIENCE_S = 0.5
 NOISY_LOGGERS = ("engineio.server", "socketio.server")  # they warn about whatever a client does
 
@@ -37,14 +39,18 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
         logger=False,
         engineio_logger=False,
     )
-    realtime = parts.realtime
-    dependencies = (parts.gatekeeper, realtime, parts.clock, parts.metrics)
-    socketio.on_namespace(RealtimeNamespace(*dependencies))
+    realtime, clock = parts.realtime, parts.clock
+    hub = realtime.hub
+    transport = SocketIOTransport(socketio, lambda connection_id: hub.writable(connection_id, clock()), hub.overflowed)
+    realtime.bind(transport)
+    dependencies = (parts.gatekeeper, realtime, clock, parts.metrics)
+    socketio.on_namespace(RealtimeNamespace(transport, *dependencies))
     socketio.on_namespace(RoomsNamespace("/", *dependencies))
-    realtime.bind(SocketIOTransport(socketio))
 
-    guard = Guard(socketio.server.eio)
-    guard.install()
+    guard = Guard(socketio.server, settings.rt_send_buffer_bytes + HEADROOM_BYTES, settings.rt_join_timeout_ms)
+    guard.install(clock)
+    parts.lifecycle.add("realtime", Ticker(hub, clock).run)
+    parts.lifecycle.every("realtime_unjoined", 1, lambda: guard.sweep(clock()))
     app.wsgi_app = guard.wsgi(app.wsgi_app)
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
     return socketio

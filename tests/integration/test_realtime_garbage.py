@@ -19,7 +19,8 @@ TOKEN = token("u1")
 
 @pytest.fixture(scope="module")
 def app():
-    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, RATE_LIMIT_HTTP="10000/second") as running:
+    unlimited = {"RATE_LIMIT_HTTP": "10000/second", "RT_CONNECTION_RATE": "1000000/second", "RT_CONNECTION_BURST": 1_000_000}
+    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **unlimited) as running:
         yield running
         assert "Traceback" not in running.log
 

@@ -63,3 +63,21 @@ class TopicLog(Protocol):
 
     def listen(self, listener: Callable[[Message], None]) -> None:
         """Every appended message goes to `listener`, each topic's in the order of seq. A listener must not raise."""
+
+
+class Archive(Protocol):
+    """Where messages of some topics are kept for longer than the log has them. It never keeps anybody waiting."""
+
+    def keeps(self, topic: str, epoch: str, after: int) -> bool:
+        """Whether the messages right after this position should be there."""
+
+    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message], int], None]) -> None:
+        """Calls `then(messages, now)` once, later: those with `after` < seq <= `last`, oldest first; none where it fails."""
+
+
+class NoArchive:
+    def keeps(self, topic, epoch, after):
+        return False
+
+    def fetch(self, topic, epoch, after, last, then):
+        raise NotImplementedError("nothing is kept here")

@@ -21,6 +21,15 @@ class Transport(Protocol):
     def emit(self, event: str, payload: Any, room: str) -> None:
         """A business event to everybody in the room `user:<id>` or `role:<role>`, of every process."""
 
+    def queued_bytes(self, connection_id: str) -> int:
+        """What was sent to this connection and has not left the process yet."""
+
+    def progress(self, connection_id: str) -> int:
+        """A number that changes whenever something of it leaves."""
+
+    def notify_when_writable(self, connection_id: str) -> None:
+        """Tell the listener, once, when half of what is queued has left."""
+
     def close(self, connection_id: str) -> None:
         """End the transport, so that a stock client reconnects by itself; after a mere disconnect it would not."""
 
@@ -35,6 +44,15 @@ class NoTransport:
         pass
 
     def emit(self, event, payload, room):
+        pass
+
+    def queued_bytes(self, connection_id):
+        return 0
+
+    def progress(self, connection_id):
+        return 0
+
+    def notify_when_writable(self, connection_id):
         pass
 
     def close(self, connection_id):

@@ -8,6 +8,8 @@ import contextlib
 import math
 import socket
 from base64 import b64decode
+from collections import deque
+from functools import partial
 from io import BytesIO
 from urllib.parse import parse_qs
 
@@ -18,6 +20,8 @@ from engineio.payload import Payload
 from geventwebsocket.exceptions import WebSocketError
 
 from app.logs import get_logger
+from app.realtime.transport import NAMESPACES
+from app.realtime.transport.outbox import Outbox
 
 log = get_logger(__name__)
 
@@ -36,20 +40,39 @@ def close_transport(eio: engineio.Server, eio_sid: str | None) -> None:
         session.close(wait=False, abort=True, reason=eio.reason.SERVER_DISCONNECT)
 
 
+def has_joined(server, eio_sid: str) -> bool:
+    """Whether this Engine.IO session is in a namespace."""
+    return any(server.manager.sid_from_eio_sid(eio_sid, namespace) for namespace in NAMESPACES)
+
+
 class Guard:
     """`install` puts it around an engineio server; `wsgi` goes around the WSGI application that holds it."""
 
-    def __init__(self, eio: engineio.Server, path: str = "/socket.io/"):
-        self._eio = eio
+    def __init__(self, server, send_buffer_bytes: int, join_timeout_ms: int, path: str = "/socket.io/"):
+        self._server = server
+        self._eio: engineio.Server = server.eio
+        self._send_buffer_bytes = send_buffer_bytes
+        self._join_timeout_ms = join_timeout_ms
         self._path = path
         self._open: set[GuardedWebSocket] = set()
+        self._unjoined: deque[tuple[int, str]] = deque()  # (deadline, session), the oldest first
         self._turns = 0
 
-    def install(self) -> None:
+    def install(self, clock) -> None:
         Payload.max_decode_packets = MAX_PACKETS_PER_POST
-        handle = self._eio.handlers["message"]
-        self._eio.on("message", lambda eio_sid, data: self._receive(handle, eio_sid, data))
-        self._eio._async = {**self._eio._async, "websocket": self._make_websocket}
+        handlers = dict(self._eio.handlers)
+        self._eio.on("connect", lambda eio_sid, environ: self._begin(handlers["connect"], eio_sid, environ, clock()))
+        self._eio.on("message", lambda eio_sid, data: self._receive(handlers["message"], eio_sid, data))
+        self._eio.on("disconnect", lambda eio_sid, reason: self._end(handlers["disconnect"], eio_sid, reason))
+        self._eio._async = {**self._eio._async, "websocket": self._make_websocket, "queue": partial(Outbox, self._send_buffer_bytes)}
+
+    def sweep(self, now: int) -> None:
+        """Close the sessions that were opened and never joined a namespace: nobody knows who they are."""
+        while self._unjoined and self._unjoined[0][0] <= now:
+            _, eio_sid = self._unjoined.popleft()
+            if eio_sid in self._eio.sockets and not has_joined(self._server, eio_sid):
+                log.info("never_joined", transport_id=eio_sid)
+                close_transport(self._eio, eio_sid)
 
     def wsgi(self, application):
         """Look at the body of every POST before the library does."""
@@ -77,6 +100,18 @@ class Guard:
             gevent.sleep(0.01)
         for websocket in list(self._open):
             websocket.cut()
+
+    def _begin(self, handle, eio_sid: str, environ: dict, now: int):
+        self._unjoined.append((now + self._join_timeout_ms, eio_sid))
+        self._eio.sockets[eio_sid].queue.on_overflow = partial(gevent.spawn, close_transport, self._eio, eio_sid)
+        return handle(eio_sid, environ)
+
+    def _end(self, handle, eio_sid: str, reason) -> None:
+        """Whatever ended it: a client that does not read must not keep its websocket, with what waits for it, for ever."""
+        session = self._eio.sockets.get(eio_sid)
+        handle(eio_sid, reason)
+        if session is not None and session.queue.websocket is not None:
+            gevent.spawn_later(CLOSING_GRACE_S, session.queue.websocket.cut)
 
     def _make_websocket(self, handler, _eio):
         return GuardedWebSocket(handler, self._eio.max_http_buffer_size, self._open)
@@ -116,6 +151,7 @@ class GuardedWebSocket(WebSocketWSGI):
 
     def __init__(self, handler, max_bytes: int, open_websockets: set):
         super().__init__(handler, None)
+        self._outbox: Outbox = handler.__self__.queue  # the session's own, where engineio's writer takes its packets from
         self._max_bytes = max_bytes
         self._budget = max_bytes
         self._frames = 0
@@ -123,6 +159,7 @@ class GuardedWebSocket(WebSocketWSGI):
 
     def __call__(self, environ, start_response):
         websocket = environ["wsgi.websocket"]
+        self._outbox.websocket = self
         self._tcp = websocket.handler.socket
         self._read = websocket.raw_read
         websocket.raw_read = self._read_within_budget
@@ -143,6 +180,10 @@ class GuardedWebSocket(WebSocketWSGI):
             log.info("unreadable_packet", error="this is not an Engine.IO packet")
             return None
         return message
+
+    def send(self, message):
+        super().send(message)
+        self._outbox.note_written()
 
     def close(self):
         super().close()

@@ -25,5 +25,14 @@ class MemoryTransport:
     def emit(self, event, payload, room):
         self.emitted.append((event, payload, room))
 
+    def queued_bytes(self, connection_id):
+        return 0
+
+    def progress(self, connection_id):
+        return 0
+
+    def notify_when_writable(self, connection_id):
+        raise AssertionError("there is always room")
+
     def close(self, connection_id):
         self.closed.append(connection_id)

@@ -8,6 +8,7 @@ from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.protocol import Subscribe
 from app.realtime.realtime import Realtime
+from app.realtime.rules import Rules
 from tests.apps import NOW, Clock
 from tests.unit.realtime.fakes import MemoryTransport
 
@@ -15,7 +16,7 @@ from tests.unit.realtime.fakes import MemoryTransport
 @pytest.fixture
 def realtime():
     log = MemoryTopicLog(max_messages=10, max_bytes=10_000, max_topics=10)
-    return Realtime(log, Clock(), Metrics(), max_topics=5, max_payload_bytes=1024)
+    return Realtime(log, Clock(), Metrics(), Rules(max_topics=5, max_payload_bytes=1024))
 
 
 def test_publishing_works_before_there_is_a_server(realtime):
@@ -23,7 +24,7 @@ def test_publishing_works_before_there_is_a_server(realtime):
     assert (answer["ok"], answer["topic"], answer["seq"]) == (True, "t", 1)
     assert set(answer) == {"ok", "topic", "seq", "epoch"}
     realtime.emit("reservation:update", {"a": 1}, "role:admin")
-    assert realtime.check() == {"state": "up", "connections": 0, "subscriptions": 0, "topics": 0}
+    assert realtime.check() == {"state": "up", "connections": 0, "subscriptions": 0, "topics": 0, "behind": 0, "stalled": 0}
 
 
 def test_the_same_id_of_the_same_user_is_a_duplicate(realtime):
@@ -42,7 +43,7 @@ def test_what_is_published_later_changes_do_not_reach(realtime):
     realtime.hub.handle("a", Subscribe("flags", since=0), NOW, lambda frame: None)
     assert transport.sent["a"][-1]["payload"] == {"flag": "x", "roles": ["a"]}
     assert transport.sent["a"][-1]["ts"] == NOW
-    assert realtime.check() == {"state": "up", "connections": 1, "subscriptions": 1, "topics": 1}
+    assert realtime.check() == {"state": "up", "connections": 1, "subscriptions": 1, "topics": 1, "behind": 0, "stalled": 0}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,11 @@ from app.telemetry.ingest import Ingest
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
+from app.telemetry.stats.rollups import Rollups
+from app.telemetry.stats.stats import Stats
+from app.telemetry.stats.store.file import FileRollups
+from app.telemetry.stats.store.ladder import RollupLadder
+from app.telemetry.stats.store.mongo import MongoRollups
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Parts:
     telemetry: Ingest
     telemetry_events: object  # reads back what was stored: MongoSink or SpoolSink
     telemetry_config: ConfigStore
+    telemetry_rollups: Rollups
+    telemetry_stats: Stats
     flags: Flags
     realtime: Realtime
     development: development.Secrets | None
@@ -76,8 +83,9 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     lifecycle.on_start(spool.open)
     lifecycle.every("spool_tend", 10, spool.tend)
     primary = None if database is None else MongoSink(database)
+    cells, rollups = _rollups(settings, database, clock, metrics, lifecycle)
     limits = {"max_events": settings.telemetry_max_events, "max_in_flight": settings.telemetry_max_in_flight}
-    ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, **limits)
+    ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, note=rollups.note, **limits)
 
     realtime = Realtime(
         MemoryTopicLog(
@@ -97,7 +105,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     lifecycle.every("flags_refresh", settings.flags_refresh_ms / 1000, flags.refresh)
     lifecycle.on_drain("spool", spool.close)
 
-    checks = {"spool": spool.check, "flags": flags.check, "realtime": realtime.check}
+    checks = {"spool": spool.check, "rollups": rollups.check, "flags": flags.check, "realtime": realtime.check}
     if database is not None:
         drainer = Drainer(
             spool,
@@ -130,6 +138,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         telemetry=ingest,
         telemetry_events=primary or spool,
         telemetry_config=ConfigStore(settings),
+        telemetry_rollups=rollups,
+        telemetry_stats=Stats(cells, clock),
         flags=flags,
         realtime=realtime,
         development=secrets,
@@ -143,6 +153,18 @@ def _prepare(data_dir: Path) -> None:
         raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: {error.strerror}") from None
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: it cannot be written to")
+
+
+def _rollups(settings: Settings, database: Database | None, clock: Clock, metrics: Metrics, lifecycle: Lifecycle):
+    """What keeps the statistics: the store and the part that fills it."""
+    cells = FileRollups(settings.data_dir / "rollups.sqlite", ttl_days=settings.telemetry_ttl_days, clock=clock)
+    if database is not None:
+        cells = RollupLadder(MongoRollups(database), cells, clock)
+    rollups = Rollups(cells, clock, metrics, flush_every_s=settings.telemetry_rollups_flush_ms / 1000)
+    lifecycle.on_start(lambda: gevent.spawn(cells.tend))
+    lifecycle.every("rollups_tend", 10, cells.tend)
+    lifecycle.add("rollups", rollups.run)
+    return cells, rollups
 
 
 def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: Clock) -> Gatekeeper:

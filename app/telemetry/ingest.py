@@ -1,21 +1,27 @@
 """One batch: judged, written, counted, answered. What is answered as saved is durable by then."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.clock import Clock
 from app.errors import ApiError
 from app.metrics import Metrics
 from app.telemetry.batch import Batch
+from app.telemetry.event import StoredEvent
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
 
 RETRY_AFTER_MS = 5000
 OVERLOADED_RETRY_AFTER_MS = 1000
+Note = Callable[[list[StoredEvent], Sequence[int]], None]
 
 
 class Ingest:
-    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int, max_in_flight: int):
+    """`note` is told of the events of every batch that was written, and of the places of those that were known before."""
+
+    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int, max_in_flight: int, note: Note):
+        self._note = note
         self._sink = sink
         self._clock = clock
         self._metrics = metrics
@@ -46,6 +52,7 @@ class Ingest:
         except (SinkFull, SinkUnavailable):
             self._metrics.telemetry_batches_total.labels("unavailable").inc()
             raise ApiError("storage_full", retry_after_ms=RETRY_AFTER_MS) from None
+        self._note(batch.events, written.known)
         self._metrics.telemetry_write_seconds.labels(written.storage).observe(time.perf_counter() - started)
         return written
 

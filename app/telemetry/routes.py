@@ -69,6 +69,17 @@ def read_config(arguments):
     return response.make_conditional(request)
 
 
+@blueprint.get("/telemetry/stats")
+@admin_only
+@blueprint.arguments(schemas.StatsQuerySchema, location="query")
+@blueprint.response(200, schemas.StatsSchema)
+@blueprint.doc(summary="Counts, rates and percentiles by buckets of time", security=ADMIN)
+def read_stats(arguments):
+    """Of the events that are stored; nothing is scaled up by a sample rate. An event counts in the minute of its `ts`, and
+    shows here within TELEMETRY_ROLLUPS_FLUSH_MS."""
+    return jsonify(ok=True, **parts().telemetry_stats.answer(arguments))
+
+
 @blueprint.get("/telemetry/events")
 @admin_only
 @blueprint.arguments(schemas.EventsQuerySchema, location="query")

@@ -6,6 +6,8 @@ Unknown fields are ignored, so that a newer SDK can talk to an older server; `nu
 from marshmallow import EXCLUDE, Schema, fields, validate
 
 from app.telemetry.fields import Identifier, Moment, StorableObject
+from app.telemetry.stats.sketch import RELATIVE_ERROR
+from app.telemetry.stats.summary import BUCKETS_MS, MAX_BUCKETS
 
 EVENT_TYPES = ("page", "event", "error", "api", "perf")
 MAX_PROPS_BYTES = 32_768
@@ -98,6 +100,74 @@ class EventsQuerySchema(Schema):
     until = MomentText(data_key="to", metadata={"description": "Exclusive."})
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
     cursor = fields.String(metadata={"description": "nextCursor of the page before."})
+
+
+class StatsQuerySchema(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    app = fields.String(required=True, validate=short)
+    env = fields.String(validate=short, metadata={"description": "All of them where it is not given."})
+    since = MomentText(data_key="from", metadata={"description": "Epoch milliseconds or ISO 8601; an hour before `to` where not given."})
+    until = MomentText(data_key="to", metadata={"description": "Exclusive; now where not given. The range is widened to whole buckets."})
+    bucket = fields.String(
+        validate=validate.OneOf(list(BUCKETS_MS)),
+        metadata={"description": f"At most {MAX_BUCKETS} in a range; where not given the narrowest of which the range has at most 120."},
+    )
+    top = fields.Integer(load_default=10, validate=validate.Range(0, 50), metadata={"description": "How many names are listed."})
+
+
+class NameCountSchema(Schema):
+    type = fields.String(validate=validate.OneOf(EVENT_TYPES))
+    name = fields.String()
+    count = fields.Integer()
+
+
+class ValuesSchema(NameCountSchema):
+    p50 = fields.Float()
+    p75 = fields.Float()
+    p95 = fields.Float()
+    p99 = fields.Float()
+
+
+class ApiStatsSchema(Schema):
+    count = fields.Integer()
+    failed = fields.Integer(metadata={"description": "props.ok is false or, without an ok, props.status is 400 or more, or 0."})
+    failureRate = fields.Float(allow_none=True, metadata={"description": "failed / count; null without any."})
+
+
+class NumbersSchema(Schema):
+    count = fields.Integer()
+    byType = fields.Dict(keys=fields.String(validate=validate.OneOf(EVENT_TYPES)), values=fields.Integer())
+    byName = fields.List(
+        fields.Nested(NameCountSchema),
+        metadata={"description": "The most frequent names of the whole range, the same in every bucket, without those that are 0 there."},
+    )
+    other = fields.Integer(metadata={"description": "All names that byName does not list."})
+    errorRate = fields.Float(allow_none=True, metadata={"description": "Events of type error / all events; null without any."})
+    api = fields.Nested(ApiStatsSchema)
+    values = fields.List(
+        fields.Nested(ValuesSchema),
+        metadata={
+            "description": "Percentiles of perf and api events by name, within "
+            f"{RELATIVE_ERROR:.0%} of the true ones. An event's value is the first number among props.value, props.duration and props.ms."
+        },
+    )
+
+
+class BucketSchema(NumbersSchema):
+    at = fields.String(metadata={"format": "date-time", "description": "Its first moment."})
+
+
+class StatsSchema(Schema):
+    ok = fields.Boolean()
+    app = fields.String()
+    env = fields.String()
+    since = fields.String(data_key="from", metadata={"format": "date-time"})
+    until = fields.String(data_key="to", metadata={"format": "date-time"})
+    bucketMs = fields.Integer()
+    totals = fields.Nested(NumbersSchema)
+    buckets = fields.List(fields.Nested(BucketSchema), metadata={"description": "Every one of the range, in order, the empty ones too."})
 
 
 class StoredEventSchema(EventSchema):

@@ -64,6 +64,12 @@ def test_the_same_event_twice_in_one_batch_is_one_event(sink):
     assert names(sink.find(EventQuery(exact={}))) == ["a"]
 
 
+def test_who_writes_is_told_which_events_were_known(sink):
+    sink.write(events("a", eventId="1") + events("b", eventId="2"))
+    again = events("x") + events("b", eventId="2") + events("y") + events("a", eventId="1")
+    assert list(sink.write(again).known) == [1, 3]
+
+
 def test_pages_are_the_newest_first_and_continue_where_the_last_ended(sink):
     for n in range(10):
         sink.write(events(f"n{n}", now=NOW + n // 2))

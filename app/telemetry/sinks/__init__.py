@@ -6,16 +6,21 @@
 Those that hold events for reading also offer `find(query) -> Page` (see app/telemetry/query.py).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from app.telemetry.event import StoredEvent
 
 
 class Written(NamedTuple):
-    """`duplicates` counts the events that were there already; `storage` names the sink that took them."""
+    """`duplicates` counts the events that were there already, `known` are their places in the list; `storage` names the sink."""
 
     storage: str
-    duplicates: int
+    known: Sequence[int] = ()
+
+    @property
+    def duplicates(self) -> int:
+        return len(self.known)
 
 
 class Sink(Protocol):

@@ -10,10 +10,8 @@ class MemorySink:
         self.events: dict[str, StoredEvent] = {}
 
     def write(self, events: list[StoredEvent]) -> Written:
-        before = len(self.events)
-        for event in events:
-            self.events.setdefault(event.id, event)
-        return Written("memory", len(events) - (len(self.events) - before))
+        known = [place for place, event in enumerate(events) if self.events.setdefault(event.id, event) is not event]
+        return Written("memory", known)
 
     def find(self, query: EventQuery) -> Page:
         return page_of([event for event in self.events.values() if matches(event, query)], query.limit)

@@ -104,8 +104,8 @@ class MongoSink:
         except PyMongoError as error:
             raise _unavailable(error) from error
 
-    def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[int | SinkRefused]:
-        """The duplicates of each batch. Who waited while MongoDB failed goes down the ladder at once, not after a timeout
+    def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[list[int] | SinkRefused]:
+        """The places of each batch's duplicates. Who waited while MongoDB failed goes down the ladder at once, not after a timeout
         of his own: so a request waits for one timeout at most."""
         if batches[0][0] < self._failed_at:
             raise SinkUnavailable("it did not take what came before")
@@ -132,13 +132,14 @@ def _inserted(problems: Iterable[dict[str, Any]]) -> Inserted:
     return inserted
 
 
-def _shares(inserted: Inserted, sizes: list[int]) -> list[int | SinkRefused]:
-    """What of it concerns each batch."""
-    shares: list[int | SinkRefused] = [0] * len(sizes)
+def _shares(inserted: Inserted, sizes: list[int]) -> list[list[int] | SinkRefused]:
+    """What of it concerns each batch: the places of its duplicates, or why it is refused."""
+    shares: list[list[int] | SinkRefused] = [[] for _ in sizes]
     if inserted.duplicates or inserted.refused:
         ends = list(accumulate(sizes))
         for index in inserted.duplicates:
-            shares[bisect_right(ends, index)] += 1
+            batch = bisect_right(ends, index)
+            shares[batch].append(index - ends[batch] + sizes[batch])
         for index, reason in inserted.refused.items():
             shares[bisect_right(ends, index)] = SinkRefused(reason)
     return shares

@@ -62,13 +62,13 @@ class SpoolSink:
 
     def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkFull, SinkUnavailable."""
-        fresh = {event.id: event for event in events if event.id not in self._known}
+        fresh = {event.id: event for event in events if event.id not in self._known}  # two of one id: the later one
         if fresh:
             self._writer.append(encode(list(fresh.values())))
             self._remember(id_ for id_ in fresh if is_known_id(id_))
             self._metrics.spool_events_total.inc(len(fresh))
             self._metrics.spool_bytes.set(self._writer.folder_bytes)
-        return Written("spool", len(events) - len(fresh))
+        return Written("spool", _known_places(events, fresh))
 
     def find(self, query: EventQuery) -> Page:
         return self._index.find(query)
@@ -136,6 +136,12 @@ class SpoolSink:
             self._known[id_] = None
         while len(self._known) > self._max_known:
             self._known.popitem(last=False)
+
+
+def _known_places(events: list[StoredEvent], fresh: dict[str, StoredEvent]) -> list[int]:
+    if len(fresh) == len(events):
+        return []
+    return [place for place, event in enumerate(events) if fresh.get(event.id) is not event]
 
 
 def _ids_in(path: Path):

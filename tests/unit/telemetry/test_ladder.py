@@ -23,7 +23,7 @@ class FailingSink:
         if self.error:
             raise self.error
         self.events += events
-        return Written(self.name, 0)
+        return Written(self.name)
 
 
 @pytest.fixture

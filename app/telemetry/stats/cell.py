@@ -1,0 +1,63 @@
+"""One application's numbers for one minute (or hour, or day): what is stored, sent and added up. Pure.
+
+An hour and a day have cells of their own, kept beside the minutes, so that a year by days reads 365 cells and not half a
+million.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+LEVELS_MS = (MINUTE_MS, HOUR_MS, DAY_MS)
+CELLS_A_DELTA = 100  # what one write of a store is asked to take at once
+
+Counts = dict[str, dict[str, int]]
+Sketches = dict[str, dict[str, dict[int, int]]]
+
+
+class Cell(Struct):
+    """`at` is its first millisecond. `counts` by type and name; of type api the `failed` by name; the `values` of perf and
+    api events as a sketch by type and name."""
+
+    app: str
+    env: str | None
+    at: int
+    counts: Counts = {}
+    failed: dict[str, int] = {}
+    values: Sketches = {}
+
+    def add(self, other: "Cell") -> None:
+        for type_, names in other.counts.items():
+            _add(self.counts.setdefault(type_, {}), names)
+        _add(self.failed, other.failed)
+        for type_, sketches in other.values.items():
+            mine = self.values.setdefault(type_, {})
+            for name, sketch in sketches.items():
+                _add(mine.setdefault(name, {}), sketch)
+
+
+class Delta(Struct):
+    """What a store adds to its cells, once: the same (worker, seq) again changes nothing. A worker's deltas are applied in
+    the order of their seq; the cells are minutes."""
+
+    worker: str
+    seq: int
+    made_at: int
+    cells: list[Cell]
+
+
+def widened(cells: Iterable[Cell], level_ms: int) -> list[Cell]:
+    """The same numbers in cells of a wider level."""
+    wide: dict[tuple, Cell] = {}
+    for cell in cells:
+        at = cell.at - cell.at % level_ms
+        wide.setdefault((cell.app, cell.env, at), Cell(cell.app, cell.env, at)).add(cell)
+    return list(wide.values())
+
+
+def _add(mine: dict, theirs: dict) -> None:
+    for key, count in theirs.items():
+        mine[key] = mine.get(key, 0) + count

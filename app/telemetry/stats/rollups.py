@@ -1,0 +1,149 @@
+"""What a worker knows about its events until the next flush.
+
+`note` is all that happens while a request waits: it keeps the batch's list. `fold` turns the lists into counters, `flush`
+turns the counters into deltas and gives them to the store, each until the store has taken it, in order; then a delta that
+was applied although its answer was lost is recognised by its number.
+
+What can fill up: lists that wait to be folded (whoever brings one too many folds them at once) and counters while no store
+takes them (then events are stored and no longer counted: telemetry_rollups_lost_total says how many).
+"""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from threading import Lock
+
+import gevent
+from gevent.event import Event
+
+from app.clock import Clock
+from app.logs import get_logger
+from app.metrics import Metrics
+from app.telemetry.event import StoredEvent
+from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
+from app.telemetry.stats.store import RollupStore, RollupsUnavailable
+from app.telemetry.stats.tally import Names, Tally, slices
+
+log = get_logger(__name__)
+
+FOLD_EVERY_S = 0.2
+EVENTS_A_SLICE = 1000  # about half a millisecond, then everybody else has a turn
+MAX_WAITING_BATCHES = 5000
+MAX_COUNTERS = 20_000
+
+
+class Rollups:
+    def __init__(
+        self,
+        store: RollupStore,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        flush_every_s: float,
+        max_waiting: int = MAX_WAITING_BATCHES,
+        max_counters: int = MAX_COUNTERS,
+    ):
+        self._max_waiting = max_waiting
+        self._max_counters = max_counters
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._flush_every_s = flush_every_s
+        self._waiting: deque[list[StoredEvent]] = deque()
+        self._tally = Tally()
+        self._names = Names()
+        self._worker: str | None = None  # made by the process that flushes, so that a fork is somebody else
+        self._seq = 0
+        self._deltas: deque[Delta] = deque()  # made, and not known to be in the store
+        self._failure: str | None = None
+        self._is_closed = False
+        self._flushing = Lock()
+
+    def note(self, events: list[StoredEvent], known: Sequence[int] = ()) -> None:
+        """These were saved; those at the places `known` had been saved before."""
+        if known:
+            known = set(known)
+            events = [event for place, event in enumerate(events) if place not in known]
+        self._waiting.append(events)
+        if len(self._waiting) > self._max_waiting:
+            self._fold_all()
+        if self._is_closed:
+            self.flush()
+
+    def run(self, stop: Event) -> None:
+        """The background task; its last act is a flush."""
+        flush_in_s = self._flush_every_s
+        while not stop.wait(min(FOLD_EVERY_S, self._flush_every_s)):
+            self.fold()
+            flush_in_s -= FOLD_EVERY_S
+            if flush_in_s <= 0:
+                self.flush()
+                flush_in_s = self._flush_every_s
+        self._is_closed = True  # a request that is answered later than this flushes by itself
+        self.flush()
+
+    def fold(self) -> None:
+        """Cooperatively: a long queue delays nobody."""
+        for events in slices(self._taken(), EVENTS_A_SLICE):
+            self._add(events)
+            gevent.sleep(0)
+
+    def flush(self) -> None:
+        """Never raises for a store that is away; then everything is kept for the next flush."""
+        with self._flushing:
+            self._fold_all()
+            try:
+                self._send()
+                if self._tally:
+                    self._deltas.extend(self._take())
+                    self._send()
+            except RollupsUnavailable as error:
+                self._note_failure(str(error))
+            else:
+                self._note_success()
+
+    def check(self) -> dict:
+        """For health."""
+        return {"state": "up"} if self._failure is None else {"state": "degraded", "error": self._failure}
+
+    def _send(self) -> None:
+        while self._deltas:
+            self._store.apply(self._deltas[0])
+            self._deltas.popleft()
+
+    def _take(self) -> list[Delta]:
+        tally, self._tally = self._tally.bounded(self._names.at(self._clock())), Tally()
+        cells = tally.cells()
+        return [self._delta(cells[start : start + CELLS_A_DELTA]) for start in range(0, len(cells), CELLS_A_DELTA)]
+
+    def _delta(self, cells) -> Delta:
+        if self._worker is None:
+            self._worker = os.urandom(6).hex()
+        self._seq += 1
+        return Delta(self._worker, self._seq, self._clock(), cells)
+
+    def _taken(self):
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def _fold_all(self) -> None:
+        for events in slices(self._taken(), EVENTS_A_SLICE):
+            self._add(events)
+
+    def _add(self, events: list[StoredEvent]) -> None:
+        if len(self._tally) > self._max_counters:
+            self._tally = self._tally.bounded(self._names.at(self._clock()))
+        if len(self._tally) > self._max_counters:
+            self._metrics.telemetry_rollups_lost_total.inc(len(events))
+            return
+        self._tally.add(events)
+
+    def _note_failure(self, reason: str) -> None:
+        if self._failure is None:
+            log.warning("rollups_not_flushed", error=reason)
+        self._failure = reason
+
+    def _note_success(self) -> None:
+        if self._failure is not None:
+            log.info("rollups_flushed_again")
+        self._failure = None

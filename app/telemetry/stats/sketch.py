@@ -1,0 +1,47 @@
+"""Percentiles from counters that can be added up: a histogram whose buckets grow by a constant ratio. Pure.
+
+It is the logarithmic mapping of DDSketch (Masson, Rim and Lee, VLDB 2019): a value falls into bucket ceil(log(value) /
+log(g)) with g = (1 + e) / (1 - e), and the bucket answers with the point that no value in it is further away from than the
+share e. A sketch is a plain dict from bucket to count, so merging is adding, in any order, and there are never more than
+HIGHEST + 1 entries.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import ceil, log
+
+RELATIVE_ERROR = 0.02
+SMALLEST = 1e-6  # this and whatever is smaller counts as zero
+LARGEST = 1e12  # whatever is larger counts as this: 31 years in milliseconds
+_GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
+_SCALE = 1 / log(_GROWTH)
+_OFFSET = ceil(log(SMALLEST) * _SCALE) - 1  # so that bucket 0 is zero and the others count from 1
+HIGHEST = ceil(log(LARGEST) * _SCALE) - _OFFSET
+
+
+def bucket_of(value: float) -> int:
+    """For a value that is not negative; infinity counts as LARGEST."""
+    if value <= SMALLEST:
+        return 0
+    if value >= LARGEST:
+        return HIGHEST
+    return ceil(log(value) * _SCALE) - _OFFSET
+
+
+def value_of(bucket: int) -> float:
+    """The point that every value of the bucket is within RELATIVE_ERROR of."""
+    return 2 * _GROWTH ** (bucket + _OFFSET) / (_GROWTH + 1) if bucket else 0.0
+
+
+def percentiles(sketch: Mapping[int, int], shares: Iterable[float]) -> list[float]:
+    """For each share q the value at place floor(q * (n - 1)) of all n in order. The sketch must not be empty."""
+    last = sum(sketch.values()) - 1
+    return [_value_at(int(share * last), sketch) for share in shares]
+
+
+def _value_at(place: int, sketch: Mapping[int, int]) -> float:
+    passed = 0
+    for bucket in sorted(sketch):
+        passed += sketch[bucket]
+        if passed > place:
+            break
+    return value_of(bucket)

@@ -1,0 +1,33 @@
+"""Answers a question about the numbers: plans it, reads cells, adds them up. Reads cooperatively: a long range delays nobody."""
+
+from typing import Any
+
+import gevent
+
+from app.clock import Clock
+from app.errors import ApiError
+from app.telemetry.stats.store import RollupStore, RollupsUnavailable
+from app.telemetry.stats.summary import Summary, query_from
+
+CELLS_BETWEEN_PAUSES = 50
+RETRY_AFTER_MS = 2000
+
+
+class Stats:
+    def __init__(self, store: RollupStore, clock: Clock):
+        self._store = store
+        self._clock = clock
+
+    def answer(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`arguments` are those of StatsQuerySchema. Raises ApiError `bad_request`, and `unavailable` for a store that is away."""
+        query = query_from(arguments, self._clock())
+        summary = Summary(query)
+        try:
+            cells = self._store.read(query.level_ms, query.app, query.env, query.since, query.until)
+            for count, cell in enumerate(cells, 1):
+                summary.add(cell)
+                if count % CELLS_BETWEEN_PAUSES == 0:
+                    gevent.sleep(0)
+        except RollupsUnavailable:
+            raise ApiError("unavailable", "The statistics cannot be read right now.", retry_after_ms=RETRY_AFTER_MS) from None
+        return summary.answer()

@@ -1,0 +1,24 @@
+"""Where cells are kept. The port is two methods, and every twin passes the same contract test:
+
+    apply(delta)                              adds it to its minutes, hours and days, once, however often it is repeated
+    read(level_ms, app, env, since, until)    the cells that begin in [since, until); `env` None means every env
+
+`mongo` and `file` (one SQLite file) are the real ones, `memory` is for tests, and `ladder` is made of the first two.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from app.telemetry.stats.cell import Cell, Delta
+
+
+class RollupsUnavailable(Exception):
+    """The store cannot say now; a delta may have been applied or not, and must be given again."""
+
+
+class RollupStore(Protocol):
+    """Both may raise RollupsUnavailable."""
+
+    def apply(self, delta: Delta) -> None: ...
+
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Cell]: ...

@@ -1,0 +1,137 @@
+"""Cells in MongoDB, one document each, all workers adding to the same ones by `$inc`.
+
+A `$inc` that is sent twice counts twice, so a document remembers in `by` which delta of each worker it has. The guard is in
+the filter of the update, and so holds for that document in the same step. Where the filter finds nothing the upsert tries
+an insert, which the `_id` refuses if the document exists: either the delta is in it already, or another worker had made it
+a moment before. An update without upsert settles which.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+import pymongo
+from mongoengine import DateTimeField, DictField, Document, IntField, StringField
+from pymongo import UpdateOne
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from app.clock import to_datetime, to_ms
+from app.logs import get_logger
+from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
+from app.telemetry.stats.store import RollupsUnavailable
+
+log = get_logger(__name__)
+
+DUPLICATE_KEY = 11000
+READ_S = 20  # a long range takes longer than a write may
+PASSING = {6, 7, 50, 64, 89, 91, 112, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}  # a server that is busy, leaving or new
+WANTED = {"_id": 0, "app": 1, "env": 1, "at": 1, "counts": 1, "failed": 1, "values": 1}
+
+
+class RollupDocument(Document):
+    """The record of collection and fields; the indexes are made by migrations_indexes/. Names are keys of the inner
+    documents, written as `_key` writes them."""
+
+    meta = {"collection": "telemetry_rollups", "auto_create_index": False, "id_field": "id"}
+
+    id = StringField(primary_key=True)
+    level = IntField(required=True)
+    app = StringField(required=True)
+    env = StringField()
+    at = DateTimeField(required=True)
+    updated_at = DateTimeField(db_field="updatedAt", required=True)
+    by = DictField()
+    counts = DictField()
+    failed = DictField()
+    values = DictField()
+
+
+class MongoRollups:
+    def __init__(self, database: Database):
+        self._collection = database[RollupDocument._get_collection_name()]
+
+    def apply(self, delta: Delta) -> None:
+        steps = [_step(cell, level_ms, delta) for level_ms in LEVELS_MS for cell in widened(delta.cells, level_ms)]
+        there_already = self._write([UpdateOne(wanted, change, upsert=True) for wanted, change in steps])
+        if there_already:
+            self._write([UpdateOne(*steps[index]) for index in there_already])
+
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterator[Cell]:
+        wanted = {"app": app, "level": level_ms, "at": {"$gte": to_datetime(since), "$lt": to_datetime(until)}}
+        if env is not None:
+            wanted["env"] = env
+        try:
+            with pymongo.timeout(READ_S):
+                for document in self._collection.find(wanted, WANTED):
+                    yield _cell(document)
+        except PyMongoError as error:
+            raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _write(self, updates: list[UpdateOne]) -> list[int]:
+        """The indexes of those whose document was there already."""
+        try:
+            self._collection.bulk_write(updates, ordered=False)
+            return []
+        except BulkWriteError as error:
+            problems = error.details.get("writeErrors", [])
+            if error.details.get("writeConcernErrors"):
+                raise RollupsUnavailable("the write concern was not met") from error
+        except PyMongoError as error:
+            raise RollupsUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
+        for problem in problems:
+            self._judge(problem)
+        return [problem["index"] for problem in problems if problem["code"] == DUPLICATE_KEY]
+
+    def _judge(self, problem: dict[str, Any]) -> None:
+        """What MongoDB will refuse for ever, such as a document that has grown too large, must not hold up the others."""
+        if problem["code"] in PASSING:
+            raise RollupsUnavailable(problem.get("errmsg", "an update was refused"))
+        if problem["code"] != DUPLICATE_KEY:
+            log.error("rollup_refused", code=problem["code"], error=problem.get("errmsg", "")[:300])
+
+
+def _step(cell: Cell, level_ms: int, delta: Delta) -> tuple[dict, dict]:
+    guard = f"by.{delta.worker}"
+    place: dict[str, Any] = {"level": level_ms, "app": cell.app, "at": to_datetime(cell.at)}
+    if cell.env is not None:
+        place["env"] = cell.env
+    id_ = orjson.dumps([level_ms, cell.at, cell.app, cell.env]).decode()
+    return {"_id": id_, guard: {"$not": {"$gte": delta.seq}}}, {
+        "$inc": _increments(cell),
+        "$set": {guard: delta.seq, "updatedAt": to_datetime(delta.made_at)},
+        "$setOnInsert": place,
+    }
+
+
+def _increments(cell: Cell) -> dict[str, int]:
+    counts = {f"counts.{type_}.{_key(name)}": n for type_, names in cell.counts.items() for name, n in names.items()}
+    failed = {f"failed.{_key(name)}": n for name, n in cell.failed.items()}
+    values = {
+        f"values.{type_}.{_key(name)}.{bucket}": n
+        for type_, sketches in cell.values.items()
+        for name, sketch in sketches.items()
+        for bucket, n in sketch.items()
+    }
+    return counts | failed | values
+
+
+def _key(name: str) -> str:
+    """A name as a field of a document: without what has a meaning in a path."""
+    return name.replace("%", "%25").replace(".", "%2E").replace("$", "%24").replace("\0", "%00")
+
+
+def _cell(document: dict[str, Any]) -> Cell:
+    at: datetime = document["at"]
+    counts = {type_: _named(names) for type_, names in document.get("counts", {}).items()}
+    values = {
+        type_: {name: {int(bucket): n for bucket, n in sketch.items()} for name, sketch in _named(sketches).items()}
+        for type_, sketches in document.get("values", {}).items()
+    }
+    return Cell(document["app"], document.get("env"), to_ms(at), counts, _named(document.get("failed", {})), values)
+
+
+def _named(fields: dict[str, Any]) -> dict[str, Any]:
+    return {unquote(key) if "%" in key else key: value for key, value in fields.items()}

@@ -1,0 +1,124 @@
+"""From what is asked to what is answered: the range in whole buckets, and cells added up into them. Pure.
+
+Names are listed for the whole range, the most frequent first, and the same ones in every bucket, so that a chart has the
+same lines from end to end; `other` is what the rest comes to. A rate without anything to divide by is null.
+"""
+
+from typing import Any, NamedTuple
+
+from app.clock import iso
+from app.errors import ApiError
+from app.telemetry.fields import MAX_MS
+from app.telemetry.stats.cell import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell
+from app.telemetry.stats.sketch import percentiles
+from app.telemetry.stats.tally import OTHER
+
+BUCKETS_MS = {"1m": MINUTE_MS, "5m": 5 * MINUTE_MS, "15m": 15 * MINUTE_MS, "1h": HOUR_MS, "6h": 6 * HOUR_MS, "1d": DAY_MS}
+MAX_BUCKETS = 1500  # a day by minutes, four years by days
+USUAL_BUCKETS = 120  # of the bucket that is chosen where none is asked for
+USUAL_RANGE_MS = HOUR_MS
+SHARES = {"p50": 0.50, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+
+
+class StatsQuery(NamedTuple):
+    """`since` and `until` are edges of buckets; `top` is how many names are listed."""
+
+    app: str
+    env: str | None
+    since: int
+    until: int
+    bucket_ms: int
+    top: int
+
+    @property
+    def level_ms(self) -> int:
+        """The widest cells that fit into a bucket."""
+        return max(level_ms for level_ms in LEVELS_MS if self.bucket_ms % level_ms == 0)
+
+
+def query_from(arguments: dict[str, Any], now: int) -> StatsQuery:
+    """From the loaded StatsQuerySchema. The last hour where no range is given, and whatever range is given is widened to
+    whole buckets. Raises ApiError `bad_request` for a range that is empty or has too many of them."""
+    until = arguments.get("until", now)
+    since = arguments.get("since", max(0, until - USUAL_RANGE_MS))
+    if since >= until:
+        path = "from" if "since" in arguments else "to"
+        raise _bad(path, "Must be before `to`." if path == "from" else "Must be after `from`.")
+    bucket_ms = BUCKETS_MS[arguments["bucket"]] if "bucket" in arguments else usual_bucket_ms(until - since)
+    since, until = since - since % bucket_ms, until + -until % bucket_ms
+    if until > MAX_MS:
+        raise _bad("to", "Must be before the last day of the year 9999.")
+    if (until - since) // bucket_ms > MAX_BUCKETS:
+        raise _bad("bucket", f"The range has more than {MAX_BUCKETS} of them: ask for wider ones or a shorter range.")
+    return StatsQuery(arguments["app"], arguments.get("env"), since, until, bucket_ms, arguments["top"])
+
+
+def usual_bucket_ms(range_ms: int) -> int:
+    return next((bucket_ms for bucket_ms in BUCKETS_MS.values() if range_ms <= USUAL_BUCKETS * bucket_ms), DAY_MS)
+
+
+class Summary:
+    """`add` cells of the query's level in any order, then `answer`."""
+
+    def __init__(self, query: StatsQuery):
+        self._query = query
+        self._buckets = {at: Cell(query.app, query.env, at) for at in range(query.since, query.until, query.bucket_ms)}
+
+    def add(self, cell: Cell) -> None:
+        self._buckets[cell.at - cell.at % self._query.bucket_ms].add(cell)
+
+    def answer(self) -> dict[str, Any]:
+        query, total = self._query, Cell(self._query.app, self._query.env, self._query.since)
+        for cell in self._buckets.values():
+            total.add(cell)
+        names = _top({(type_, name): n for type_, names in total.counts.items() for name, n in names.items()}, query.top)
+        measured = _top(_sizes(total), query.top)
+        return {
+            "app": query.app,
+            **({} if query.env is None else {"env": query.env}),
+            "from": iso(query.since),
+            "to": iso(query.until),
+            "bucketMs": query.bucket_ms,
+            "totals": _numbers(total, names, measured),
+            "buckets": [{"at": iso(cell.at), **_numbers(cell, names, measured)} for cell in self._buckets.values()],
+        }
+
+
+def _numbers(cell: Cell, names: list[tuple], measured: list[tuple]) -> dict[str, Any]:
+    by_type = {type_: sum(counts.values()) for type_, counts in cell.counts.items()}
+    count, api, failed = sum(by_type.values()), by_type.get("api", 0), sum(cell.failed.values())
+    rows = [{"type": type_, "name": name, "count": cell.counts.get(type_, {}).get(name, 0)} for type_, name in names]
+    return {
+        "count": count,
+        "byType": by_type,
+        "byName": [row for row in rows if row["count"]],
+        "other": count - sum(row["count"] for row in rows),
+        "errorRate": _rate(by_type.get("error", 0), count),
+        "api": {"count": api, "failed": failed, "failureRate": _rate(failed, api)},
+        "values": [_values(cell, *key) for key in measured if key[1] in cell.values.get(key[0], {})],
+    }
+
+
+def _values(cell: Cell, type_: str, name: str) -> dict[str, Any]:
+    sketch = cell.values[type_][name]
+    found = percentiles(sketch, SHARES.values())
+    rounded = {label: float(f"{value:.4g}") for label, value in zip(SHARES, found, strict=True)}
+    return {"type": type_, "name": name, "count": sum(sketch.values()), **rounded}
+
+
+def _sizes(total: Cell) -> dict[tuple, int]:
+    return {(type_, name): sum(sketch.values()) for type_, sketches in total.values.items() for name, sketch in sketches.items()}
+
+
+def _top(counts: dict[tuple, int], top: int) -> list[tuple]:
+    """What is counted under OTHER already is part of the rest, however much it is."""
+    named = [key for key in counts if key[1] != OTHER]
+    return sorted(named, key=lambda key: (-counts[key], key))[:top]
+
+
+def _rate(part: int, whole: int) -> float | None:
+    return round(part / whole, 6) if whole else None
+
+
+def _bad(path: str, message: str) -> ApiError:
+    return ApiError("bad_request", "The request has the wrong shape; see details.", details=[{"path": path, "message": message}])

@@ -1,0 +1,142 @@
+"""Counters of what arrived since the last flush. Pure, and as cheap as an event can be counted: one key, one step in C.
+
+What an event says about itself: an `api` event failed where `props.ok` is false or, without an `ok`, where `props.status`
+is 400 or more, or 0 (no answer came). The value of a `perf` or `api` event is the first number among `props.value`,
+`props.duration` and `props.ms`; a negative one is no value.
+
+Names are bounded: each application and env has its first MAX_NAMES of a day, the most frequent ones first; what comes
+after is counted under the name `(other)`. Such names usually have an id in them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from app.telemetry.event import StoredEvent
+from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell
+from app.telemetry.stats.sketch import bucket_of
+
+OTHER = "(other)"
+MEASURED = ("perf", "api")
+NUMBERS = (float, int)
+MAX_NAMES = 300
+MAX_BOOKS = 2000  # pairs of application and env; one that comes after has all its names under `(other)`
+
+
+class Tally:
+    """Keys are (app, env, minute, type, name), those of `values` are pairs of that and a sketch's bucket."""
+
+    def __init__(self):
+        self.counts: Counter[tuple] = Counter()
+        self.failed: Counter[tuple] = Counter()
+        self.values: Counter[tuple] = Counter()
+
+    def __len__(self) -> int:
+        """How many counters there are."""
+        return len(self.counts) + len(self.failed) + len(self.values)
+
+    def add(self, events: Iterable[StoredEvent]) -> None:
+        keys = [(event.app, event.env, event.ts // MINUTE_MS, event.type, event.name) for event in events]
+        self.counts.update(keys)
+        values, failed = [], []
+        for key, event in zip(keys, events, strict=True):
+            type_ = key[3]
+            if type_ in MEASURED:
+                props = event.props
+                if (value := value_in(props)) is not None:
+                    values.append((key, bucket_of(value)))
+                if type_ == "api" and has_failed(props):
+                    failed.append(key)
+        self.values.update(values)
+        self.failed.update(failed)
+
+    def bounded(self, names: "Names") -> "Tally":
+        """The same with at most so many names."""
+        kept = Tally()
+        for key, count in self.counts.most_common():
+            kept.counts[_bounded(key, names)] += count
+        for key, count in self.failed.items():
+            kept.failed[_bounded(key, names)] += count
+        for (key, bucket), count in self.values.items():
+            kept.values[_bounded(key, names), bucket] += count
+        return kept
+
+    def cells(self) -> list[Cell]:
+        cells: dict[tuple, Cell] = {}
+        for (*place, type_, name), count in self.counts.items():
+            _cell(cells, place).counts.setdefault(type_, {})[name] = count
+        for (*place, _, name), count in self.failed.items():
+            _cell(cells, place).failed[name] = count
+        for ((*place, type_, name), bucket), count in self.values.items():
+            _cell(cells, place).values.setdefault(type_, {}).setdefault(name, {})[bucket] = count
+        return list(cells.values())
+
+
+class Names:
+    """Which names are counted under their own; forgotten when a new day of our clock begins."""
+
+    def __init__(self, max_names: int = MAX_NAMES, max_books: int = MAX_BOOKS):
+        self._max_names = max_names
+        self._max_books = max_books
+        self._books: dict[tuple, set[tuple]] = {}
+        self._day = 0
+
+    def at(self, now: int) -> "Names":
+        if now // DAY_MS != self._day:
+            self._day, self._books = now // DAY_MS, {}
+        return self
+
+    def knows(self, app: str, env: str | None, type_: str, name: str) -> bool:
+        """Takes it in where there is room."""
+        book = self._books.get((app, env))
+        if book is None:
+            if len(self._books) >= self._max_books:
+                return False
+            book = self._books[app, env] = set()
+        if (type_, name) in book:
+            return True
+        if len(book) >= self._max_names:
+            return False
+        book.add((type_, name))
+        return True
+
+
+def has_failed(props: dict[str, Any]) -> bool:
+    ok = props.get("ok")
+    if type(ok) is bool:
+        return not ok
+    status = props.get("status")
+    return type(status) in NUMBERS and (status >= 400 or status == 0)
+
+
+def value_in(props: dict[str, Any]) -> float | None:
+    value = props.get("value")
+    if type(value) not in NUMBERS:
+        value = props.get("duration")
+        if type(value) not in NUMBERS:
+            value = props.get("ms")
+            if type(value) not in NUMBERS:
+                return None
+    return value if value >= 0 else None
+
+
+def slices(batches: Iterable[list[StoredEvent]], size: int) -> Iterator[list[StoredEvent]]:
+    """The events of all batches in lists of about that many."""
+    together: list[StoredEvent] = []
+    for batch in batches:
+        together += batch
+        if len(together) >= size:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _bounded(key: tuple, names: Names) -> tuple:
+    app, env, minute, type_, name = key
+    return key if names.knows(app, env, type_, name) else (app, env, minute, type_, OTHER)
+
+
+def _cell(cells: dict[tuple, Cell], place: list) -> Cell:
+    app, env, minute = place
+    return cells.setdefault((app, env, minute), Cell(app, env, minute * MINUTE_MS))

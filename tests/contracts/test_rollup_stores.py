@@ -1,0 +1,105 @@
+"""What every store of rollups promises, proved over each twin, so that the humble one can be believed and the real one trusted."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app import mongo
+from app.telemetry.stats.cell import DAY_MS, HOUR_MS, MINUTE_MS, Cell, Delta
+from app.telemetry.stats.store.file import FileRollups
+from app.telemetry.stats.store.memory import MemoryRollups
+from app.telemetry.stats.store.mongo import MongoRollups
+from tests.apps import Clock
+
+AT = 20_000 * DAY_MS
+
+
+@pytest.fixture(params=["memory", "file", "mongo"])
+def store(request, tmp_path):
+    if request.param == "memory":
+        return MemoryRollups()
+    if request.param == "file":
+        return FileRollups(tmp_path / "rollups.sqlite", ttl_days=90, clock=Clock())
+    return MongoRollups(mongo.connect(request.getfixturevalue("mongo_uri"), 5000))
+
+
+def cell(at=AT, app="web", env=None, n=1, name="/home"):
+    return Cell(app, env, at, {"page": {name: n}, "api": {"GET /x": 2 * n}}, {"GET /x": n}, {"api": {"GET /x": {300: n, 7: n}}})
+
+
+def delta(*cells, worker="w1", seq=1):
+    return Delta(worker, seq, AT, list(cells))
+
+
+def read(store, level_ms=MINUTE_MS, app="web", env=None, since=0, until=AT + 10 * DAY_MS):
+    return sorted(store.read(level_ms, app, env, since, until), key=lambda cell: (cell.at, cell.env or ""))
+
+
+def test_a_new_store_has_no_cells(store):
+    assert read(store) == []
+
+
+def test_what_is_added_is_found_again_as_it_was(store):
+    store.apply(delta(cell()))
+    assert read(store) == [cell()]
+
+
+def test_any_name_survives(store):
+    names = ["a.b", "$set", "%2E", "a%", "", "é😀", "0", "a\0b", "..", "x" * 256, "(other)", "_id", "GET /a?b=c&d[]=e"]
+    store.apply(delta(Cell("we.b$", "e\0%", AT, {"page": {name: 1 for name in names if name}}, {}, {"perf": {"a.b": {0: 1}}})))
+    (found,) = read(store, app="we.b$")
+    assert sorted(found.counts["page"]) == sorted(name for name in names if name)
+    assert (found.env, found.values) == ("e\0%", {"perf": {"a.b": {0: 1}}})
+
+
+def test_deltas_of_several_workers_add_up(store):
+    store.apply(delta(cell(n=1)))
+    store.apply(delta(cell(n=2), seq=2))
+    store.apply(delta(cell(n=4), worker="w2"))
+    assert read(store) == [cell(n=7)]
+
+
+def test_a_delta_that_is_repeated_counts_once(store):
+    for _ in range(3):
+        store.apply(delta(cell(n=1)))
+    store.apply(delta(cell(n=4), worker="w2"))
+    store.apply(delta(cell(n=2), seq=2))
+    store.apply(delta(cell(n=1)))
+    store.apply(delta(cell(n=2), seq=2))
+    assert read(store) == [cell(n=7)]
+    assert read(store, DAY_MS) == [cell(n=7)]
+
+
+def test_minutes_hours_and_days_are_kept_together(store):
+    late, midnight = AT + 3 * HOUR_MS + 5 * MINUTE_MS, AT + DAY_MS
+    store.apply(delta(cell(), cell(AT + MINUTE_MS), cell(late, n=2)))
+    store.apply(delta(cell(midnight), seq=2))
+    assert read(store) == [cell(), cell(AT + MINUTE_MS), cell(late, n=2), cell(midnight)]
+    assert read(store, HOUR_MS) == [cell(n=2), cell(AT + 3 * HOUR_MS, n=2), cell(midnight)]
+    assert read(store, DAY_MS) == [cell(n=4), cell(midnight)]
+
+
+def test_a_reader_gets_the_cells_of_its_range_its_app_and_its_env(store):
+    cells = [cell(AT - MINUTE_MS), cell(), cell(env="prod"), cell(env="test"), cell(app="shop"), cell(AT + MINUTE_MS)]
+    store.apply(delta(*cells))
+    assert read(store, since=AT, until=AT + MINUTE_MS) == [cell(), cell(env="prod"), cell(env="test")]
+    assert read(store, env="prod") == [cell(env="prod")]
+    assert read(store, app="shop") == [cell(app="shop")]
+
+
+@pytest.mark.parametrize("store", ["file", "mongo"], indirect=True)
+def test_many_workers_at_once_lose_nothing(store):
+    def work(worker):
+        for seq in range(1, 6):
+            store.apply(delta(cell(), cell(env="prod"), worker=worker, seq=seq))
+            store.apply(delta(cell(), cell(env="prod"), worker=worker, seq=seq))
+
+    with ThreadPoolExecutor(8) as workers:
+        list(workers.map(work, [f"w{n}" for n in range(8)]))
+    assert read(store) == [cell(n=40), cell(env="prod", n=40)]
+
+
+def test_a_delta_of_many_cells_is_taken_whole(store):
+    store.apply(delta(*(cell(AT + n * MINUTE_MS) for n in range(100))))
+    assert len(read(store)) == 100
+    assert read(store, DAY_MS) == [cell(n=100)]

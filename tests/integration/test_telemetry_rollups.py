@@ -1,0 +1,142 @@
+"""The numbers through faults: an answer that is lost on the network, a process that is killed, one that is asked to leave."""
+
+import time
+
+import pytest
+import requests
+from pymongo import MongoClient
+
+from app import indexes, mongo
+from app.telemetry.stats.cell import MINUTE_MS, Cell, Delta
+from app.telemetry.stats.store import RollupsUnavailable
+from app.telemetry.stats.store.mongo import MongoRollups
+from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_settings
+
+ADMIN = bearer("boss", "admin")
+SETTINGS = {"JWT_SECRET": SECRET, "WRITE_KEYS": f"web:{WRITE_KEY}", "RATE_LIMIT_HTTP": "100000/second"}
+AT = NOW - NOW % MINUTE_MS
+
+
+def delta(seq, n=1):
+    return Delta("w1", seq, NOW, [Cell("web", None, AT, {"page": {"/": n}})])
+
+
+def count(store):
+    return sum(cell.counts["page"]["/"] for cell in store.read(MINUTE_MS, "web", None, 0, NOW + MINUTE_MS))
+
+
+def test_a_flush_whose_answer_was_lost_on_the_network_counts_once(mongo_server, mongo_uri, proxy_to):
+    proxy = proxy_to(mongo_server.port)
+    name = mongo_uri.rsplit("/", 1)[-1]
+    store = MongoRollups(mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/{name}", 700))
+    store.apply(delta(1))
+    with proxy.toxic("timeout", timeout=0):  # what we send arrives, what is answered does not
+        with pytest.raises(RollupsUnavailable):
+            store.apply(delta(2, n=10))
+    with mongo_server.client() as direct:
+        assert direct[name].telemetry_rollups.find_one({"level": MINUTE_MS})["by"] == {"w1": 2}
+    store.apply(delta(2, n=10))
+    assert count(store) == 11
+
+
+def test_a_document_that_mongo_refuses_for_ever_does_not_hold_up_the_others(mongo_uri):
+    database = mongo.connect(mongo_uri, 5000)
+    store = MongoRollups(database)
+    store.apply(delta(1))
+    database.telemetry_rollups.update_one({"level": MINUTE_MS}, {"$set": {"counts.page": "not a document"}})
+    other = Cell("web", "prod", AT, {"page": {"/": 1}})
+    store.apply(Delta("w1", 2, NOW, [*delta(2).cells, other]))
+    assert list(store.read(MINUTE_MS, "web", "prod", 0, NOW + 1)) == [other]
+
+
+def test_the_migration_makes_the_indexes_and_takes_them_back(tmp_path, mongo_uri):
+    database = mongo.connect(mongo_uri, 5000)
+    indexes.migrate(database, make_settings(tmp_path))
+    found = database.telemetry_rollups.index_information()
+    assert found["updatedAt_ttl"]["expireAfterSeconds"] == 90 * 86_400 and "app_level_at" in found
+    for_ever = make_settings(tmp_path, telemetry_ttl_days=0)
+    assert "0004_telemetry_rollups" in indexes.migrate(database, for_ever)
+    assert "updatedAt_ttl" not in database.telemetry_rollups.index_information()
+    while indexes.rollback(database, for_ever) != "0004_telemetry_rollups":
+        pass
+    assert list(database.telemetry_rollups.index_information()) == ["_id_"]
+
+
+# --- a running process
+
+
+def send(app, n):
+    body = {"app": "web", "events": [{"type": "page", "name": "/"}] * n}
+    answer = requests.post(f"{app.url}/api/telemetry/batch", json=body, headers={"X-Write-Key": WRITE_KEY}, timeout=10).json()
+    assert answer["saved"] == n
+
+
+def total(app):
+    return requests.get(f"{app.url}/api/telemetry/stats?app=web", headers=ADMIN, timeout=10).json()["totals"]["count"]
+
+
+def soon(app, expected):
+    deadline = time.monotonic() + 5
+    while total(app) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return total(app)
+
+
+@pytest.fixture(params=["embedded", "mongo"])
+def storage(request):
+    return {"MONGO_URI": request.getfixturevalue("mongo_uri")} if request.param == "mongo" else {}
+
+
+def test_kill_9_costs_at_most_what_came_since_the_last_flush(switchyard, storage):
+    app = switchyard(**SETTINGS, **storage, TELEMETRY_ROLLUPS_FLUSH_MS=100)
+    send(app, 40)
+    assert soon(app, 40) == 40
+    send(app, 2)
+    app.kill()
+    app.start()
+    left = total(app)
+    assert left in (40, 42)
+    send(app, 5)
+    assert soon(app, left + 5) == left + 5
+
+
+@pytest.mark.parametrize("by", ["gunicorn", "flask"])
+def test_a_process_that_is_asked_to_leave_flushes_first(switchyard, storage, by):
+    app = switchyard(by=by, **SETTINGS, **storage, TELEMETRY_ROLLUPS_FLUSH_MS=600_000)
+    send(app, 7)
+    app.restart()
+    assert total(app) == 7
+
+
+def test_two_workers_add_up(switchyard, redis_url, mongo_uri):
+    app = switchyard(**SETTINGS, MONGO_URI=mongo_uri, REDIS_URL=redis_url, WEB_CONCURRENCY=2, TELEMETRY_ROLLUPS_FLUSH_MS=100)
+    for _ in range(30):
+        send(app, 2)
+    assert soon(app, 60) == 60
+    with MongoClient(mongo_uri) as client:
+        workers = {worker for document in client.get_default_database().telemetry_rollups.find() for worker in document["by"]}
+    assert len(workers) == 2
+
+
+def test_what_was_counted_while_mongo_was_away_is_there_when_it_is_back_even_after_kill_9(switchyard, own_mongo):
+    uri = own_mongo.new_database()
+    app = switchyard(**SETTINGS, MONGO_URI=uri, MONGO_TIMEOUT_MS=300, TELEMETRY_ROLLUPS_FLUSH_MS=100)
+    send(app, 1)
+    assert soon(app, 1) == 1
+    own_mongo.kill()
+    send(app, 10)
+    deadline = time.monotonic() + 5
+    while not _is_waiting(app) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    app.kill()
+    own_mongo.start()
+    app.start()
+    assert soon(app, 11) == 11
+
+
+def _is_waiting(app):
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(app.data_dir / "rollups.sqlite")) as db:
+        return db.execute("SELECT count(*) FROM waiting").fetchone()[0] > 0

@@ -1,0 +1,63 @@
+"""A sketch answers within its stated error, and adding sketches up in any order is the same as having seen everything at once."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.telemetry.stats.cell import Cell
+from app.telemetry.stats.sketch import HIGHEST, LARGEST, RELATIVE_ERROR, SMALLEST, bucket_of, percentiles, value_of
+
+SHARES = [0, 0.25, 0.5, 0.75, 0.95, 0.99, 1]
+values = st.floats(min_value=SMALLEST * 1.01, max_value=LARGEST) | st.integers(1, 10**12)
+sketches = st.dictionaries(st.integers(0, HIGHEST), st.integers(1, 1000), max_size=8)
+
+
+def sketch_of(numbers):
+    return Counter(map(bucket_of, numbers))
+
+
+@given(st.lists(values, min_size=1, max_size=200))
+def test_every_percentile_is_within_the_stated_error(numbers):
+    ordered = sorted(numbers)
+    for share, found in zip(SHARES, percentiles(sketch_of(numbers), SHARES)):
+        true = ordered[int(share * (len(ordered) - 1))]
+        assert abs(found - true) <= true * (RELATIVE_ERROR + 1e-9)
+
+
+@given(st.lists(values, max_size=50), st.lists(values, max_size=50), st.lists(values, max_size=50))
+def test_adding_sketches_up_is_the_same_as_one_of_everything_in_any_order(a, b, c):
+    everything = sketch_of(a + b + c)
+    assert (sketch_of(a) + sketch_of(b)) + sketch_of(c) == everything
+    assert sketch_of(c) + (sketch_of(b) + sketch_of(a)) == everything
+
+
+@given(sketches, sketches, sketches)
+def test_cells_add_up_in_any_order_too(a, b, c):
+    def cell(*parts):
+        whole = Cell("web", None, 0)
+        for sketch in parts:
+            whole.add(Cell("web", None, 0, {"perf": {"lcp": 1}}, {"x": 2}, {"perf": {"lcp": dict(sketch)}}))
+        return whole
+
+    left, right = cell(a, b), cell(b)
+    left.add(cell(c))
+    right.add(cell(c))
+    first = cell(a)
+    first.add(right)
+    assert left == first == cell(c, b, a)
+
+
+@given(st.floats(min_value=0) | st.integers(0, 2**63))
+def test_there_are_only_so_many_buckets_whatever_the_value(value):
+    assert 0 <= bucket_of(value) <= HIGHEST
+
+
+def test_buckets_are_ordered_as_their_values_are():
+    assert [bucket_of(value_of(bucket)) for bucket in range(2, HIGHEST)] == list(range(2, HIGHEST))
+
+
+def test_zero_is_zero_and_the_bounds_hold():
+    assert HIGHEST < 1100
+    assert percentiles({bucket_of(0): 3}, [0.5]) == [0]
+    assert bucket_of(float("inf")) == bucket_of(LARGEST) == HIGHEST

@@ -100,7 +100,7 @@ def test_kill_9_costs_at_most_what_came_since_the_last_flush(switchyard, storage
     assert soon(app, left + 5) == left + 5
 
 
-@pytest.mark.parametrize("by", ["gunicorn", "flask"])
+@pytest.mark.parametrize("storage, by", [("embedded", "flask"), ("mongo", "gunicorn")], indirect=["storage"])
 def test_a_process_that_is_asked_to_leave_flushes_first(switchyard, storage, by):
     app = switchyard(by=by, **SETTINGS, **storage, TELEMETRY_ROLLUPS_FLUSH_MS=600_000)
     send(app, 7)

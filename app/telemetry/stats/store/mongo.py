@@ -51,6 +51,7 @@ class RollupDocument(Document):
 
 class MongoRollups:
     def __init__(self, database: Database):
+        self._database = database
         self._collection = database[RollupDocument._get_collection_name()]
 
     def apply(self, delta: Delta) -> None:
@@ -64,6 +65,7 @@ class MongoRollups:
         if env is not None:
             wanted["env"] = env
         try:
+            self._database.command("ping")  # a server that is not there is not waited for as long as a long answer is
             with pymongo.timeout(READ_S):
                 for document in self._collection.find(wanted, WANTED):
                     yield _cell(document)

@@ -184,7 +184,9 @@ class Response:
     def _send(self, data: bytes) -> None:
         connection = self._connection
         connection.deadline = time.monotonic() + connection.server.write_timeout_s
-        connection.socket.sendall(data)
+        sent = connection.socket.send(data)
+        if sent < len(data):
+            connection.socket.sendall(data[sent:])  # it asks for the buffer's size first, which a small answer need not
         connection.deadline = None
 
 

@@ -6,6 +6,7 @@ two steps finds it again: made from (app, eventId) where the SDK sends one, else
 
 import os
 from hashlib import blake2b
+from itertools import count
 from typing import Any, NamedTuple
 
 from marshmallow import ValidationError
@@ -57,7 +58,8 @@ def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, b
         raw = {**raw, "type": default_type}
     try:
         event = EVENT.load(raw)
-        batch.events.append(maker.make(event.pop("type"), **event))
+        overrides = Envelope(**{name: event.get(name) for name in Envelope._fields[:SHARED]})
+        batch.events.append(maker.make(event["type"], event["name"], event.get("ts"), event.get("props"), event.get("event_id"), overrides))
     except (ValidationError, Rejected) as error:
         batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(error)})
 
@@ -79,52 +81,40 @@ class Envelope(NamedTuple):
     sent_at: int | None = None
 
 
+SHARED = Envelope._fields.index("sent_at")  # so many fields, from the first on, an event may override
+
 class EventMaker:
     """Makes the events of one batch: the envelope's fields, our time, an identity."""
 
     def __init__(self, envelope: Envelope, now: int):
-        self._envelope = envelope
+        self._shared = envelope[:SHARED]
         self._now = now
         self._skew = 0 if envelope.sent_at is None else now - envelope.sent_at
         if abs(self._skew) <= MAX_SKEW_MS:
             self._skew = 0
         self._latest = now + MAX_AHEAD_MS
         self._fresh_prefix = f"{now:012x}{os.urandom(8).hex()}"  # ordered by time, which keeps MongoDB's `_id` index compact
-        self._fresh_count = 0
+        self._fresh_count = count(1)
 
-    def make(
-        self, type_, name, ts=None, props=None, event_id=None, app=None, env=None, release=None, user_id=None, session_id=None, user=None
-    ) -> StoredEvent:
+    def make(self, type_, name, ts=None, props=None, event_id=None, overrides: Envelope | None = None) -> StoredEvent:
         """Raises Rejected where neither the event nor its batch says of which application it is."""
-        shared, now = self._envelope, self._now
-        app = app or shared.app
+        app, env, release, user_id, session_id, user = self._shared if overrides is None else self._merged(overrides)
         if app is None:
             raise Rejected("app: Must stand on the batch or on the event.")
-        if event_id is None:
-            self._fresh_count += 1
-            id_ = f"{self._fresh_prefix}{self._fresh_count:04x}"
-        else:
-            id_ = known_id(app, event_id)
-        raw_ts = None
+        now, raw_ts = self._now, None
         if ts is None:
             ts = now
         elif self._skew or ts > self._latest:
             raw_ts, ts = ts, self._corrected(ts)
-        return StoredEvent(
-            id_,
-            app,
-            type_,
-            name,
-            {} if props is None else props,
-            ts,
-            now,
-            env or shared.env,
-            release or shared.release,
-            user_id or shared.user_id,
-            session_id or shared.session_id,
-            shared.user if user is None else user,
-            raw_ts,
-        )
+        if event_id is None:
+            id_ = f"{self._fresh_prefix}{next(self._fresh_count):04x}"
+        else:
+            id_ = known_id(app, event_id)
+        props = {} if props is None else props
+        return StoredEvent(id_, app, type_, name, props, ts, now, env, release, user_id, session_id, user, raw_ts)
+
+    def _merged(self, overrides: Envelope) -> tuple:
+        return tuple(shared if own is None else own for own, shared in zip(overrides[:SHARED], self._shared, strict=True))
 
     def _corrected(self, ts: int) -> int:
         """The event's time by our clock: shifted by the client's skew; one that is still far ahead becomes now."""

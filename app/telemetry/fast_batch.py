@@ -148,8 +148,8 @@ def _event(event: AnyEvent, maker: EventMaker, default_type: str | None) -> Stor
     if event.user is not None and not _is_storable(event.user, MAX_USER_BYTES):
         raise Doubt
     user_id, session_id = _identifier(event.user_id), _identifier(event.session_id)
-    overrides = (event.app, event.env, event.release, user_id, session_id, event.user)
-    return maker.make(type_, event.name, _moment(event.ts), event.props, event.event_id, *overrides)
+    overrides = Envelope(event.app, event.env, event.release, user_id, session_id, event.user)
+    return maker.make(type_, event.name, _moment(event.ts), event.props, event.event_id, overrides)
 
 
 def _moment(value: int | float | str | None) -> int | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import system_clock
-from app.telemetry.batch import is_known_id
+from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
 from app.telemetry.sinks import Written
@@ -65,7 +65,7 @@ class SpoolSink:
         fresh = {event.id: event for event in events if event.id not in self._known}  # two of one id: the later one
         if fresh:
             self._writer.append(encode(list(fresh.values())))
-            self._remember(id_ for id_ in fresh if is_known_id(id_))
+            self._remember([id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK])
             self._metrics.spool_events_total.inc(len(fresh))
             self._metrics.spool_bytes.set(self._writer.folder_bytes)
         return Written("spool", _known_places(events, fresh))

@@ -1,19 +1,22 @@
 """The `flask …` commands. Each is a thin face over the part it names."""
 
+import re
 import time
 
 import click
 import pymongo
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
-from app import indexes
-from app.identity import make_token
+from app import indexes, mongo
+from app.errors import ApiError
+from app.identity import identity_from_claims, make_token
 from app.telemetry.cli import telemetry_group
 
 INDEX_BUILD_S = 3600  # building one over years of events takes longer than a request may
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LONGEST_S = 10 * 365 * 86_400
 
 
 class Duration(click.ParamType):
@@ -25,9 +28,10 @@ class Duration(click.ParamType):
         if isinstance(value, int):
             return value
         number, unit = (value[:-1], value[-1]) if value[-1:] in SECONDS else (value, "s")
-        if not number.isdigit() or int(number) == 0:
-            self.fail(f"{value!r} is not a duration like 90s, 15m, 1h or 30d", param, ctx)
-        return int(number) * SECONDS[unit]
+        seconds = int(number) * SECONDS[unit] if re.fullmatch("[0-9]{1,12}", number) else 0
+        if not 0 < seconds <= LONGEST_S:
+            self.fail(f"{value!r} is not a duration like 90s, 15m, 1h or 30d, of ten years at most", param, ctx)
+        return seconds
 
 
 @click.command("token")
@@ -53,6 +57,10 @@ def token_command(sub, roles, ttl, subscribe, publish):
         claims["iss"] = settings.jwt_issuer
     if settings.jwt_audience:
         claims["aud"] = settings.jwt_audience
+    try:
+        identity_from_claims(claims)
+    except ApiError as error:
+        raise click.ClickException(f"nobody would accept this token: {error.message}") from None
     click.echo(make_token(secret, claims))
 
 
@@ -88,10 +96,13 @@ def _with_mongo(call):
     if parts.database is None:
         raise click.ClickException("there is no MONGO_URI; without MongoDB there are no indexes to make")
     try:
+        mongo.check(parts.database)  # with the usual patience; with the one for a build, a server that is away would take an hour
         with pymongo.timeout(INDEX_BUILD_S):
             return call(parts.database, parts.settings)
+    except ConnectionFailure:
+        raise click.ClickException(f"MongoDB does not answer at {mongo.target(parts.settings.mongo_uri)}; is it running?") from None
     except PyMongoError as error:
-        raise click.ClickException(f"MongoDB: {str(error)[:300]}") from None
+        raise click.ClickException(f"MongoDB refuses: {str(error)[:300]}") from None
 
 
 def init_app(app: Flask) -> None:

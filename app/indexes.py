@@ -6,11 +6,13 @@ A migration is `applied`, `pending`, or `changed`: applied once, but for another
 import importlib.util
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from app.clock import system_clock, to_datetime
 from app.logs import get_logger
@@ -21,6 +23,7 @@ log = get_logger(__name__)
 FOLDER = Path(__file__).parent.parent / "migrations_indexes"
 RECORD = "schema_migrations"
 NAME = re.compile(r"\d{4}_\w+")
+INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND = 27, 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Migration:
 
     @property
     def why(self) -> str:
-        return (self.module.__doc__ or "").strip().splitlines()[0]
+        return (self.module.__doc__ or "").strip().partition("\n")[0]
 
 
 def migrations() -> list[Migration]:
@@ -69,6 +72,15 @@ def rollback(db: Database, settings: Settings) -> str | None:
     return None
 
 
+def drop_index(collection: Collection, name: str) -> None:
+    """For migrations: no error where it is gone already, or goes at this moment by another hand."""
+    try:
+        collection.drop_index(name)
+    except OperationFailure as error:
+        if error.code not in (INDEX_NOT_FOUND, NAMESPACE_NOT_FOUND):
+            raise
+
+
 class IndexWatch:
     """Says in the log and to /healthz that migrations wait to be applied; queries are slow and nothing expires until then."""
 
@@ -97,6 +109,7 @@ def _state(migration: Migration, recorded: dict[str, str], settings: Settings) -
     return "applied" if recorded[migration.name] == migration.fingerprint(settings) else "changed"
 
 
+@cache
 def _load(path: Path) -> ModuleType:
     """By path, since a module's name cannot begin with a digit."""
     spec = importlib.util.spec_from_file_location(f"migrations_indexes.{path.stem}", path)

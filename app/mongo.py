@@ -35,12 +35,15 @@ def connect(uri: str, timeout_ms: int) -> Database:
             timeoutMS=timeout_ms,
         )
     except (InvalidURI, ValueError, PyMongoError) as error:
-        raise SettingsError(f"switchyard: MONGO_URI is wrong: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        if "@" in reason:  # it shows a part of the password
+            reason = "in a user's name and password, signs like @ : / are written %40 %3A %2F"
+        raise SettingsError(f"switchyard: MONGO_URI is wrong: {reason}") from None
     return mongoengine.get_db()
 
 
 def target(uri: str) -> str:
-    """Which servers and which database, without the login: for comparing with what was noted earlier."""
+    """Which servers and which database, without the login: for sentences, and for comparing with what was noted earlier."""
     parts = urlsplit(uri)
     return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 

@@ -1,5 +1,7 @@
 """Events leave by themselves TELEMETRY_TTL_DAYS after they arrived; 0 keeps them for ever."""
 
+from app.indexes import drop_index
+
 COLLECTION = "telemetry_events"
 NAME = "createdAt_ttl"
 
@@ -9,11 +11,15 @@ def fingerprint(settings) -> str:
 
 
 def up(db, settings):
+    """An index of another age is replaced; one that is right stays, so that doing it again costs nothing."""
+    wanted_s = settings.telemetry_ttl_days * 86_400 or None
+    present_s = db[COLLECTION].index_information().get(NAME, {}).get("expireAfterSeconds")
+    if present_s == wanted_s:
+        return
     down(db)
-    if settings.telemetry_ttl_days:
-        db[COLLECTION].create_index("createdAt", name=NAME, expireAfterSeconds=settings.telemetry_ttl_days * 86_400)
+    if wanted_s:
+        db[COLLECTION].create_index("createdAt", name=NAME, expireAfterSeconds=wanted_s)
 
 
 def down(db):
-    if NAME in db[COLLECTION].index_information():
-        db[COLLECTION].drop_index(NAME)
+    drop_index(db[COLLECTION], NAME)

@@ -1,5 +1,7 @@
 """What the event pages filter and sort by: application with type, application with name, and time alone."""
 
+from app.indexes import drop_index
+
 COLLECTION = "telemetry_events"
 INDEXES = {
     "app_type_ts": [("app", 1), ("type", 1), ("ts", -1)],
@@ -14,7 +16,5 @@ def up(db, settings):
 
 
 def down(db):
-    present = db[COLLECTION].index_information()
     for name in INDEXES:
-        if name in present:
-            db[COLLECTION].drop_index(name)
+        drop_index(db[COLLECTION], name)

@@ -1,5 +1,7 @@
 """A flag's key is its name in code: there can be only one of each."""
 
+from app.indexes import drop_index
+
 COLLECTION = "flags"
 NAME = "key_unique"
 
@@ -9,5 +11,4 @@ def up(db, settings):
 
 
 def down(db):
-    if NAME in db[COLLECTION].index_information():
-        db[COLLECTION].drop_index(NAME)
+    drop_index(db[COLLECTION], NAME)

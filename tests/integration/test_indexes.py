@@ -1,0 +1,220 @@
+"""The indexes in a real MongoDB: applied, changed by a setting, taken back, and asked after."""
+
+import threading
+import time
+
+import pymongo
+import pytest
+import requests
+
+from app import indexes
+from app.indexes import IndexWatch
+from tests.apps import SECRET, bearer, make_settings
+from tests.servers.switchyard import Switchyard
+
+TTL, QUERIES, FLAG_KEY = ALL = ["0001_telemetry_ttl", "0002_telemetry_queries", "0003_flag_key"]
+DAY_S = 86_400
+
+
+@pytest.fixture
+def db(mongo_uri):
+    with pymongo.MongoClient(mongo_uri, serverSelectionTimeoutMS=5000) as client:
+        yield client.get_default_database()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return make_settings(tmp_path)
+
+
+def states(db, settings):
+    return [state for _, state in indexes.status(db, settings)]
+
+
+def ttl_of(db):
+    return db.telemetry_events.index_information().get("createdAt_ttl", {}).get("expireAfterSeconds")
+
+
+def test_everything_is_pending_in_an_empty_database_and_applied_after_migrating(db, settings):
+    assert states(db, settings) == ["pending"] * len(ALL)
+    assert indexes.migrate(db, settings) == ALL
+    assert states(db, settings) == ["applied"] * len(ALL)
+    assert {"createdAt_ttl", "app_type_ts", "app_name_ts", "ts_id"} <= db.telemetry_events.index_information().keys()
+    assert db.flags.index_information()["key_unique"]["unique"] is True
+    assert ttl_of(db) == 90 * DAY_S
+
+
+def test_migrating_again_does_nothing(db, settings):
+    indexes.migrate(db, settings)
+    before = db[indexes.RECORD].find_one({"_id": TTL})
+    assert indexes.migrate(db, settings) == []
+    assert db[indexes.RECORD].find_one({"_id": TTL}) == before
+
+
+def test_another_ttl_in_the_settings_is_a_change_that_migrating_applies(db, settings, tmp_path):
+    indexes.migrate(db, settings)
+    shorter = make_settings(tmp_path, telemetry_ttl_days=30)
+    assert states(db, shorter) == ["changed", "applied", "applied"]
+    assert ttl_of(db) == 90 * DAY_S
+    assert indexes.migrate(db, shorter) == [TTL]
+    assert ttl_of(db) == 30 * DAY_S
+    assert states(db, shorter) == ["applied"] * len(ALL)
+
+
+def test_a_ttl_of_0_keeps_events_for_ever(db, settings, tmp_path):
+    indexes.migrate(db, settings)
+    for_ever = make_settings(tmp_path, telemetry_ttl_days=0)
+    assert indexes.migrate(db, for_ever) == [TTL]
+    assert ttl_of(db) is None
+    assert states(db, for_ever) == ["applied"] * len(ALL)
+    assert indexes.migrate(db, settings) == [TTL]
+    assert ttl_of(db) == 90 * DAY_S
+
+
+def test_rolling_back_takes_the_last_one_first_and_then_there_is_nothing(db, settings):
+    indexes.migrate(db, settings)
+    assert [indexes.rollback(db, settings) for _ in range(4)] == [FLAG_KEY, QUERIES, TTL, None]
+    assert states(db, settings) == ["pending"] * len(ALL)
+    for collection in (db.telemetry_events, db.flags):
+        assert collection.index_information().keys() <= {"_id_"}
+
+
+def test_what_was_changed_by_a_setting_can_be_taken_back_too(db, settings, tmp_path):
+    indexes.migrate(db, settings)
+    other = make_settings(tmp_path, telemetry_ttl_days=1)
+    assert [indexes.rollback(db, other) for _ in range(3)] == [FLAG_KEY, QUERIES, TTL]
+    assert ttl_of(db) is None
+
+
+def test_an_index_that_somebody_dropped_by_hand_is_no_obstacle(db, settings):
+    indexes.migrate(db, settings)
+    db.telemetry_events.drop_indexes()
+    db.flags.drop()
+    assert [indexes.rollback(db, settings) for _ in range(3)] == [FLAG_KEY, QUERIES, TTL]
+
+
+def test_an_interrupted_migration_is_done_again(db, settings):
+    indexes.migrate(db, settings)
+    db[indexes.RECORD].delete_many({})
+    assert indexes.migrate(db, settings) == ALL
+    assert ttl_of(db) == 90 * DAY_S
+
+
+def test_a_rollback_undone_is_the_same_as_before(db, settings):
+    indexes.migrate(db, settings)
+    before = db.telemetry_events.index_information()
+    for _ in ALL:
+        indexes.rollback(db, settings)
+    indexes.migrate(db, settings)
+    assert db.telemetry_events.index_information() == before
+
+
+def test_several_who_migrate_at_once_do_no_harm(mongo_uri, db, settings, tmp_path):
+    indexes.migrate(db, settings)
+    other, problems = make_settings(tmp_path, telemetry_ttl_days=7), []
+
+    def migrate():
+        try:
+            with pymongo.MongoClient(mongo_uri) as client:
+                indexes.migrate(client.get_default_database(), other)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+            problems.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert problems == []
+    assert ttl_of(db) == 7 * DAY_S
+    assert states(db, other) == ["applied"] * len(ALL)
+
+
+def test_every_migration_says_why_it_is_there():
+    for migration in indexes.migrations():
+        assert migration.why.endswith(".")
+        assert callable(migration.module.up) and callable(migration.module.down)
+
+
+# A boot with pending ones.
+
+
+def test_the_watch_says_what_is_pending_until_it_is_applied(db, settings):
+    watch = IndexWatch(db, settings)
+    assert watch.verdict() == {}
+    watch.look()
+    assert watch.verdict() == {"state": "degraded", "pendingIndexes": ALL}
+    indexes.migrate(db, settings)
+    watch.look()
+    assert watch.verdict() == {}
+
+
+def test_the_watch_leaves_it_to_others_to_say_that_mongo_is_away(settings):
+    with pymongo.MongoClient("mongodb://127.0.0.1:9", serverSelectionTimeoutMS=50) as client:
+        watch = IndexWatch(client.nothing, settings)
+        watch.look()
+        assert watch.verdict() == {}
+
+
+def test_a_boot_with_pending_ones_says_so_in_the_log_and_in_healthz(switchyard, mongo_uri):
+    app = switchyard(APP_ENV="production", JWT_SECRET=SECRET, MONGO_URI=mongo_uri)
+    deadline = time.monotonic() + 10
+    while '"indexes_pending"' not in app.log:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.1)  # an answer of /healthz is kept for a second
+    health = requests.get(f"{app.url}/healthz", headers=bearer("root", "admin"), timeout=5).json()
+    assert health["status"] == "degraded"
+    assert health["dependencies"]["mongo"]["pendingIndexes"] == ALL
+
+
+# The commands.
+
+
+@pytest.fixture
+def app(mongo_uri):
+    """Not started: only its commands are used."""
+    app = Switchyard("flask", MONGO_URI=mongo_uri, APP_ENV="production", JWT_SECRET=SECRET)
+    yield app
+    app.close()
+
+
+def test_the_commands_show_apply_and_take_back(app, db):
+    before = app.flask("indexes", "status")
+    assert before.returncode == 1
+    assert [line.split()[:2] for line in before.stdout.splitlines()] == [["pending", name] for name in ALL]
+    assert "Events leave by themselves" in before.stdout
+    migrated = app.flask("indexes", "migrate")
+    assert (migrated.returncode, migrated.stdout.split()) == (0, [word for name in ALL for word in ("applied", name)])
+    assert app.flask("indexes", "status").returncode == 0
+    assert ttl_of(db) == 90 * DAY_S
+    app.settings["TELEMETRY_TTL_DAYS"] = "5"
+    assert app.flask("indexes", "status").stdout.startswith("changed ")
+    assert app.flask("indexes", "migrate").stdout == f"applied   {TTL}\n"
+    assert app.flask("indexes", "migrate").stdout == "nothing to do\n"
+    assert app.flask("indexes", "rollback").stdout == f"taken back  {FLAG_KEY}\n"
+
+
+def test_without_mongo_in_the_settings_the_commands_say_so(app):
+    del app.settings["MONGO_URI"]
+    done = app.flask("indexes", "status")
+    assert (done.returncode, done.stderr) == (1, "Error: there is no MONGO_URI; without MongoDB there are no indexes to make\n")
+
+
+def test_a_mongo_that_is_away_is_one_sentence_and_soon(app):
+    app.settings["MONGO_URI"] = "mongodb://user:hunter2@127.0.0.1:9/shop"
+    started = time.monotonic()
+    done = app.flask("indexes", "migrate")
+    assert time.monotonic() - started < 10
+    assert (done.returncode, done.stderr) == (1, "Error: MongoDB does not answer at 127.0.0.1:9/shop; is it running?\n")
+
+
+def test_a_login_in_the_uri_works_and_a_wrong_one_is_one_sentence(app, mongo_server_with_login):
+    app.settings["MONGO_URI"] = mongo_server_with_login.new_database()
+    assert app.flask("indexes", "migrate").returncode == 0
+    user, _ = mongo_server_with_login.login
+    app.settings["MONGO_URI"] = mongo_server_with_login.uri_as(user, "guessed")
+    refused = app.flask("indexes", "migrate")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: MongoDB refuses: ") and len(refused.stderr.splitlines()) == 1
+    assert "guessed" not in refused.stderr

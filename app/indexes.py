@@ -81,6 +81,17 @@ def drop_index(collection: Collection, name: str) -> None:
             raise
 
 
+def set_ttl(collection: Collection, field: str, name: str, days: int) -> None:
+    """For migrations: documents leave `days` after the date in `field`, never where that is 0. An index of another age is
+    replaced; one that is right stays, so that doing it again costs nothing."""
+    wanted_s = days * 86_400 or None
+    if collection.index_information().get(name, {}).get("expireAfterSeconds") == wanted_s:
+        return
+    drop_index(collection, name)
+    if wanted_s:
+        collection.create_index(field, name=name, expireAfterSeconds=wanted_s)
+
+
 class IndexWatch:
     """Says in the log and to /healthz that migrations wait to be applied; queries are slow and nothing expires until then."""
 

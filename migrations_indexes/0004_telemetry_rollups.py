@@ -1,5 +1,7 @@
 """What the statistics are read by; they leave with the last of their events, TELEMETRY_TTL_DAYS after it arrived; 0 keeps them for ever."""
 
+from app.indexes import drop_index, set_ttl
+
 COLLECTION = "telemetry_rollups"
 QUERY = "app_level_at"
 TTL = "updatedAt_ttl"
@@ -10,14 +12,10 @@ def fingerprint(settings) -> str:
 
 
 def up(db, settings):
-    down(db)
     db[COLLECTION].create_index([("app", 1), ("level", 1), ("at", 1)], name=QUERY)
-    if settings.telemetry_ttl_days:
-        db[COLLECTION].create_index("updatedAt", name=TTL, expireAfterSeconds=settings.telemetry_ttl_days * 86_400)
+    set_ttl(db[COLLECTION], "updatedAt", TTL, settings.telemetry_ttl_days)
 
 
 def down(db):
-    present = db[COLLECTION].index_information()
     for name in (QUERY, TTL):
-        if name in present:
-            db[COLLECTION].drop_index(name)
+        drop_index(db[COLLECTION], name)

@@ -1,0 +1,298 @@
+/* Live topics for browsers and Node, on top of the stock socket.io-client: what it takes to see every message of a topic
+ * once and in order, or to be told which are missing, across lost connections and restarts of the server.
+ *
+ *   const realtime = Switchyard.connect(io, "https://switchyard.example.com", { token: () => fetchToken(), onState: console.log });
+ *   const unsubscribe = realtime.subscribe("notice:all", (payload, message) => …, { onGap: (gap) => … });
+ *   const { seq } = await realtime.publish("chat:1", { text: "hello" });
+ */
+(function (root) {
+  "use strict";
+
+  const ACK_AFTER_MS = 100; // acknowledgements wait this long for others,
+  const ACK_AFTER = 64; // or until so many messages came
+  const HOLE_MS = 2000; // a hole that has not filled by then is asked for
+  const MAX_EARLY = 512; // messages kept of a topic that came before their turn; more are asked for again
+  const IN_FLIGHT = 8; // publishes that wait for their answer at a time
+  const GIVE_UP_MS = 60000;
+  const ANSWER_MS = 5000;
+
+  const backoff = (attempt, first = 250, most = 10000) => Math.min(most, first * 2 ** attempt) * (0.5 + Math.random());
+  const newId = () => (root.crypto && root.crypto.randomUUID ? root.crypto.randomUUID() : Date.now().toString(36) + Math.random().toString(36).slice(2));
+
+  class Realtime {
+    /** `token` is a string or a function (it may be async), asked at every connect. States: connecting, live, offline, refused, closed. */
+    constructor(io, url, { token, onState = () => {}, onError = () => {}, ...options } = {}) {
+      this._token = token;
+      this._onState = onState;
+      this._onError = onError;
+      this._topics = new Map();
+      this._unacked = new Map();
+      this._publishes = [];
+      this._inFlight = 0;
+      this._spacing = 0;
+      this._refusals = 0;
+      this._setState("connecting");
+      this.socket = io(`${url.replace(/\/$/, "")}/realtime`, {
+        reconnectionDelay: 250, reconnectionDelayMax: 10000, randomizationFactor: 0.5, ...options, auth: (give) => this._authenticate(give),
+      });
+      this.socket.on("connect", () => this._connected());
+      this.socket.on("disconnect", (reason) => this._disconnected(reason));
+      this.socket.on("connect_error", (error) => this._refused(error));
+      this.socket.on("message", (frame) => this._receive(frame));
+    }
+
+    /** Calls `handler(payload, {topic, id, seq, ts, epoch, skipped?})` in order; returns what ends the subscription.
+     *  Options: ack, mode, batch as in the protocol; since and epoch to go on from a place; onGap({topic, reason, from?, to?}). */
+    subscribe(topic, handler, { onGap = () => {}, since = null, epoch = null, ...manner } = {}) {
+      const state = { topic, handler, onGap, manner, epoch, seq: since, early: new Map(), past: new Set(), timer: null };
+      this._forgetTimer(this._topics.get(topic));
+      this._topics.set(topic, state);
+      if (this.socket.connected) this._ask(state);
+      return () => {
+        if (this._topics.get(topic) !== state) return;
+        this._forgetTimer(state);
+        this._topics.delete(topic);
+        this._unacked.delete(topic);
+        if (this.socket.connected) this.socket.emit("message", { type: "unsubscribe", topic });
+      };
+    }
+
+    /** Resolves to `{seq, epoch, duplicate?}` when the message is in the topic's log. It is sent again under the same id, which makes
+     *  that harmless, until there is an answer or `giveUpMs` have passed. */
+    publish(topic, payload, { id = newId(), giveUpMs = GIVE_UP_MS } = {}) {
+      return new Promise((resolve, reject) => {
+        const frame = { type: "publish", topic, payload, id };
+        this._publishes.push({ frame, resolve, reject, attempt: 0, deadline: Date.now() + giveUpMs });
+        this._pump();
+      });
+    }
+
+    /** The last position of a topic, to go on from later: `{since, epoch}`. */
+    position(topic) {
+      const state = this._topics.get(topic);
+      return state && state.seq !== null ? { since: state.seq, epoch: state.epoch } : null;
+    }
+
+    close() {
+      for (const state of this._topics.values()) this._forgetTimer(state);
+      clearTimeout(this._retry);
+      this._sendAcks();
+      this._topics.clear();
+      this._setState("closed");
+      this.socket.disconnect();
+      for (const job of this._publishes.splice(0)) job.reject(new Error("closed"));
+    }
+
+    // The connection
+
+    _setState(state, detail) {
+      if (this.state === state && state !== "refused") return;
+      this.state = state;
+      this._onState(state, detail);
+    }
+
+    async _freshToken() {
+      return typeof this._token === "function" ? this._token() : this._token;
+    }
+
+    async _authenticate(give) {
+      let token;
+      try {
+        token = await this._freshToken();
+      } catch (error) {
+        token = ""; // the server refuses it, and the token is asked for again
+      }
+      const resume = {};
+      for (const state of this._topics.values()) resume[state.topic] = this._place(state);
+      this._resumed = new Set(this._topics.values());
+      give({ token, resume });
+    }
+
+    _connected() {
+      this._refusals = 0;
+      this._setState("live");
+      for (const state of this._topics.values()) if (!this._resumed.has(state)) this._ask(state);
+      this._pump();
+    }
+
+    _disconnected(reason) {
+      if (this.state === "closed") return;
+      this._setState("offline", reason);
+      if (!this.socket.active) this._reconnectLater();
+    }
+
+    /** The stock client tries again by itself where no connection came about, but not where the server said no. */
+    _refused(error) {
+      if (this.socket.active || this.state === "closed") {
+        if (this.state !== "closed") this._setState("offline", error.message);
+        return;
+      }
+      this._setState("refused", error.data || { message: error.message });
+      const code = error.data && error.data.code;
+      const mayHelp = !error.data || error.data.retryable || (typeof this._token === "function" && code !== "forbidden");
+      if (mayHelp) this._reconnectLater();
+    }
+
+    _reconnectLater() {
+      clearTimeout(this._retry);
+      this._retry = setTimeout(() => this.state !== "closed" && this.socket.connect(), backoff(this._refusals++));
+    }
+
+    // What comes in
+
+    _receive(frame) {
+      if (frame.type === "error" && frame.code === "token_expired" && !frame.topic) this._renewToken();
+      const state = frame.topic && this._topics.get(frame.topic);
+      if (frame.type === "event" && state) for (const event of frame.events || [frame]) this._receiveEvent(state, frame.epoch, event);
+      else if (frame.type === "ack" && state) this._subscribed(state, frame);
+      else if (frame.type === "error") this._receiveError(state, frame);
+    }
+
+    _subscribed(state, answer) {
+      if (answer.epoch === undefined) return;
+      if (state.seq === null || state.epoch !== answer.epoch) this._move(state, answer.epoch, answer.seq);
+    }
+
+    _receiveEvent(state, epoch, event) {
+      if (state.seq === null) this._move(state, epoch, event.skipped ? event.skipped[0] - 1 : event.seq - 1);
+      if (state.epoch !== epoch) {
+        if (state.seq !== 0 || event.seq !== 1 || state.past.has(epoch)) return;
+        this._move(state, epoch, 0);
+      }
+      if (event.skipped) this._pass(state, event.skipped[1]);
+      if (event.seq > state.seq && state.early.size < MAX_EARLY) state.early.set(event.seq, event);
+      this._closeUp(state);
+      this._planAck(state);
+    }
+
+    _receiveError(state, frame) {
+      if (state && frame.code === "history_gap") {
+        this._pass(state, frame.to);
+        state.onGap({ topic: state.topic, reason: frame.code, from: frame.from, to: frame.to });
+      } else if (state && frame.code === "epoch_changed") {
+        if (frame.epoch && state.epoch !== frame.epoch) this._move(state, frame.epoch, 0);
+        state.onGap({ topic: state.topic, reason: frame.code });
+      } else if (state && frame.code === "delivery_failed") {
+        this._ask(state);
+      } else {
+        if (state && frame.code === "forbidden") this._topics.delete(state.topic);
+        this._onError(frame);
+      }
+    }
+
+    _move(state, epoch, seq) {
+      if (state.epoch !== null) state.past.add(state.epoch);
+      Object.assign(state, { epoch, seq });
+      state.early.clear();
+      this._forgetTimer(state);
+    }
+
+    /** Nothing up to `last` will come any more, except what is here already. */
+    _pass(state, last) {
+      for (const seq of [...state.early.keys()].sort((a, b) => a - b)) if (seq > state.seq && seq <= last) this._deliver(state, seq);
+      state.seq = Math.max(state.seq, last);
+      this._closeUp(state);
+    }
+
+    _closeUp(state) {
+      while (state.early.has(state.seq + 1)) this._deliver(state, state.seq + 1);
+      for (const seq of state.early.keys()) if (seq <= state.seq) state.early.delete(seq);
+      if (!state.early.size) this._forgetTimer(state);
+      else if (!state.timer) state.timer = setTimeout(() => { state.timer = null; this._ask(state); }, HOLE_MS);
+    }
+
+    _deliver(state, seq) {
+      const { payload, ...message } = state.early.get(seq);
+      state.early.delete(seq);
+      state.seq = seq;
+      try {
+        state.handler(payload, { ...message, topic: state.topic, epoch: state.epoch });
+      } catch (error) {
+        this._onError(error);
+      }
+    }
+
+    _forgetTimer(state) {
+      if (state && state.timer) clearTimeout(state.timer);
+      if (state) state.timer = null;
+    }
+
+    // What goes out
+
+    _place(state) {
+      return { ...state.manner, ...(state.seq === null ? {} : { since: state.seq, epoch: state.epoch || undefined }) };
+    }
+
+    /** Subscribe, or go back to where the topic stands; asking again does no harm. */
+    _ask(state) {
+      if (!this.socket.connected || this._topics.get(state.topic) !== state) return;
+      this.socket.timeout(ANSWER_MS).emit("message", { type: "subscribe", topic: state.topic, ...this._place(state) }, (error, answer) => {
+        if (this._topics.get(state.topic) !== state) return;
+        if (error) this._ask(state);
+        else if (answer.type === "ack") this._subscribed(state, answer);
+        else if (answer.retryable) setTimeout(() => this._ask(state), answer.retryAfterMs || backoff(2));
+        else this._receiveError(state, { ...answer, topic: state.topic });
+      });
+    }
+
+    _planAck(state) {
+      if (state.manner.ack === false) return;
+      this._unacked.set(state.topic, (this._unacked.get(state.topic) || 0) + 1);
+      if (this._unacked.get(state.topic) >= ACK_AFTER) this._sendAcks();
+      else if (!this._ackTimer) this._ackTimer = setTimeout(() => this._sendAcks(), ACK_AFTER_MS);
+    }
+
+    _sendAcks() {
+      clearTimeout(this._ackTimer);
+      this._ackTimer = null;
+      const acks = {};
+      for (const topic of this._unacked.keys()) if (this._topics.has(topic)) acks[topic] = this._topics.get(topic).seq;
+      this._unacked.clear();
+      if (this.socket.connected && Object.keys(acks).length) this.socket.emit("message", { type: "ack", acks });
+    }
+
+    async _renewToken() {
+      if (typeof this._token !== "function") return;
+      const token = await this._freshToken();
+      if (this.socket.connected) this.socket.emit("message", { type: "auth", token });
+    }
+
+    /** A few at a time; after a `rate_limited` at the pace that the server named. */
+    _pump() {
+      if (!this.socket.connected || this._pumpTimer) return;
+      while (this._publishes.length && this._inFlight < (this._spacing ? 1 : IN_FLIGHT)) {
+        this._send(this._publishes.shift());
+        if (this._spacing) {
+          this._pumpTimer = setTimeout(() => { this._pumpTimer = null; this._pump(); }, this._spacing);
+          return;
+        }
+      }
+    }
+
+    _send(job) {
+      this._inFlight++;
+      this.socket.timeout(ANSWER_MS).emit("message", job.frame, (error, answer) => {
+        this._inFlight--;
+        if (!error && answer.type === "ack") job.resolve(answer);
+        else if ((error || answer.retryable) && Date.now() < job.deadline) this._sendAgain(job, error ? null : answer);
+        else job.reject(Object.assign(new Error(error ? "no answer" : answer.message), error ? { code: "unavailable" } : answer));
+        this._pump();
+      });
+    }
+
+    _sendAgain(job, answer) {
+      if (answer && answer.code === "rate_limited") {
+        this._spacing = Math.max(this._spacing, answer.retryAfterMs + 5);
+        clearTimeout(this._spacingTimer);
+        this._spacingTimer = setTimeout(() => { this._spacing = 0; this._pump(); }, 10000);
+        this._publishes.unshift(job);
+      } else {
+        setTimeout(() => { this._publishes.push(job); this._pump(); }, this.socket.connected ? backoff(job.attempt++) : 0);
+      }
+    }
+  }
+
+  const api = { connect: (io, url, options) => new Realtime(io, url, options), Realtime };
+  if (typeof module === "object" && module.exports) module.exports = api;
+  else root.Switchyard = { ...root.Switchyard, ...api };
+})(typeof globalThis === "object" ? globalThis : this);

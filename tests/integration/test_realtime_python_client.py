@@ -1,0 +1,73 @@
+"""The client for services in Python, against a running server."""
+
+import threading
+import time
+
+import pytest
+import requests
+
+from app.realtime.client import PublishFailed, RealtimeClient
+from tests.apps import SECRET, bearer, token
+from tests.servers.real import real
+from tests.servers.switchyard import Switchyard
+
+
+@pytest.fixture
+def app():
+    settings = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000}
+    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def client(app):
+    client = RealtimeClient(app.url, lambda: token("root", "admin"), randomization_factor=0)
+    yield client
+    client.close()
+
+
+def wait(is_there, within_s=15):
+    deadline = time.monotonic() + within_s
+    while not is_there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def publish(app, numbers):
+    body = {"messages": [{"topic": "t", "payload": number} for number in numbers]}
+    answer = requests.post(f"{app.url}/api/realtime/publish", json=body, headers=bearer("billing", "service"), timeout=5).json()
+    assert [place["topic"] for place in answer["messages"]] == ["t"] * len(numbers)
+
+
+def test_messages_come_in_order_through_abrupt_ends_and_are_acknowledged(app, client):
+    seen = []
+    client.subscribe("t", lambda payload, message: seen.append((message["seq"], payload)))
+    wait(lambda: client._topics["t"].seq is not None)
+    for first in range(0, 1000, 50):
+        publish(app, range(first, first + 50))
+        if first % 200 == 0 and client.sio.connected:
+            client.sio.eio.ws.sock.close()
+        time.sleep(0.02)
+    wait(lambda: len(seen) == 1000)
+    assert seen == [(number + 1, number) for number in range(1000)]
+
+
+def test_a_restart_is_told_and_a_publish_waits_for_it(app, client):
+    seen, gaps, answers = [], [], []
+    client.subscribe("t", lambda payload, message: seen.append(payload), on_gap=gaps.append)
+    publish(app, [1])
+    wait(lambda: seen == [1])
+    app.kill()
+    publishing = threading.Thread(target=lambda: answers.append(client.publish("t", 2)))
+    publishing.start()
+    app.start()
+    publishing.join(20)
+    wait(lambda: seen == [1, 2])
+    assert answers[0]["seq"] == 1
+    assert {"topic": "t", "reason": "epoch_changed"} in gaps
+
+
+def test_what_may_not_be_published_raises_at_once(client):
+    with pytest.raises(PublishFailed) as caught:
+        client.publish("not a topic", 1)
+    assert caught.value.answer["code"] == "bad_request"

@@ -2,10 +2,12 @@
 
 import logging
 import math
+from functools import partial
 
 from flask import Flask
 from flask_socketio import SocketIO
 
+from app import origins
 from app.realtime.namespace import RealtimeNamespace, RoomsNamespace
 from app.realtime.ticker import Ticker
 from app.realtime.transport.guard import Guard
@@ -27,7 +29,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
         async_mode="gevent",
         async_handlers=False,  # one event after another, in the order in which a client sent them
         always_connect=False,
-        cors_allowed_origins=settings.cors_origins,
+        cors_allowed_origins="*" if "*" in settings.cors_origins else partial(_may_call, settings.cors_origins),
         cors_credentials=False,
         ping_interval=_ping_interval(settings.rt_ping_interval_ms),
         ping_timeout=settings.rt_ping_timeout_ms / 1000,
@@ -54,6 +56,11 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     app.wsgi_app = guard.wsgi(app.wsgi_app)
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
     return socketio
+
+
+def _may_call(patterns: tuple[str, ...], origin: str | None) -> bool:
+    """None is who is no browser, or a page of our own origin."""
+    return origin is None or origins.allows(patterns, origin)
 
 
 def _ping_interval(interval_ms: int) -> tuple[float, float]:

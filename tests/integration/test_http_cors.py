@@ -96,3 +96,27 @@ def test_a_refusal_by_the_rate_limit_can_be_read_across_origins(tmp_path):
     assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[1].headers["Access-Control-Allow-Origin"] == "https://app.test"
     assert "Retry-After" in words(answers[1], "Access-Control-Expose-Headers")
+
+
+# The socket's door.
+
+
+def handshake(client, **headers):
+    return client.get("/socket.io/?EIO=4&transport=polling", headers=headers)
+
+
+@pytest.mark.parametrize("origin", ["https://app.test", "https://a.many.test"])
+def test_the_socket_lets_the_same_origins_in(strict, origin):
+    answer = handshake(strict, Origin=origin)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == origin
+
+
+@pytest.mark.parametrize("origin", ["https://evil.test", "https://a.many.test.evil.test", "null"])
+def test_the_socket_refuses_any_other_origin(strict, origin):
+    assert handshake(strict, Origin=origin).status_code == 400
+
+
+def test_the_socket_is_open_to_who_is_no_browser_and_by_default_to_everybody(strict, client):
+    assert handshake(strict).status_code == 200
+    assert handshake(client, Origin="https://any.test").status_code == 200

@@ -9,7 +9,7 @@ import requests
 
 from app import indexes
 from app.indexes import IndexWatch
-from tests.apps import SECRET, bearer, make_settings
+from tests.apps import SECRET, bearer, make_app, make_settings
 from tests.servers.switchyard import Switchyard
 
 ALL = [migration.name for migration in indexes.migrations()]
@@ -174,49 +174,61 @@ def test_a_boot_with_pending_ones_says_so_in_the_log_and_in_healthz(switchyard, 
 
 
 @pytest.fixture
-def app(mongo_uri):
-    """Not started: only its commands are used."""
-    app = Switchyard("flask", MONGO_URI=mongo_uri, APP_ENV="production", JWT_SECRET=SECRET)
-    yield app
-    app.close()
+def run(tmp_path, mongo_uri):
+    """`flask indexes …` in this process: (exit code, what it says)."""
+
+    def run(command, **settings):
+        app = make_app(tmp_path, **{"mongo_uri": mongo_uri, **settings})
+        result = app.test_cli_runner().invoke(args=["indexes", command])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+    return run
 
 
-def test_the_commands_show_apply_and_take_back(app, db):
-    before = app.flask("indexes", "status")
-    assert before.returncode == 1
-    assert [line.split()[:2] for line in before.stdout.splitlines()] == [["pending", name] for name in ALL]
-    assert "Events leave by themselves" in before.stdout
-    migrated = app.flask("indexes", "migrate")
-    assert (migrated.returncode, migrated.stdout.split()) == (0, [word for name in ALL for word in ("applied", name)])
-    assert app.flask("indexes", "status").returncode == 0
-    assert ttl_of(db) == 90 * DAY_S
-    app.settings["TELEMETRY_TTL_DAYS"] = "5"
-    assert app.flask("indexes", "status").stdout.startswith("changed ")
-    assert app.flask("indexes", "migrate").stdout == "".join(f"applied   {name}\n" for name in WITH_TTL)
-    assert app.flask("indexes", "migrate").stdout == "nothing to do\n"
-    assert app.flask("indexes", "rollback").stdout == f"taken back  {ALL[-1]}\n"
+def test_the_commands_show_apply_and_take_back(run):
+    code, output = run("status")
+    assert (code, [line.split()[:2] for line in output.splitlines()]) == (1, [["pending", name] for name in ALL])
+    assert "Events leave by themselves" in output
+    assert run("migrate") == (0, "".join(f"applied   {name}\n" for name in ALL))
+    code, output = run("status")
+    assert (code, [line.split()[0] for line in output.splitlines()]) == (0, ["applied"] * len(ALL))
+    assert run("migrate") == (0, "nothing to do\n")
+    assert run("rollback") == (0, f"taken back  {ALL[-1]}\n")
 
 
-def test_without_mongo_in_the_settings_the_commands_say_so(app):
-    del app.settings["MONGO_URI"]
-    done = app.flask("indexes", "status")
-    assert (done.returncode, done.stderr) == (1, "Error: there is no MONGO_URI; without MongoDB there are no indexes to make\n")
+def test_a_changed_setting_is_shown_and_applied(run):
+    run("migrate")
+    code, output = run("status", telemetry_ttl_days=5)
+    assert code == 1
+    assert [line.split()[1] for line in output.splitlines() if line.startswith("changed ")] == WITH_TTL
+    assert run("migrate", telemetry_ttl_days=5) == (0, "".join(f"applied   {name}\n" for name in WITH_TTL))
 
 
-def test_a_mongo_that_is_away_is_one_sentence_and_soon(app):
-    app.settings["MONGO_URI"] = "mongodb://user:hunter2@127.0.0.1:9/shop"
+def test_without_mongo_in_the_settings_the_commands_say_so(run):
+    assert run("status", mongo_uri=None) == (1, "Error: there is no MONGO_URI; without MongoDB there are no indexes to make\n")
+
+
+def test_a_mongo_that_is_away_is_one_sentence_and_soon(run):
     started = time.monotonic()
-    done = app.flask("indexes", "migrate")
-    assert time.monotonic() - started < 10
-    assert (done.returncode, done.stderr) == (1, "Error: MongoDB does not answer at 127.0.0.1:9/shop; is it running?\n")
+    refused = run("migrate", mongo_uri="mongodb://user:hunter2@127.0.0.1:9/shop", mongo_timeout_ms=300)
+    assert time.monotonic() - started < 5
+    assert refused == (1, "Error: MongoDB does not answer at 127.0.0.1:9/shop; is it running?\n")
 
 
-def test_a_login_in_the_uri_works_and_a_wrong_one_is_one_sentence(app, mongo_server_with_login):
-    app.settings["MONGO_URI"] = mongo_server_with_login.new_database()
-    assert app.flask("indexes", "migrate").returncode == 0
+def test_a_login_in_the_uri_works_and_a_wrong_one_is_one_sentence(run, mongo_server_with_login):
+    assert run("migrate", mongo_uri=mongo_server_with_login.new_database())[0] == 0
     user, _ = mongo_server_with_login.login
-    app.settings["MONGO_URI"] = mongo_server_with_login.uri_as(user, "guessed")
-    refused = app.flask("indexes", "migrate")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: MongoDB refuses: ") and len(refused.stderr.splitlines()) == 1
-    assert "guessed" not in refused.stderr
+    code, output = run("migrate", mongo_uri=mongo_server_with_login.uri_as(user, "guessed"))
+    assert code == 1
+    assert output.startswith("Error: MongoDB refuses: ") and len(output.splitlines()) == 1
+    assert "guessed" not in output
+
+
+def test_as_a_command_it_prints_nothing_else(mongo_uri):
+    app = Switchyard("flask", MONGO_URI=mongo_uri, APP_ENV="production", JWT_SECRET=SECRET)
+    try:
+        done = app.flask("indexes", "migrate")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "".join(f"applied   {name}\n" for name in ALL), "")
+    finally:
+        app.close()

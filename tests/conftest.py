@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.servers import chromium as chromium_server
-from tests.servers import mongo, node, redis, switchyard, toxiproxy
+from tests.servers import disk, mongo, node, redis, switchyard, toxiproxy
 from tests.servers.real import Unavailable, real
 
 PARTS = {"redis": redis, "mongo": mongo, "toxiproxy": toxiproxy, "node": node, "browser": chromium_server}
@@ -100,6 +100,12 @@ def proxy_to(toxiproxy):
     yield make
     for proxy in proxies:
         proxy.delete()
+
+
+@pytest.fixture
+def small_disk():
+    """Four megabytes, to be filled and freed."""
+    yield from _serving(disk.SmallDisk, 4_194_304)
 
 
 @pytest.fixture(scope="session", name="node")

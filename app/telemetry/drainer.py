@@ -139,7 +139,7 @@ class Drainer:
 
     def _move(self, chunk: Chunk, rejected: RejectedFile) -> dict[str, int]:
         refused = put(chunk, self._sink)
-        if self._progress.state.get("waitsFor", "").startswith(AWAY):
+        if self._is_away():
             self._say(None)
         kept = rejected.add(chunk.unusable + refused)
         if kept:
@@ -173,11 +173,15 @@ class Drainer:
     # --- what others see of it
 
     def watch(self) -> None:
-        """Now and then, in every worker: end our own segment when it is not used, and show the backlog."""
-        self._spool.close_unused()
+        """Now and then, in every worker: show the backlog, and end our own segment when it is not used any more."""
         backlog = self.backlog()
+        if not self._is_away():
+            self._spool.close_unused()
         self._metrics.spool_backlog_bytes.set(backlog["backlogBytes"])
         self._metrics.spool_oldest_age_seconds.set(backlog["oldestAgeMs"] / 1000)
+
+    def _is_away(self) -> bool:
+        return self._progress.state.get("waitsFor", "").startswith(AWAY)
 
     def backlog(self) -> dict[str, Any]:
         """The same from every worker, on duty or not: from the disk and from what the one on duty noted at most a second ago."""

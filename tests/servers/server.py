@@ -88,6 +88,13 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def workers(self):
+        """The process ids of its children."""
+        done = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+        rows = (map(int, row.split()) for row in done.stdout.splitlines())
+        return [pid for pid, parent in rows if parent == self.process.pid]
+
+    @property
     def exit_code(self):
         """None while it runs; a negative number is the signal that ended it."""
         return self.process.poll()

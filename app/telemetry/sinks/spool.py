@@ -23,8 +23,9 @@ from app.telemetry.spool.writer import SegmentWriter, make_folder
 
 NEARLY_FULL = 0.9
 FULL = 0.99
+LITTLE_DISK_BYTES, NO_DISK_BYTES = 16_777_216, 65_536
 REMEMBERED_BYTES = 67_108_864  # how far back ids are looked for at the start: half a second of reading
-UNUSED_S = 3.0
+UNUSED_S = 1.0
 HALF_MADE = (".events-", ".probe-", ".drainer.progress.")
 LEFT_OVER_S = 3600
 
@@ -90,25 +91,27 @@ class SpoolSink:
         self._index.forget(path)
 
     def close_unused(self) -> None:
-        """So that a segment which nobody adds to any more can be emptied and go."""
+        """So that a segment which nobody adds to any more can be emptied and go. For when MongoDB is there: while it is away
+        every quiet second would begin another file."""
         self._writer.close_unused(UNUSED_S)
 
     def close(self) -> None:
         self._writer.close()
 
     def check(self) -> dict[str, Any]:
-        """`down` where nothing can be written; `degraded` before there is no room left, by SPOOL_MAX_BYTES or on the disk."""
+        """`down` where nothing can be written; `degraded` before, when little of SPOOL_MAX_BYTES or of the disk is left."""
         if self._writer.last_error:
             self._writer.try_again()
         self._measure()
         used, trouble = self._writer.folder_bytes, self._writer.last_error
         place = self.folder if self.folder.exists() else self.folder.parent
-        taken = 1 - min(self._max_bytes - used, _free_bytes(place)) / self._max_bytes
-        if trouble is None and (taken > FULL or self._writer.lacks_room):
+        free = _free_bytes(place)
+        taken = used / min(self._max_bytes, used + free + 1)
+        if trouble is None and (taken > FULL or free < NO_DISK_BYTES or self._writer.lacks_room):
             trouble = f"{self.folder} is full"
         if trouble is None and not os.access(place, os.W_OK):
             trouble = f"{place} cannot be written to"
-        state = "down" if trouble else "degraded" if taken > NEARLY_FULL else "up"
+        state = "down" if trouble else "degraded" if taken > NEARLY_FULL or free < LITTLE_DISK_BYTES else "up"
         details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self.folder))}
         return {"state": state, **details, **({"error": trouble} if trouble else {})}
 

@@ -273,6 +273,16 @@ def test_an_unused_segment_is_ended_by_its_own_writer(make, spool, mongo, monkey
     assert segments(spool.folder) == []
 
 
+def test_while_mongo_is_away_a_quiet_second_does_not_begin_another_file(make, spool, mongo, monkeypatch):
+    monkeypatch.setattr("app.telemetry.sinks.spool.UNUSED_S", 0)
+    drainer, mongo.error = make(), SinkUnavailable("away")
+    for n in range(5):
+        spool.write([event(f"e{n}")])
+        take_a_turn(drainer)
+        drainer.watch()
+    assert len(segments(spool.folder)) == 1
+
+
 def test_health_shows_the_backlog_and_is_well_again_when_it_is_gone(make, spool, mongo, clock):
     drainer = make()
     assert (drainer.check()["state"], drainer.check()["draining"]) == ("up", False)

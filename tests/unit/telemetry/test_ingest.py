@@ -20,7 +20,7 @@ class SlowSink:
     def write(self, events):
         self.asked += 1
         self.may_end.wait()
-        return Written("memory", 0)
+        return Written("memory", ())
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def sink():
 
 @pytest.fixture
 def ingest(sink):
-    return Ingest(sink, Clock(), Metrics(), max_events=10, max_in_flight=2)
+    return Ingest(sink, Clock(), Metrics(), max_events=10, max_in_flight=2, note=lambda events, known: None)
 
 
 def test_over_the_bound_a_batch_is_refused_before_it_is_read(ingest, sink):

@@ -1,6 +1,7 @@
 """Switchyard as a process: how it starts, what it says, and how it ends."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -237,7 +238,7 @@ def test_every_line_of_the_log_is_json_from_boot_to_end(switchyard):
         client.sendall(GARBAGE[0])
     open_websocket(app).close()
     (worker,) = workers_of(app)
-    _signal(worker, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
     wait_until(lambda: len(workers_of(app)) == 2 and app.answers())
     app.stop()
     lines = [json.loads(line) for line in app.log.splitlines()]
@@ -251,16 +252,10 @@ def test_every_line_of_the_log_is_json_from_boot_to_end(switchyard):
     assert "hunter2" not in app.log and "Traceback" not in app.log
 
 
-def _signal(pid, number):
-    import os
-
-    os.kill(pid, number)
-
-
 def test_a_worker_that_is_killed_is_replaced(switchyard):
     app = switchyard(**PRODUCTION)
     (worker,) = workers_of(app)
-    _signal(worker, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
     wait_until(lambda: len(workers_of(app)) == 2)
     wait_until(app.answers)
     assert app.stop() < 5
@@ -275,11 +270,26 @@ def test_two_workers_share_the_work_and_metrics_adds_them_up(switchyard, redis_u
     after = sum(value for labels, value in samples(app, "http_requests_total").items() if "/livez" in labels)
     assert after - before == 40
     first, second = workers_of(app)
-    _signal(first, signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
     wait_until(lambda: len(workers_of(app)) == 3 and app.log.count('"started"') == 3)
     assert sum(value for labels, value in samples(app, "http_requests_total").items() if "/livez" in labels) >= after
     assert app.stop() < 5
     assert app.exit_code == 0
+    assert list(app.folder.glob("switchyard-metrics-*")) == []
+
+
+def test_sighup_takes_new_workers_with_the_same_counters(switchyard):
+    app = switchyard(**PRODUCTION)
+    with requests.Session() as session:
+        before = session.get(f"{app.url}/livez", timeout=5)
+        app.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(workers_of(app)) == 2 and '"drained"' in app.log)
+        assert before.ok and session.get(f"{app.url}/livez", timeout=5).ok
+    assert sum(value for labels, value in samples(app, "http_requests_total").items() if "/livez" in labels) >= 2
+    assert len(list(app.folder.glob("switchyard-metrics-*"))) == 1
+    assert app.stop() < 5
+    assert app.exit_code == 0
+    assert "Traceback" not in app.log
 
 
 # Ending.

@@ -309,6 +309,16 @@ def test_dripping_bytes_does_not_buy_time():
                 gevent.sleep(0.05)
 
 
+def test_a_client_that_never_reads_its_answer_cannot_hold_a_connection():
+    with serving(write_timeout_s=0.2) as server:
+        Client(server).send("GET /large HTTP/1.1\nHost: h\n\n")
+        gevent.sleep(0.05)
+        assert len(server.connections) == 1
+        with gevent.Timeout(5):
+            while server.connections:
+                gevent.sleep(0.05)
+
+
 def test_an_idle_connection_is_cut():
     with serving(keepalive_s=0.2) as server:
         client = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")

@@ -1,8 +1,9 @@
 """Makes lines durable, many callers with one fsync.
 
-The promises: (1) when `append` returns, its bytes are fsynced in a file whose directory entry is fsynced; (2) when it
-raises, what was written of them is cut off again, or stands as a torn last line that readers pass over; (3) the folder
-does not grow past `max_bytes`, but for what other processes added within the last second.
+The promises: (1) when `append` returns, its bytes are fsynced in a file whose directory entry is fsynced, and which was
+still there after the sync; (2) when it raises, what was written of them is cut off again, or stands as a torn last line
+that readers pass over; (3) the folder does not grow past `max_bytes`, but for what other processes added within the last
+second.
 
 The sync runs in a thread, so that a slow disk holds up nobody who does not wait for it.
 """
@@ -23,6 +24,7 @@ from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of,
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 65_536
 MEASURED_FOR_S = 1.0
+ATTEMPTS = 3  # at a segment that nobody deletes while it is written
 MEASURING_SHARE = 100  # measuring thousands of files is done rarely enough to stay below a hundredth of the time
 
 
@@ -102,26 +104,37 @@ class SegmentWriter:
         if self.folder_bytes + length > self._max_bytes:
             self._lacked = length
             raise SinkFull(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used (SPOOL_MAX_BYTES)")
-        if self._fd is not None and (self._size + length > self._segment_bytes or _is_deleted(self._fd)):
+        if self._fd is not None and (self._size + length > self._segment_bytes or not _is_at(self._path, self._fd)):
             self._close()
-        if self._fd is None:
-            self._open()
 
     def _write(self, data: bytes) -> None:
+        """Again, into a new segment, where this one was deleted meanwhile."""
+        for _ in range(ATTEMPTS):
+            if self._fd is None:
+                self._open()
+            if self._put(data):
+                break
+            self._close()
+        else:
+            raise OSError(errno.ESTALE, "the segments are deleted while they are written")
+        self._size += len(data)
+        self.folder_bytes += len(data)
+        self._used_at = time.monotonic()
+
+    def _put(self, data: bytes) -> bool:
+        """Durable in the segment when it returns; False where that is not in the folder any more."""
         try:
             remaining = memoryview(data)
             while remaining:
                 remaining = remaining[os.write(self._fd, remaining) :]
             gevent.get_hub().threadpool.apply(self._sync, (self._fd,))
+            return _is_at(self._path, self._fd)
         except OSError:
             self._take_back()
             raise
         except BaseException:
             self._close()  # killed in the middle: what was written stays, and no later failure may cut behind it
             raise
-        self._size += len(data)
-        self.folder_bytes += len(data)
-        self._used_at = time.monotonic()
 
     def _take_back(self) -> None:
         """After a failed sync nobody knows what is on disk; so this segment ends here, at its last good byte."""
@@ -163,6 +176,10 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def _is_deleted(fd: int) -> bool:
-    """Somebody emptied the folder under us; what is written to a file without a name is lost with this process."""
-    return os.fstat(fd).st_nlink == 0
+def _is_at(path: Path, fd: int) -> bool:
+    """False where somebody emptied the folder, or put another in its place, under us: what is written to a file without a
+    name is lost with this process."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import gevent
 import pytest
@@ -12,16 +13,18 @@ from app.telemetry.spool.writer import SegmentWriter
 
 
 class Disk:
-    """Stands for os.fsync: counts, and fails or waits when told to."""
+    """Stands for os.fsync: counts, fails when told to, and lets something happen meanwhile."""
 
     def __init__(self):
-        self.syncs, self.error, self.gate = 0, None, None
+        self.syncs, self.error, self.meanwhile = 0, None, None
 
     def __call__(self, fd):
         self.syncs += 1
         if self.error:
             raise OSError(self.error, os.strerror(self.error))
         os.fsync(fd)
+        if self.meanwhile:
+            self.meanwhile()
 
 
 @pytest.fixture
@@ -118,3 +121,41 @@ def test_a_torn_last_line_is_passed_over(make, tmp_path):
     with open(segments(tmp_path)[0], "ab") as file:
         file.write(b'{"half')
     assert lines_in(tmp_path) == [b"one\n", b"two\n"]
+
+
+def test_what_comes_after_its_segment_was_deleted_goes_into_a_new_one(make, tmp_path):
+    writer = make()
+    writer.append(b"one\n")
+    segments(tmp_path)[0].unlink()
+    writer.append(b"two\n")
+    assert lines_in(tmp_path) == [b"two\n"]
+
+
+def test_a_folder_that_is_moved_away_is_followed_by_another(make, tmp_path):
+    folder = tmp_path / "spool"
+    writer = SegmentWriter(folder, max_bytes=10_000, segment_bytes=1000)
+    writer.append(b"one\n")
+    folder.rename(tmp_path / "aside")
+    writer.append(b"two\n")
+    assert lines_in(folder) == [b"two\n"]
+    assert lines_in(tmp_path / "aside") == [b"one\n"]
+
+
+def test_what_is_written_into_a_segment_that_is_deleted_meanwhile_is_written_again(tmp_path, disk):
+    folder = tmp_path / "spool"
+    writer = SegmentWriter(folder, max_bytes=10_000, segment_bytes=1000, sync=disk)
+    writer.append(b"one\n")
+
+    def delete():
+        disk.meanwhile = None
+        shutil.rmtree(folder)
+
+    disk.meanwhile = delete
+    writer.append(b"two\n")
+    assert lines_in(folder) == [b"two\n"]
+
+
+def test_nothing_is_saved_where_every_segment_is_deleted_at_once(make, tmp_path, disk):
+    disk.meanwhile = lambda: [path.unlink() for path in segments(tmp_path)]
+    with pytest.raises(SinkUnavailable):
+        make().append(b"lost\n")

@@ -2,8 +2,8 @@
 
 The promises: (1) when `append` returns, its bytes are fsynced in a file whose directory entry is fsynced, and which was
 still there after the sync; (2) when it raises, what was written of them is cut off again, or stands as a torn last line
-that readers pass over; (3) the folder does not grow past `max_bytes`, but for what other processes added within the last
-second.
+that readers pass over; (3) the folder does not grow past `max_bytes` by more than `max_bytes`/64, or one commit where that
+is more, for each other process that writes there: each measures again before it has itself added so much.
 
 The sync runs in a thread, so that a slow disk holds up nobody who does not wait for it.
 """
@@ -24,6 +24,7 @@ from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of,
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 65_536
 MEASURED_FOR_S = 1.0
+UNMEASURED_SHARE = 64
 ATTEMPTS = 3  # at a segment that nobody deletes while it is written
 MEASURING_SHARE = 100  # measuring thousands of files is done rarely enough to stay below a hundredth of the time
 
@@ -39,6 +40,7 @@ class SegmentWriter:
         self._fd: int | None = None
         self._path: Path | None = None
         self._size = 0
+        self._unmeasured = 0  # bytes that were added since the folder was measured
         self._lacked = 0  # bytes for which there was no room within the limit
         self._used_at = self._measured_until = 0.0  # monotonic seconds
         self.folder_bytes = 0
@@ -53,6 +55,7 @@ class SegmentWriter:
         started = time.monotonic()
         self.folder_bytes = sum(size_of(path) for path in segments(self._folder))
         took = time.monotonic() - started
+        self._unmeasured = 0
         self._measured_until = started + max(MEASURED_FOR_S, MEASURING_SHARE * took)
 
     def close(self) -> None:
@@ -74,10 +77,11 @@ class SegmentWriter:
         """After trouble: see whether the disk takes something by now, and forget the trouble if it does."""
         probe = self._folder / f".probe-{os.getpid()}"
         try:
+            make_folder(self._folder)
             fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
             try:
                 os.write(fd, bytes(PROBE_BYTES))
-                os.fsync(fd)
+                self._sync_in_a_thread(fd)
             finally:
                 os.close(fd)
             self.last_error = None
@@ -99,13 +103,22 @@ class SegmentWriter:
         return [None] * len(chunks)
 
     def _make_room(self, length: int) -> None:
-        if self.folder_bytes + length > self._max_bytes or time.monotonic() > self._measured_until:
+        if self._fd is not None and (self._size + length > self._segment_bytes or not _is_at(self._path, self._fd)):
+            self._close()
+        if self._must_measure(length):
             self.measure()
         if self.folder_bytes + length > self._max_bytes:
             self._lacked = length
             raise SinkFull(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used (SPOOL_MAX_BYTES)")
-        if self._fd is not None and (self._size + length > self._segment_bytes or not _is_at(self._path, self._fd)):
-            self._close()
+
+    def _must_measure(self, length: int) -> bool:
+        """Often enough to keep the limit together with others who write there, and before saying that it is reached."""
+        return (
+            self._fd is None
+            or self._unmeasured + length > self._max_bytes // UNMEASURED_SHARE
+            or self.folder_bytes + length > self._max_bytes
+            or time.monotonic() > self._measured_until
+        )
 
     def _write(self, data: bytes) -> None:
         """Again, into a new segment, where this one was deleted meanwhile."""
@@ -119,6 +132,7 @@ class SegmentWriter:
             raise OSError(errno.ESTALE, "the segments are deleted while they are written")
         self._size += len(data)
         self.folder_bytes += len(data)
+        self._unmeasured += len(data)
         self._used_at = time.monotonic()
 
     def _put(self, data: bytes) -> bool:
@@ -127,7 +141,7 @@ class SegmentWriter:
             remaining = memoryview(data)
             while remaining:
                 remaining = remaining[os.write(self._fd, remaining) :]
-            gevent.get_hub().threadpool.apply(self._sync, (self._fd,))
+            self._sync_in_a_thread(self._fd)
             return _is_at(self._path, self._fd)
         except OSError:
             self._take_back()
@@ -135,6 +149,9 @@ class SegmentWriter:
         except BaseException:
             self._close()  # killed in the middle: what was written stays, and no later failure may cut behind it
             raise
+
+    def _sync_in_a_thread(self, fd: int) -> None:
+        gevent.get_hub().threadpool.apply(self._sync, (fd,))
 
     def _take_back(self) -> None:
         """After a failed sync nobody knows what is on disk; so this segment ends here, at its last good byte."""

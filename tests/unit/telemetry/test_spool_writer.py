@@ -85,6 +85,18 @@ def test_room_made_by_somebody_else_is_found(make, tmp_path):
     assert writer.folder_bytes == 200
 
 
+def test_two_who_share_a_folder_keep_its_limit_but_for_a_64th(make, tmp_path):
+    writers = [make(max_bytes=64_000, segment_bytes=50_000) for _ in range(2)]
+    refused = 0
+    for turn in range(800):
+        try:
+            writers[turn % 2].append(b"x" * 99 + b"\n")
+        except SinkFull:
+            refused += 1
+    assert refused > 100
+    assert 63_900 <= sum(path.stat().st_size for path in segments(tmp_path)) <= 65_000
+
+
 @pytest.mark.parametrize("error, kind", [(errno.ENOSPC, SinkFull), (errno.EDQUOT, SinkFull), (errno.EIO, SinkUnavailable)])
 def test_a_failed_sync_is_told_to_everybody_who_shared_it_and_takes_the_lines_back(make, tmp_path, disk, error, kind):
     writer = make()
@@ -159,3 +171,25 @@ def test_nothing_is_saved_where_every_segment_is_deleted_at_once(make, tmp_path,
     disk.meanwhile = lambda: [path.unlink() for path in segments(tmp_path)]
     with pytest.raises(SinkUnavailable):
         make().append(b"lost\n")
+
+
+def test_refused_writes_leave_no_empty_segments(make, tmp_path, disk):
+    writer = make()
+    disk.error = errno.ENOSPC
+    for _ in range(5):
+        with pytest.raises(SinkFull):
+            writer.append(b"lost\n")
+    assert segments(tmp_path) == []
+
+
+def test_trouble_is_forgotten_without_a_write_when_the_disk_is_well_again(tmp_path):
+    (tmp_path / "spool").write_text("in the way")
+    writer = SegmentWriter(tmp_path / "spool", max_bytes=1000, segment_bytes=100)
+    with pytest.raises(SinkUnavailable):
+        writer.append(b"x\n")
+    writer.try_again()
+    assert writer.last_error
+    (tmp_path / "spool").unlink()
+    writer.try_again()
+    assert writer.last_error is None
+    assert list((tmp_path / "spool").iterdir()) == [], "the probe is removed again"

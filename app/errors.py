@@ -4,8 +4,12 @@
 row here; nothing else decides a status.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+MAX_DETAILS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,24 @@ class ApiError(Exception):
 
 
 def flatten_messages(messages: Any, path: str = "") -> list[dict[str, str]]:
-    """Marshmallow's nested messages as a flat list: {"events": {3: {"name": ["Missing"]}}} -> [{"path": "events.3.name", …}]."""
+    """Marshmallow's nested messages as a flat list: {"events": {3: {"name": ["Missing"]}}} -> [{"path": "events.3.name", …}].
+
+    At most MAX_DETAILS rows, and one more that says how many were left out: nobody reads on, and an answer must not grow
+    larger than the mistake it is about.
+    """
+    rows = _rows(messages, path)
+    kept = list(islice(rows, MAX_DETAILS))
+    left_out = sum(1 for _ in rows)
+    return [*kept, {"path": path, "message": f"And {left_out} more."}] if left_out else kept
+
+
+def _rows(messages: Any, path: str) -> Iterator[dict[str, str]]:
     if isinstance(messages, dict):
-        rows = []
         for key, inner in messages.items():
             step = "" if key == "_schema" else str(key)
-            rows += flatten_messages(inner, f"{path}.{step}" if path and step else path or step)
-        return rows
-    if isinstance(messages, (list, tuple)):
-        return [row for inner in messages for row in flatten_messages(inner, path)]
-    return [{"path": path, "message": str(messages)}]
+            yield from _rows(inner, f"{path}.{step}" if path and step else path or step)
+    elif isinstance(messages, (list, tuple)):
+        for inner in messages:
+            yield from _rows(inner, path)
+    else:
+        yield {"path": path, "message": str(messages)}

@@ -54,3 +54,11 @@ def test_a_code_that_is_not_in_the_catalogue_cannot_be_raised():
 )
 def test_nested_messages_become_a_list_of_paths(messages, rows):
     assert [(row["path"], row["message"]) for row in flatten_messages(messages)] == rows
+
+
+def test_of_very_many_messages_the_first_hundred_are_told_and_how_many_more_there_are():
+    rows = flatten_messages({"rules": {f"rule{n}": ["No such rule."] for n in range(40_000)}})
+    assert len(rows) == 101
+    assert rows[99] == {"path": "rules.rule99", "message": "No such rule."}
+    assert rows[100] == {"path": "", "message": "And 39900 more."}
+    assert len(flatten_messages([str(n) for n in range(100)])) == 100

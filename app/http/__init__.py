@@ -21,6 +21,7 @@ def init_app(app: Flask, settings: Settings) -> Api:
     """Order matters: an answer of the rate limit has a request id, too, and is readable across origins."""
     app.json = FastJson(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.http_max_body_bytes
+    app.url_map.merge_slashes = False  # a redirect would carry `?writeKey=` to whatever the Host header says
     init_request_ids(app)
     init_cors(app, settings)
     api = init_openapi(app)

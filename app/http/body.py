@@ -8,6 +8,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import ApiError
 
+MAX_MEMBERS = 64  # of a gzip: an empty one is 20 bytes, and each costs as much as a request
+
 
 def read_body(max_bytes: int) -> bytes:
     """Raises ApiError `payload_too_large`, `unsupported_media_type`, or `bad_request` for bytes that are no gzip."""
@@ -25,7 +27,7 @@ def read_body(max_bytes: int) -> bytes:
 def inflate(raw: bytes, max_bytes: int) -> bytes:
     """All members of the gzip, one after another (RFC 1952, section 2.2): a tool that streams may write several."""
     body = b""
-    while True:
+    for _ in range(MAX_MEMBERS):
         unzip = zlib.decompressobj(wbits=31)
         try:
             body += unzip.decompress(raw, max_bytes + 1 - len(body))
@@ -38,6 +40,7 @@ def inflate(raw: bytes, max_bytes: int) -> bytes:
         raw = unzip.unused_data
         if not raw:
             return body
+    raise ApiError("bad_request", f"The gzip body has more than {MAX_MEMBERS} members.")
 
 
 def _too_large(max_bytes: int) -> ApiError:

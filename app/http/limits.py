@@ -7,7 +7,10 @@ While Redis is away each worker counts in its own memory. A request may find out
 """
 
 import math
+import re
 import time
+from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv6Network, ip_address
 
 from flask import Flask, request
@@ -26,11 +29,12 @@ from app.settings import Settings
 
 ALREADY_COUNTED = "switchyard.counted"  # in the environ of a request that was counted before it came to Flask
 REDIS_OPTIONS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
+WITH_PORT = re.compile(r"^(\d+\.\d+\.\d+\.\d+|\[[^\]]*\]):\d{1,5}$")
 UNLIMITED = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
 def init_limits(app: Flask, settings: Settings) -> Limiter:
-    return Limiter(
+    limiter = Limiter(
         key_func=_who,
         app=app,
         application_limits=[settings.rate_limit_http],
@@ -41,6 +45,19 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         strategy="fixed-window",
         on_breach=_refuse,
     )
+    limit = parse(settings.rate_limit_http)
+
+    @app.before_request
+    def count_what_has_no_route():
+        """The library passes over addresses that do not exist; asking for them costs as much."""
+        if request.endpoint is not None or request.method == "OPTIONS":
+            return
+        with suppress(StorageError, RedisError):  # the next request with a route finds out, and falls back
+            if not limiter.limiter.hit(limit, _who(), "global"):
+                parts().metrics.http_rate_limited_total.inc()
+                raise ApiError("rate_limited", retry_after_ms=1000)
+
+    return limiter
 
 
 def _who() -> str:
@@ -55,17 +72,18 @@ def bucket_of(identity: Identity | None, address: str | None) -> str:
     """The name that is counted under."""
     if identity is not None and identity.user_id is not None:
         return f"user:{identity.user_id}"
-    if address and ":" in address:
-        return f"ip:{_network(address)}"
-    return f"ip:{address}"
+    return f"ip:{_network(address or '')}"
 
 
+@lru_cache(maxsize=4096)
 def _network(address: str) -> str:
+    """Without the port that some proxies write behind it; whatever is no address at all shares one bucket."""
+    host = WITH_PORT.sub(r"\1", address).strip("[]").partition("%")[0]
     try:
-        ip = ip_address(address.partition("%")[0])
+        ip = ip_address(host)
     except ValueError:
-        return address
-    return str(ip.ipv4_mapped or IPv6Network((ip, 64), strict=False)) if ip.version == 6 else address
+        return "unknown"
+    return str(ip.ipv4_mapped or IPv6Network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
 
 
 def _is_exempt() -> bool:

@@ -9,13 +9,16 @@ import time
 from email.utils import formatdate
 from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 
+import gevent
+
 from app.errors import ApiError
 from app.serving.request import BadRequest, RequestParser
 from app.serving.websocket import is_websocket, run_websocket
 
 RECV_BYTES = 65_536
 LINGER_BYTES = 4_194_304
-CODE_OF_STATUS = {"431 Request Header Fields Too Large": "payload_too_large"}
+TURN_S = 0.005  # how long one connection may keep the others waiting, when it always has more to say
+TOO_LONG_HEAD = "431 Request Header Fields Too Large"
 
 
 class Connection:
@@ -30,6 +33,7 @@ class Connection:
         environ = {**server.base_environ, "REMOTE_ADDR": address[0] if address else "", "REMOTE_PORT": str(address[1]) if address else ""}
         environ["gunicorn.socket"] = sock
         self._parser = RequestParser(environ, server.max_body_bytes)
+        self._turn_began = time.monotonic()
 
     def serve(self) -> None:
         if self.socket.family.name != "AF_UNIX":
@@ -42,6 +46,7 @@ class Connection:
                 if not self._respond(environ):
                     self._linger()
                     return
+                self._take_turns()
         except BadRequest as error:
             self._refuse(error)
             self._linger()
@@ -49,12 +54,14 @@ class Connection:
     def _next_request(self) -> dict | None:
         """None when the client has gone or the connection is no longer wanted."""
         parser = self._parser
+        idle_deadline = time.monotonic() + self.server.keepalive_s  # empty lines between two requests do not move it
         while not parser.ready:
             if self.server.closed and not parser.is_reading:
                 return None
             if parser.error is not None:
                 raise parser.error
-            self.deadline = self._request_deadline or time.monotonic() + self.server.keepalive_s
+            self.deadline = self._request_deadline or idle_deadline
+            self._take_turns()
             data = self._receive()
             if not data:
                 return None
@@ -77,6 +84,12 @@ class Connection:
             return self.socket.recv(RECV_BYTES)  # gevent wakes us with an error; what had arrived before is still there
         finally:
             self.is_idle = False
+
+    def _take_turns(self) -> None:
+        """A socket that is always ready never makes gevent switch, and everybody else would wait for its end."""
+        if time.monotonic() - self._turn_began > TURN_S:
+            gevent.sleep(0)
+            self._turn_began = time.monotonic()
 
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""
@@ -101,10 +114,14 @@ class Connection:
     def _refuse(self, error: BadRequest | None) -> None:
         """The catalogue's shape for what never reached the application, or what the application let fall."""
         status = error.status if error else "500 Internal Server Error"
-        code = CODE_OF_STATUS.get(status, "bad_request") if error else "internal"
-        message = "This is not a request that HTTP/1.1 allows." if code == "bad_request" else None
+        if error is None:
+            answer = ApiError("internal")
+        elif status == TOO_LONG_HEAD:
+            answer = ApiError("payload_too_large", "The request's headers are larger than allowed.")
+        else:
+            answer = ApiError("bad_request", "This is not a request that HTTP/1.1 allows.")
         self.deadline = time.monotonic() + self.server.read_timeout_s
-        self.socket.sendall(self.server.render_error(status, ApiError(code, message)))
+        self.socket.sendall(self.server.render_error(status, answer))
 
     def _linger(self) -> None:
         """Let the client read the answer before the connection goes: closing on unread bytes would reset it."""

@@ -10,6 +10,8 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from app.serving.websocket import is_websocket
+
 MAX_HEADER_BYTES = 32_768
 MAX_HEADERS = 100
 MAX_KNOWN_NAMES = 500
@@ -37,6 +39,7 @@ class RequestParser:
         self.wants_continue = False
         self.is_reading = False
         self.error: BadRequest | None = None
+        self._kept: dict | None = None  # the environ of a request whose wish to upgrade is passed over
         self._base = base_environ
         self._max_body = max_body_bytes
         self._parser = httptools.HttpRequestParser(self)
@@ -45,7 +48,11 @@ class RequestParser:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self.after_upgrade = data[upgrade.args[0] :]
+            rest = data[upgrade.args[0] :]
+            if self._kept is None:
+                self.after_upgrade = rest
+            else:
+                self._go_on_without_upgrade(rest)
         except httptools.HttpParserError as error:
             cause = error.__context__
             self.error = cause if isinstance(cause, BadRequest) else BadRequest("400 Bad Request")
@@ -53,7 +60,7 @@ class RequestParser:
     # What llhttp calls, in this order. `_environ` is None while nothing of a request is wanted.
 
     def on_message_begin(self) -> None:
-        self.is_reading = True
+        self.is_reading = self._is_in_head = True
         self._environ = dict(self._base)
         self._url = b""
         self._header_bytes = self._headers = self._body_bytes = 0
@@ -65,7 +72,7 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_header(len(name) + len(value))
-        key = _environ_key(name)
+        key = _environ_key(name) if self._is_in_head else None  # a field after the body (a trailer) is no header
         if key is not None:
             text = value.decode("latin-1").strip(" \t")
             known = self._environ.get(key)
@@ -73,10 +80,21 @@ class RequestParser:
 
     def on_headers_complete(self) -> None:
         environ, parser = self._environ, self._parser
+        self._is_in_head = False
+        if self._kept is not None:
+            self._environ, self._kept = self._kept, None
+            self._begin_body(self._environ)
+            return
         environ["REQUEST_METHOD"] = parser.get_method().decode("latin-1")
         environ["SERVER_PROTOCOL"] = f"HTTP/{parser.get_http_version()}"
         environ["switchyard.keep_alive"] = parser.should_keep_alive()
         _set_target(environ, self._url)
+        if parser.should_upgrade() and not is_websocket(environ):
+            self._kept, self._environ = environ, None
+        else:
+            self._begin_body(environ)
+
+    def _begin_body(self, environ: dict) -> None:
         if int(environ.get("CONTENT_LENGTH") or 0) > self._max_body:
             self._finish(b"", is_whole=False)
         else:
@@ -95,6 +113,16 @@ class RequestParser:
         if self._environ is not None:
             self._environ.setdefault("CONTENT_LENGTH", str(self._body_bytes))
             self._finish(b"".join(self._body), is_whole=True)
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Who asks for a protocol that is not spoken here (h2c, say) is answered in this one (RFC 9110, section 7.8). llhttp
+        has stopped before the body; another parser reads it, from a head that says only how long it is."""
+        framing = ""
+        for name in ("TRANSFER_ENCODING", "CONTENT_LENGTH"):
+            value = self._kept.get(f"HTTP_{name}") or self._kept.get(name)
+            framing += f"{name.replace('_', '-')}: {value}\r\n" if value else ""
+        self._parser = httptools.HttpRequestParser(self)
+        self.feed(f"{self._kept['REQUEST_METHOD']} / HTTP/1.1\r\n{framing}\r\n".encode("latin-1") + rest)
 
     def _finish(self, body: bytes, *, is_whole: bool) -> None:
         environ, self._environ, self._body = self._environ, None, []

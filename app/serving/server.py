@@ -5,7 +5,9 @@ forty milliseconds an answer; that is why the few pages beside this one exist. E
 kept by one greenlet for all connections.
 """
 
+import contextlib
 import logging
+import resource
 import socket
 import sys
 import time
@@ -22,12 +24,24 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 MAX_CONNECTIONS = 10_000  # further ones wait in the system's backlog, and what that cannot hold is refused
+OWN_FILES = 200  # that the process needs beside its connections: the spool, MongoDB, Redis, metrics
+
+
+def room_for_connections(wanted: int = MAX_CONNECTIONS) -> int:
+    """So many connections as the process may open files, after asking for all that it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted + OWN_FILES:
+        soft = wanted + OWN_FILES if hard == resource.RLIM_INFINITY else min(hard, wanted + OWN_FILES)
+        with contextlib.suppress(OSError, ValueError):  # a system with a limit of its own, such as macOS
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - min(OWN_FILES, soft // 2)))
 
 
 def server_options(settings: Settings, max_connections: int = MAX_CONNECTIONS) -> dict:
     """What both `flask run` and gunicorn give to Server."""
     return {
-        "spawn": max_connections,
+        "spawn": room_for_connections(max_connections),
         "max_body_bytes": settings.http_max_body_bytes,
         "read_timeout_s": settings.http_read_timeout_ms / 1000,
         "write_timeout_s": settings.http_read_timeout_ms / 1000,

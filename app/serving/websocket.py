@@ -7,20 +7,30 @@ import hashlib
 from geventwebsocket.logging import create_logger
 from geventwebsocket.websocket import WebSocket
 
+from app.errors import ApiError
+
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+ENGINE_IO_PATH = "/socket.io/"
 LOGGER = create_logger(__name__)
 
 
 def is_websocket(environ: dict) -> bool:
-    return environ.get("HTTP_UPGRADE", "").lower() == "websocket" and environ["REQUEST_METHOD"] == "GET"
+    """Only where Engine.IO listens: anywhere else the wish is passed over, and the application answers."""
+    return (
+        environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+        and environ["REQUEST_METHOD"] == "GET"
+        and environ["PATH_INFO"].startswith(ENGINE_IO_PATH)
+        and environ.get("CONTENT_LENGTH", "0") == "0"
+        and "HTTP_TRANSFER_ENCODING" not in environ
+    )
 
 
 def run_websocket(connection, environ: dict, already_read: bytes) -> None:
     """Answers 101 and calls the application with `wsgi.websocket`; returns when the websocket has ended."""
     accept = _accept(environ)
     if accept is None:
-        head = "HTTP/1.1 400 Bad Request\r\nSec-WebSocket-Version: 13\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        connection.socket.sendall(head.encode())
+        error = ApiError("bad_request", "This is not the opening of a websocket of version 13.")
+        connection.socket.sendall(connection.server.render_error("400 Bad Request\r\nSec-WebSocket-Version: 13", error))
         return
     head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     connection.socket.sendall(head.encode())

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, NamedTuple
 
+import gevent
 from marshmallow import ValidationError
 
 from app.errors import ApiError, flatten_messages
@@ -18,6 +19,8 @@ from app.telemetry.schemas import EnvelopeSchema, EventSchema
 MAX_SKEW_MS = 60_000  # a client's clock this far off, in either direction, is corrected
 MAX_AHEAD_MS = 86_400_000  # a ts further in the future than this cannot be meant
 KNOWN_ID_MARK = "e"  # a fresh id begins with the digits of the time instead
+
+SLICE = 25
 
 ENVELOPE = EnvelopeSchema()
 EVENT = EventSchema()
@@ -39,12 +42,13 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
     `payload_too_large` for too many events."""
     if not isinstance(body, dict):
         raise ApiError("bad_request", "The body must be a JSON object.")
+    sent = body.get("events", [])
+    if isinstance(sent, list):
+        refuse_too_many(len(sent), max_events)  # before anything is done for each of them
     try:
         envelope = ENVELOPE.load(body)
     except ValidationError as error:
         raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=flatten_messages(error.messages)) from None
-    sent = envelope.get("events", [])
-    refuse_too_many(len(sent), max_events)
     maker = EventMaker(Envelope(**{name: envelope.get(name) for name in Envelope._fields}), now)
     batch = Batch([], [])
     for index, raw in enumerate(sent):
@@ -53,7 +57,10 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
 
 
 def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, batch: Batch) -> None:
-    """Adds one event, by the schema of record, to the batch's events or to its rejections."""
+    """Adds one event, by the schema of record, to the batch's events or to its rejections. It takes its time, so that others
+    have a turn now and then: a thousand bad events would keep them waiting for a tenth of a second."""
+    if index % SLICE == SLICE - 1:
+        gevent.sleep(0)
     if default_type and isinstance(raw, dict) and raw.get("type") is None:
         raw = {**raw, "type": default_type}
     try:

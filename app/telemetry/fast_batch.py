@@ -103,8 +103,8 @@ def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str |
 
 def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_plain(body)
-    maker = EventMaker(_envelope(sent), now)
     refuse_too_many(len(sent.events), max_events)
+    maker = EventMaker(_envelope(sent), now)
     most_props = (MAX_PROPS_BYTES - len(body)) // MOST_BYTES_MORE_A_VALUE
     events = []
     for event in sent.events:
@@ -121,8 +121,8 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_open(body)
-    maker = EventMaker(_envelope(sent), now)
     refuse_too_many(len(sent.events), max_events)
+    maker = EventMaker(_envelope(sent), now)
     batch = Batch([], [])
     for index, raw in enumerate(sent.events):
         try:

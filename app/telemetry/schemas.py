@@ -83,7 +83,7 @@ class MomentText(Moment):
     """The same in a query string, where a number arrives as text."""
 
     def _deserialize(self, value, attr, data, **kwargs) -> int:
-        return super()._deserialize(int(value) if value.isdigit() and len(value) <= 15 else value, attr, data, **kwargs)
+        return super()._deserialize(int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else value, attr, data, **kwargs)
 
 
 class EventsQuerySchema(Schema):

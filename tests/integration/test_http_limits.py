@@ -81,6 +81,17 @@ def test_health_and_metrics_and_preflights_are_never_refused(limited):
         assert limited.options("/api/flags", headers=preflight).status_code == 200
 
 
+def test_addresses_that_do_not_exist_count_too(limited):
+    answers = [limited.get("/nowhere") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [404, 404, 404, 429]
+    assert error_of(answers[3])["code"] == "rate_limited"
+
+
+@pytest.mark.parametrize("port_of", [lambda n: f"9.9.9.9:{n}", lambda n: f"[2001:db8::1]:{n}", lambda n: f"junk-{n}"])
+def test_a_port_or_nonsense_in_an_address_buys_no_fresh_count(limited, port_of):
+    assert statuses(limited, *[{**KEY, "from": port_of(5000 + n)} for n in range(4)]) == [200, 200, 200, 429]
+
+
 def test_a_refusal_is_counted(limited):
     statuses(limited, *[KEY] * 5)
     assert b"http_rate_limited_total 2.0" in limited.get("/metrics").data

@@ -158,6 +158,17 @@ def test_a_body_that_is_no_batch_is_a_bad_request(client, raw):
     assert (response.status_code, error_of(response)["code"]) == (400, "bad_request")
 
 
+def test_a_batch_of_far_too_many_events_is_refused_before_anything_is_done_for_each(client, monkeypatch):
+    monkeypatch.setattr("app.telemetry.batch.ENVELOPE.load", None)
+    body = gzip.compress(json.dumps({"app": 5, "events": [0] * 200_000}).encode())
+    assert send(client, body, headers={**KEY, "Content-Encoding": "gzip"}).status_code == 413
+
+
+def test_a_gzip_of_very_many_members_is_a_bad_request(client):
+    response = send(client, gzip.compress(b"") * 1000, headers={**KEY, "Content-Encoding": "gzip"})
+    assert (response.status_code, error_of(response)["code"]) == (400, "bad_request")
+
+
 def test_half_an_emoji_costs_a_character_and_not_the_batch(client):
     raw = b'{"app":"web","events":[{"type":"event","name":"cut \\ud83d"},{"type":"event","name":"whole \\ud83d\\ude00"}]}'
     assert send(client, raw).get_json()["saved"] == 2

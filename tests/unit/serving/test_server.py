@@ -357,3 +357,77 @@ def test_closing_does_not_cut_an_answer_that_a_slow_client_is_still_reading(serv
 
 def test_a_header_that_cannot_be_written_is_a_500_and_not_silence(server):
     assert ask(server, "GET /unwritable HTTP/1.1\nHost: h\n\n")[0] == 500
+
+
+# --- what a proxy might be made to believe
+
+
+INNER = "GET /smuggled HTTP/1.1\nHost: h\n\n"
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_the_body_of_a_request_that_asks_to_upgrade_is_its_body_and_not_another_request(server, protocol, pieces, is_chunked):
+    inner = INNER.replace("\n", "\r\n")
+    framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(inner)}"
+    body = f"{len(inner):x}\r\n{inner}\r\n0\r\n\r\n" if is_chunked else inner
+    head = f"POST /outer HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n{framing}\r\n\r\n"
+    client = Client(server)
+    for part in [head + body] if pieces == 1 else [head, body]:
+        client.send(part.encode())
+        gevent.sleep(0.01)
+    environ = json.loads(client.answer()[2])
+    assert (environ["PATH_INFO"], environ["body"]) == ("/outer", inner)
+    assert json.loads(client.send("GET /next HTTP/1.1\nHost: h\n\n").answer()[2])["PATH_INFO"] == "/next"
+
+
+def test_a_wish_for_a_protocol_that_is_not_spoken_is_passed_over_and_the_next_request_is_not_lost(server):
+    upgrade = "GET /first HTTP/1.1\nHost: h\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: x\n\n"
+    client = Client(server).send(upgrade + "GET /second HTTP/1.1\nHost: h\n\n")
+    assert [json.loads(client.answer()[2])["PATH_INFO"] for _ in range(2)] == ["/first", "/second"]
+
+
+def test_a_websocket_is_opened_only_where_engine_io_listens(server):
+    upgrade = "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\n\n"
+    assert ask(server, f"GET /elsewhere HTTP/1.1\nHost: h\n{upgrade}")[0] == 200
+
+
+def test_an_opening_that_is_no_websocket_gets_the_error_shape(server):
+    status, headers, body = ask(server, "GET /socket.io/ HTTP/1.1\nHost: h\nConnection: Upgrade\nUpgrade: websocket\n\n")
+    assert (status, headers["sec-websocket-version"]) == (400, "13")
+    assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+def test_a_field_after_the_body_never_becomes_a_header(server):
+    chunked = "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n2\nhi\n0\nAuthorization: forged\nX-Write-Key: forged\n\n"
+    environ = environ_of(server, chunked)
+    assert environ["body"] == "hi"
+    assert "forged" not in environ.values()
+
+
+def test_empty_lines_do_not_keep_an_idle_connection():
+    with serving(keepalive_s=0.3) as server:
+        client = Client(server)
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - started < 5:
+                client.send("\n")
+                gevent.sleep(0.05)
+
+
+def test_a_connection_that_always_has_more_to_ask_leaves_turns_to_the_others(server):
+    flood = Client(server)
+    reader = gevent.spawn(lambda: [flood.file.read(65_536) for _ in range(200)])
+    writer = gevent.spawn(flood.send, *["GET / HTTP/1.1\nHost: h\n\n" * 200] * 20)
+    gevent.sleep(0.01)
+    neighbour = Client(server)
+    waits = []
+    for _ in range(10):
+        started = time.monotonic()
+        neighbour.send("GET / HTTP/1.1\nHost: h\n\n").answer()
+        waits.append(time.monotonic() - started)
+    was_flooding = not writer.dead or not reader.dead
+    gevent.killall([reader, writer])
+    assert was_flooding
+    assert sorted(waits)[5] < 0.5  # without turns the first of them waits for the whole flood

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from app import json_file
 from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
 from app.flags.rules import Context
 from app.flags.store import StoreUnavailable
-from app.flags.store import file as file_store
 from app.flags.store.file import FileFlagStore
 from app.metrics import Metrics
 from tests.apps import NOW, Clock
@@ -131,7 +131,7 @@ def test_windows_signs_at_the_beginning_are_no_mistake(path, store):
 
 def test_a_file_far_too_large_is_refused_before_it_is_read(path, store):
     with open(path, "wb") as file:
-        file.truncate(file_store.MAX_FILE_BYTES + 1)
+        file.truncate(json_file.MAX_FILE_BYTES + 1)
     assert "has more than" in reason(store.list_all)
 
 
@@ -163,7 +163,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(path, store, monke
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(file_store.os, "fsync", full)
+    monkeypatch.setattr(json_file.os, "fsync", full)
     assert "No space left on device" in reason(store.create, Flag("b"))
     assert path.read_bytes() == before
     assert sorted(os.listdir(path.parent)) == ["flags.json", "flags.json.lock"]
@@ -176,8 +176,8 @@ def test_a_folder_that_is_gone_refuses_writes(tmp_path):
 
 
 def test_a_process_that_holds_the_lock_for_ever_costs_a_refusal_and_not_a_hanging_server(path, store, monkeypatch):
-    monkeypatch.setattr(file_store, "LOCK_PATIENCE_S", 0.1)
-    with store._locked():
+    monkeypatch.setattr(json_file, "LOCK_PATIENCE_S", 0.1)
+    with json_file.JsonFile(path).locked():
         started = time.monotonic()
         assert "locked by another process" in reason(FileFlagStore(path).create, Flag("a"))
         assert time.monotonic() - started < 2

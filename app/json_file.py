@@ -1,0 +1,104 @@
+"""One JSON file under DATA_DIR that several processes change and a person may edit while they run.
+
+A change reads the file anew under a lock and replaces the whole of it, so that nobody loses what another one wrote and a
+crash leaves the old file or the new one. A file that cannot be read, because somebody is in the middle of editing it,
+is never written over: that is for the caller, who reads before it writes.
+"""
+
+import codecs
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+LOCK_PATIENCE_S = 2.0
+LOCK_POLL_S = 0.01
+MAX_FILE_BYTES = 16 * 1024 * 1024  # more is no file for hands; refused before it is read
+
+
+class FileTrouble(Exception):
+    """The message is for operators: what is wrong and with which file."""
+
+
+class JsonFile:
+    """Every method may raise FileTrouble."""
+
+    def __init__(self, path: Path):
+        self._path = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
+        self.name = self._path.name
+
+    def read(self) -> tuple[bytes, int] | None:
+        """The bytes, and when they were written in epoch milliseconds; None where there is no file."""
+        try:
+            with open(self._path, "rb") as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_size > MAX_FILE_BYTES:
+                    raise FileTrouble(f"{self.name} has more than {MAX_FILE_BYTES} bytes")
+                return file.read(), stat.st_mtime_ns // 1_000_000
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._cannot("be read", error) from None
+
+    def parse(self, content: bytes) -> Any:
+        try:
+            return orjson.loads(content.removeprefix(codecs.BOM_UTF8))
+        except orjson.JSONDecodeError as error:
+            raise FileTrouble(f"{self.name} is not JSON: {error}") from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Waits for another process in small steps, so that one which is stuck costs a 503 and not a stuck server."""
+        try:
+            lock = open(f"{self._path}.lock", "ab")  # noqa: SIM115 - closed below, which gives the lock back
+        except OSError as error:
+            raise self._cannot("be locked", error) from None
+        with lock:
+            deadline = time.monotonic() + LOCK_PATIENCE_S
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    raise FileTrouble(f"{self.name} is locked by another process")
+                time.sleep(LOCK_POLL_S)
+            yield
+
+    def write(self, document: Any) -> None:
+        """Durable when it returns. Only under the lock."""
+        content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        unfinished = self._path.with_name(f"{self.name}.tmp")  # one name: the lock is held, and a crash leaves no litter
+        try:
+            with open(unfinished, "wb") as file:
+                if self._path.exists():
+                    os.fchmod(file.fileno(), self._path.stat().st_mode & 0o777)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, self._path)
+            _sync_directory(self._path.parent)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise self._cannot("be written", error) from None
+
+    def _cannot(self, what: str, error: OSError) -> FileTrouble:
+        return FileTrouble(f"{self.name} cannot {what}: {error.strerror}")
+
+
+def _try_lock(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync_directory(path: Path) -> None:
+    """A rename is durable only when its directory is."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

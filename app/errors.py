@@ -25,6 +25,7 @@ CATALOGUE: dict[str, ErrorRow] = {
     "unauthorized": ErrorRow(401, False, "A valid token or write key is needed."),
     "token_expired": ErrorRow(401, False, "The token has expired; get a new one."),
     "forbidden": ErrorRow(403, False, "The caller may not do this."),
+    "denied": ErrorRow(403, False, "The application's configuration does not take this event."),
     "not_found": ErrorRow(404, False, "There is nothing here."),
     "unknown_topic": ErrorRow(404, False, "There is no subscription to this topic."),
     "method_not_allowed": ErrorRow(405, False, "This address does not offer that method."),

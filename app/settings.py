@@ -155,6 +155,7 @@ class Settings(BaseSettings):
     telemetry_max_in_flight: Count = 256
     telemetry_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 90
     telemetry_rollups_flush_ms: Annotated[int, Field(ge=50)] = 2000
+    telemetry_config_refresh_ms: Milliseconds = 2000
     telemetry_sample_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     telemetry_max_batch: Count = 100
     telemetry_flush_interval_ms: Milliseconds = 5000

@@ -26,7 +26,9 @@ from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.realtime import Realtime
 from app.realtime.rules import Rules
 from app.settings import Settings, SettingsError
-from app.telemetry.config import ConfigStore
+from app.telemetry.config.configs import Configs
+from app.telemetry.config.store.file import FileConfigStore
+from app.telemetry.config.store.mongo import MongoConfigStore
 from app.telemetry.drainer import Drainer
 from app.telemetry.ingest import Ingest
 from app.telemetry.sinks.ladder import Ladder
@@ -52,7 +54,7 @@ class Parts:
     database: Database | None
     telemetry: Ingest
     telemetry_events: object  # reads back what was stored: MongoSink or SpoolSink
-    telemetry_config: ConfigStore
+    telemetry_config: Configs
     telemetry_rollups: Rollups
     telemetry_stats: Stats
     flags: Flags
@@ -84,8 +86,13 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     lifecycle.every("spool_tend", 10, spool.tend)
     primary = None if database is None else MongoSink(database)
     cells, rollups = _rollups(settings, database, clock, metrics, lifecycle)
+    configs = Configs(
+        FileConfigStore(settings.data_dir / "telemetry_config.json") if database is None else MongoConfigStore(clock), settings
+    )
+    lifecycle.on_start(configs.refresh)
+    lifecycle.every("telemetry_config_refresh", settings.telemetry_config_refresh_ms / 1000, configs.refresh)
     limits = {"max_events": settings.telemetry_max_events, "max_in_flight": settings.telemetry_max_in_flight}
-    ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, note=rollups.note, **limits)
+    ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, configs=configs, note=rollups.note, **limits)
 
     realtime = Realtime(
         MemoryTopicLog(
@@ -105,7 +112,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     lifecycle.every("flags_refresh", settings.flags_refresh_ms / 1000, flags.refresh)
     lifecycle.on_drain("spool", spool.close)
 
-    checks = {"spool": spool.check, "rollups": rollups.check, "flags": flags.check, "realtime": realtime.check}
+    checks = {"spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
+    checks |= {"flags": flags.check, "realtime": realtime.check}
     if database is not None:
         drainer = Drainer(
             spool,
@@ -137,7 +145,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         database=database,
         telemetry=ingest,
         telemetry_events=primary or spool,
-        telemetry_config=ConfigStore(settings),
+        telemetry_config=configs,
         telemetry_rollups=rollups,
         telemetry_stats=Stats(cells, clock),
         flags=flags,

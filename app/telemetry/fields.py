@@ -42,6 +42,26 @@ def _from_iso(value: str) -> int | None:
         return None
 
 
+class Share(fields.Float):
+    """A JSON number from 0 to 1; no text that could be read as one."""
+
+    default_error_messages = {"invalid": "Must be a number from 0 to 1."}
+
+    def _deserialize(self, value: Any, attr, data, **kwargs) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise self.make_error("invalid")
+        return float(value)
+
+
+class WholeNumber(fields.Integer):
+    """A JSON number without a fraction; no text that could be read as one."""
+
+    def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.make_error("invalid")
+        return value
+
+
 class Identifier(fields.String):
     """A string, or a whole number taken as one: many applications number their users."""
 

@@ -8,6 +8,7 @@ from app.clock import Clock
 from app.errors import ApiError
 from app.metrics import Metrics
 from app.telemetry.batch import Batch
+from app.telemetry.config.configs import Configs
 from app.telemetry.event import StoredEvent
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
@@ -18,9 +19,11 @@ Note = Callable[[list[StoredEvent], Sequence[int]], None]
 
 
 class Ingest:
-    """`note` is told of the events of every batch that was written, and of the places of those that were known before."""
+    """`configs` say which events are taken; `note` is told of the events of every batch that was written, and of the places
+    of those that were known before."""
 
-    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int, max_in_flight: int, note: Note):
+    def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int, max_in_flight: int, configs: Configs, note: Note):
+        self._configs = configs
         self._note = note
         self._sink = sink
         self._clock = clock
@@ -40,6 +43,8 @@ class Ingest:
         self.in_flight += 1
         try:
             batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
+            if (gates := self._configs.gates) is not None:
+                batch = gates.admit(batch)
             written = self._write(batch) if batch.events else None
             return self._answer(batch, written)
         finally:

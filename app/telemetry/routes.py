@@ -6,13 +6,14 @@ closing has no time for one.
 
 from functools import partial
 
-from flask import jsonify, make_response, request
+from flask import Response, jsonify, make_response, request
 
 from app.errors import ApiError
 from app.http.body import read_body
 from app.http.context import admin_only, any_caller, parts
 from app.http.openapi import Blueprint
 from app.telemetry import schemas
+from app.telemetry.config.schemas import AppConfigSchema, ConfigSchema, OverridesSchema
 from app.telemetry.query import query_from
 from app.telemetry.sinks import SinkUnavailable
 
@@ -22,6 +23,15 @@ ADMIN = [{"token": []}]
 
 blueprint = Blueprint("telemetry", __name__, url_prefix="/api", description="Batches of events in, pages of events out.")
 
+APP_SENTENCE = "The name of an application: 1 to 128 characters."
+APP_PARAMETER = {
+    "in": "path",
+    "name": "app",
+    "required": True,
+    "description": APP_SENTENCE,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+CONFIG, OVERRIDES = ConfigSchema(), OverridesSchema()
 BATCH_BODY = {
     "content": {content_type: {"schema": schemas.BatchSchema} for content_type in BODY_TYPES},
     "description": "Plain, or with Content-Encoding: gzip.",
@@ -59,14 +69,55 @@ def _save(default_type: str | None):
 @blueprint.get("/telemetry/config")
 @any_caller
 @blueprint.arguments(schemas.ConfigQuerySchema, location="query")
-@blueprint.response(200, schemas.ConfigSchema)
+@blueprint.response(200, ConfigSchema)
 @blueprint.doc(summary="What an SDK should sample and send", security=CALLER)
 def read_config(arguments):
-    config = schemas.ConfigSchema().dump(parts().telemetry_config.for_app(arguments.get("app")))
+    config = CONFIG.dump(parts().telemetry_config.for_app(arguments.get("app")))
     response = make_response(jsonify(config))
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
     return response.make_conditional(request)
+
+
+@blueprint.route("/telemetry/config/<path:app>", methods=["GET"], parameters=[APP_PARAMETER])
+@admin_only
+@blueprint.response(200, AppConfigSchema)
+@blueprint.doc(summary="An application's own configuration, and what it comes to", security=ADMIN)
+def read_app_config(app):
+    return _app_config(_checked(app), parts().telemetry_config.overrides_of(app))
+
+
+@blueprint.route("/telemetry/config/<path:app>", methods=["PUT"], parameters=[APP_PARAMETER])
+@admin_only
+@blueprint.arguments(OverridesSchema())
+@blueprint.response(200, AppConfigSchema)
+@blueprint.doc(summary="Override the configuration for one application", security=ADMIN)
+def put_app_config(overrides, app):
+    """Replaces all that the application had: what the body does not have, or has as null, is as the settings say. This
+    worker enforces it at once, the others within TELEMETRY_CONFIG_REFRESH_MS; an event that is denied is rejected by itself,
+    with code `denied`."""
+    parts().telemetry_config.put(_checked(app), overrides)
+    return _app_config(app, overrides)
+
+
+@blueprint.route("/telemetry/config/<path:app>", methods=["DELETE"], parameters=[APP_PARAMETER])
+@admin_only
+@blueprint.response(204)
+@blueprint.doc(summary="Let an application have what the settings say", security=ADMIN)
+def delete_app_config(app):
+    parts().telemetry_config.remove(_checked(app))
+    return Response(status=204)
+
+
+def _app_config(app: str, overrides: dict):
+    config = parts().telemetry_config.for_app(app)
+    return jsonify(ok=True, app=app, overrides=OVERRIDES.dump(overrides), config=CONFIG.dump(config))
+
+
+def _checked(app: str) -> str:
+    if len(app) > 128:
+        raise ApiError("bad_request", "The request has the wrong shape; see details.", details=[{"path": "app", "message": APP_SENTENCE}])
+    return app
 
 
 @blueprint.get("/telemetry/stats")

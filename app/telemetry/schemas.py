@@ -71,14 +71,6 @@ class ConfigQuerySchema(Schema):
     app = fields.String(validate=short)
 
 
-class ConfigSchema(Schema):
-    sample_rate = fields.Float(data_key="sampleRate")
-    max_batch = fields.Integer(data_key="maxBatch")
-    flush_interval_ms = fields.Integer(data_key="flushIntervalMs")
-    allow = fields.List(fields.String())
-    deny = fields.List(fields.String())
-
-
 class MomentText(Moment):
     """The same in a query string, where a number arrives as text."""
 

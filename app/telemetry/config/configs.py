@@ -1,0 +1,107 @@
+"""Every application's configuration: the settings' values under its own overrides.
+
+Answering and enforcing touch no store. The overrides are read anew every TELEMETRY_CONFIG_REFRESH_MS, so that what another
+worker wrote or a hand edited arrives within that time; while the store is away the last ones hold, and `check` says so.
+Before they were read even once the settings' values hold.
+"""
+
+from threading import Lock
+from typing import Any
+
+from app.errors import ApiError
+from app.logs import get_logger
+from app.settings import Settings
+from app.telemetry.config.gates import Gate, Gates
+from app.telemetry.config.store import ConfigStore, ConfigUnavailable, Overrides
+
+log = get_logger(__name__)
+MAX_APPS = 1000  # with overrides; each of them may come to some 100 kB of patterns
+
+
+class Configs:
+    """`gates` is None while every application takes every event, which is then all that it costs."""
+
+    def __init__(self, store: ConfigStore, settings: Settings, *, max_apps: int = MAX_APPS):
+        self._max_apps = max_apps
+        self._store = store
+        self._max_events = settings.telemetry_max_events
+        self._usual = {
+            "sample_rate": settings.telemetry_sample_rate,
+            "max_batch": min(settings.telemetry_max_batch, settings.telemetry_max_events),
+            "flush_interval_ms": settings.telemetry_flush_interval_ms,
+            "allow": list(settings.telemetry_allow),
+            "deny": list(settings.telemetry_deny),
+        }
+        self._overrides: dict[str, Overrides] = {}
+        self._was_read = False
+        self._failure: str | None = None
+        # One conversation with the store at a time: an answer read earlier must not overwrite a later write.
+        self._conversation = Lock()
+        self.gates: Gates | None = None
+        self._keep({})
+
+    def for_app(self, app: str | None) -> dict[str, Any]:
+        """By the names of ConfigSchema's attributes."""
+        overrides = self._serving().get(app, {})
+        merged = {**self._usual, **overrides}
+        return {**merged, "max_batch": min(merged["max_batch"], self._max_events)}
+
+    def overrides_of(self, app: str) -> Overrides:
+        return self._serving().get(app, {})
+
+    def put(self, app: str, overrides: Overrides) -> None:
+        """In the place of all that the application had; none at all is the same as removing them. Raises bad_request,
+        limit_exceeded, ConfigUnavailable."""
+        if overrides.get("max_batch", 1) > self._max_events:
+            mistake = {"path": "maxBatch", "message": f"Must be at most {self._max_events}: TELEMETRY_MAX_EVENTS."}
+            raise ApiError("bad_request", "The request has the wrong shape; see details.", details=[mistake])
+        with self._conversation:
+            there = self._store.read_all()
+            if overrides and app not in there and len(there) >= self._max_apps:
+                raise ApiError("limit_exceeded", f"At most {self._max_apps} applications may have a configuration of their own.")
+            if overrides:
+                self._store.put(app, overrides)
+                there[app] = overrides
+            elif there.pop(app, None) is not None:
+                self._store.delete(app)
+            self._keep(there)
+        log.info("telemetry_config_changed", app=app, fields=sorted(overrides))
+
+    def remove(self, app: str) -> None:
+        """Raises not_found, ConfigUnavailable."""
+        with self._conversation:
+            self._store.delete(app)
+            self._keep({name: overrides for name, overrides in self._overrides.items() if name != app})
+        log.info("telemetry_config_changed", app=app, fields=[])
+
+    def refresh(self) -> None:
+        """Never raises for a store that is away."""
+        with self._conversation:
+            try:
+                overrides = self._store.read_all()
+            except ConfigUnavailable as error:
+                if self._failure is None:
+                    log.warning("telemetry_config_away", reason=error.reason)
+                self._failure = error.reason
+                return
+            if overrides != self._overrides or not self._was_read:
+                self._keep(overrides)
+            self._was_read, self._failure = True, None
+
+    def check(self) -> dict[str, Any]:
+        """For health."""
+        report = {"state": "up", "apps": len(self._overrides)}
+        return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
+
+    def _serving(self) -> dict[str, Overrides]:
+        if not self._was_read and self._failure is None:
+            self.refresh()  # nobody started the background work: a shell, a test
+        return self._overrides
+
+    def _keep(self, overrides: dict[str, Overrides]) -> None:
+        gates = Gates(_gate(self._usual), {app: _gate({**self._usual, **own}) for app, own in overrides.items()})
+        self._overrides, self.gates = overrides, None if gates.are_open else gates
+
+
+def _gate(config: dict[str, Any]) -> Gate:
+    return Gate(config["sample_rate"], config["allow"], config["deny"])

@@ -1,0 +1,35 @@
+"""Where overrides are kept: file (one JSON document, also for hands), mongo, memory (for tests). This is their port.
+
+What is kept has the names and limits of OverridesSchema; a store never guesses and never writes over what it could not read.
+"""
+
+from typing import Any, Protocol
+
+from app.errors import ApiError
+
+RETRY_AFTER_MS = 2000
+Overrides = dict[str, Any]
+
+
+class ConfigUnavailable(ApiError):
+    """`reason` is for operators: a sentence of what is wrong and where."""
+
+    def __init__(self, reason: str):
+        super().__init__("unavailable", f"The store of the configuration is away: {reason}", retry_after_ms=RETRY_AFTER_MS)
+        self.reason = reason
+
+
+class ConfigStore(Protocol):
+    """Every method may raise ConfigUnavailable. What has returned is durable; the last write wins."""
+
+    def read_all(self) -> dict[str, Overrides]:
+        """By application; the caller's own to change."""
+
+    def put(self, app: str, overrides: Overrides) -> None: ...
+
+    def delete(self, app: str) -> None:
+        """Raises not_found."""
+
+
+def no_such_overrides(app: str) -> ApiError:
+    return ApiError("not_found", f"{app} has no configuration of its own.")

@@ -1,0 +1,65 @@
+"""Overrides in one JSON file that a person may edit while the server runs: `{"apps": {"web": {"sampleRate": 0.5, …}, …}}`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from marshmallow import ValidationError
+
+from app.errors import flatten_messages
+from app.json_file import FileTrouble, JsonFile
+from app.telemetry.config.schemas import OverridesSchema
+from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
+
+OVERRIDES = OverridesSchema()
+
+
+class FileConfigStore:
+    def __init__(self, path: Path):
+        self._file = JsonFile(path)
+        self._last_read: tuple[bytes, dict[str, Overrides]] = (b"", {})
+
+    def read_all(self) -> dict[str, Overrides]:
+        """No file is no overrides. Bytes that were read before are not parsed again."""
+        with _troubles():
+            found = self._file.read()
+            if found is None:
+                return {}
+            if found[0] != self._last_read[0]:
+                self._last_read = (found[0], self._understand(self._file.parse(found[0])))
+            return dict(self._last_read[1])
+
+    def put(self, app: str, overrides: Overrides) -> None:
+        with self._changing() as apps:
+            apps[app] = overrides
+
+    def delete(self, app: str) -> None:
+        with self._changing() as apps:
+            if apps.pop(app, None) is None:
+                raise no_such_overrides(app)
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, Overrides]]:
+        with _troubles(), self._file.locked():
+            apps = self.read_all()
+            yield apps
+            self._file.write({"apps": {app: OVERRIDES.dump(overrides) for app, overrides in apps.items()}})
+
+    def _understand(self, document: Any) -> dict[str, Overrides]:
+        apps = document.get("apps") if isinstance(document, dict) else None
+        if not isinstance(apps, dict) or set(document) != {"apps"}:
+            raise ConfigUnavailable(f'{self._file.name} is not of the form {{"apps": {{…}}}}')
+        try:
+            return {app: OVERRIDES.load(overrides) for app, overrides in apps.items()}
+        except ValidationError as error:
+            first = flatten_messages(error.normalized_messages())[0]
+            raise ConfigUnavailable(f"{self._file.name}: {first['path']}: {first['message']}") from None
+
+
+@contextmanager
+def _troubles() -> Iterator[None]:
+    try:
+        yield
+    except FileTrouble as trouble:
+        raise ConfigUnavailable(str(trouble)) from None

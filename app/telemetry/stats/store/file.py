@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS applied (worker TEXT PRIMARY KEY, seq INTEGER, made_a
 CREATE TABLE IF NOT EXISTS waiting (worker TEXT, seq INTEGER, delta BLOB, PRIMARY KEY (worker, seq)) WITHOUT ROWID;
 """
 PLACE = "level = ? AND app = ? AND env = ? AND at = ?"
+Work = Callable[[sqlite3.Connection], Any]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Cell).decode
 _decode_delta = msgspec.json.Decoder(Delta).decode
@@ -50,7 +51,7 @@ class FileRollups:
         values = [level_ms, app, since, until]
         if env is not None:
             query, values = f"{query} AND env = ?", [*values, env]
-        return self._transact(lambda db: [_decode(row[0]) for row in db.execute(query, values)])
+        return self._ask(lambda db: [_decode(row[0]) for row in db.execute(query, values)])
 
     def tend(self) -> None:
         """Now and then: what no event was added to for the time of the TTL goes, as the events themselves do."""
@@ -67,7 +68,7 @@ class FileRollups:
 
     def waiting(self) -> list[Delta]:
         """Some of those of every worker, each worker's in their order; [] when there are none."""
-        return self._transact(
+        return self._ask(
             lambda db: [_decode_delta(row[0]) for row in db.execute("SELECT delta FROM waiting ORDER BY worker, seq LIMIT 20")]
         )
 
@@ -81,26 +82,33 @@ class FileRollups:
         while self._transact(partial(_pack_some, worker=worker, seq=seq, now=self._clock())):
             seq += 1
 
-    def _transact(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _transact(self, work: Work) -> Any:
+        return self._do(work, "BEGIN IMMEDIATE")
+
+    def _ask(self, work: Work) -> Any:
+        """Holds up nobody who writes."""
+        return self._do(work, "BEGIN DEFERRED")
+
+    def _do(self, work: Work, begin: str) -> Any:
         """Raises RollupsUnavailable."""
         try:
-            return gevent.get_hub().threadpool.apply(self._in_thread, (work,))
+            return gevent.get_hub().threadpool.apply(self._in_thread, (work, begin))
         except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
             raise RollupsUnavailable(f"{self._path.name}: {error}") from error
 
-    def _in_thread(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _in_thread(self, work: Work, begin: str) -> Any:
         with closing(sqlite3.connect(self._path, timeout=PATIENCE_S, isolation_level=None)) as db:
             if not self._has_tables:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(TABLES)
                 self._has_tables = True
-            with _transaction(db):
+            with _transaction(db, begin):
                 return work(db)
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    db.execute(begin)
     try:
         yield
     except BaseException:

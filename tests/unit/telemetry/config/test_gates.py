@@ -17,8 +17,9 @@ def gate(sample_rate=1.0, allow=(), deny=()):
 
 @pytest.mark.parametrize(
     "pattern, name, fits",
-    [("a", "a", True), ("a", "ab", False), ("a*", "a", True), ("a*", "ab", True), ("*a", "ba", True), ("*", "", True),
-     ("a*b", "ab", True), ("a*b", "a", False), ("ab*ba", "aba", False), ("a*b*c", "a-b-c", True), ("a*b*c", "acb", False), ("a.*", "axb", False), ("A", "a", False), ("**", "x", True), ("*ab*", "aab", True), ("[a]", "a", False)],
+    [("a", "a", True), ("a", "ab", False), ("A", "a", False), ("a*", "a", True), ("a*", "ab", True), ("*a", "ba", True), ("*", "", True),
+     ("a*b", "ab", True), ("a*b", "a", False), ("ab*ba", "aba", False), ("a*b*c", "a-b-c", True), ("a*b*c", "acb", False),
+     ("a.*", "axb", False), ("**", "x", True), ("*ab*", "aab", True), ("[a]", "a", False)],
 )  # fmt: skip
 def test_a_pattern_is_a_name_with_stars_for_anything(pattern, name, fits):
     assert gate(deny=[pattern]).takes(name) is not fits

@@ -25,7 +25,7 @@ from app.realtime.transport.outbox import Outbox
 
 log = get_logger(__name__)
 
-PACKETS_PER_TURN = 32  # then everybody else has theirs, however fast one client sends
+PACKETS_PER_TURN = 8  # then everybody else has theirs, however fast one client sends
 CLOSING_GRACE_S = 1.0  # how long a client may take to hang up after it was told
 MAX_PACKETS_PER_POST = 10_000  # the library's own 16 are fewer than a stock client sends in one tick
 PACKETS_OF_A_WEBSOCKET = frozenset("12345")  # close, ping, pong, message, upgrade; open and noop are the server's
@@ -151,7 +151,8 @@ class GuardedWebSocket(WebSocketWSGI):
 
     def __init__(self, handler, max_bytes: int, open_websockets: set):
         super().__init__(handler, None)
-        self._outbox: Outbox = handler.__self__.queue  # the session's own, where engineio's writer takes its packets from
+        self._session = handler.__self__
+        self._outbox: Outbox = self._session.queue  # where engineio's writer takes its packets from
         self._max_bytes = max_bytes
         self._budget = max_bytes
         self._frames = 0
@@ -171,6 +172,8 @@ class GuardedWebSocket(WebSocketWSGI):
 
     def wait(self):
         """The next message; None ends the connection, for the library as for us."""
+        if self._session.closed:
+            return None  # what it sent after that is nobody's
         self._frames += 1
         if self._frames % PACKETS_PER_TURN == 0:
             gevent.sleep(0)

@@ -1,0 +1,270 @@
+"""What one client can do to the server and to others: read nothing, send too much, never acknowledge, outlive its token."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import requests
+import websocket
+
+from tests.apps import SECRET, bearer, token
+from tests.integration.realtime_client import Client
+from tests.servers.real import real
+from tests.servers.switchyard import Switchyard
+
+SERVICE = bearer("billing", "service")
+SETTINGS = {
+    "JWT_SECRET": SECRET,
+    "RATE_LIMIT_HTTP": "100000/second",
+    "RT_TOPIC_RATE": "100000/second",
+    "RT_ACK_TIMEOUT_MS": 100,
+    "RT_ACK_MAX_RETRIES": 2,
+    "RT_SLOW_CONSUMER_MS": 2000,
+    "RT_TOKEN_GRACE_MS": 800,
+    "RT_JOIN_TIMEOUT_MS": 500,
+    "JWT_LEEWAY_S": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def app():
+    with real(Switchyard, "gunicorn", **SETTINGS) as running:
+        yield running
+        assert "Traceback" not in running.log
+
+
+@pytest.fixture
+def connect(app):
+    clients = []
+
+    def connect(*args, **options):
+        clients.append(Client(app.url, *args, **options))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def raw(app):
+    """A websocket that reads only when it is told to."""
+    connections = []
+
+    def connect(joined=True):
+        connection = websocket.create_connection(
+            f"ws://127.0.0.1:{app.port}/socket.io/?EIO=4&transport=websocket",
+            timeout=10,
+            sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)],
+        )
+        connections.append(connection)
+        connection.recv()
+        if joined:
+            connection.send(f'40/realtime,{{"token":"{token("root", "admin")}"}}')
+            assert connection.recv().startswith("40/realtime,{")
+        return connection
+
+    yield connect
+    for connection in connections:
+        connection.shutdown()
+
+
+def publish(app, topic, payloads):
+    body = {"messages": [{"topic": topic, "payload": payload} for payload in payloads]}
+    assert requests.post(f"{app.url}/api/realtime/publish", json=body, headers=SERVICE, timeout=10).json()["ok"]
+
+
+def memory_mb(app):
+    processes = psutil.Process(app.process.pid).children(recursive=True) or [psutil.Process(app.process.pid)]
+    return max(process.memory_info().rss for process in processes) / 1e6
+
+
+def metric(app, name):
+    text = requests.get(f"{app.url}/metrics", timeout=5).text
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+
+def read_until_closed(connection, within_s=10):
+    texts = []
+    connection.settimeout(within_s)
+    with contextlib.suppress(websocket.WebSocketConnectionClosedException, ConnectionError):
+        while text := connection.recv():
+            texts.append(text)
+    return texts
+
+
+def test_who_never_acknowledges_gets_each_message_three_times_is_told_and_then_goes_on_live(app, connect):
+    client = connect(token("root", "admin"))
+    client.say(type="subscribe", topic="deaf", id="s")
+    publish(app, "deaf", [1, 2])
+    failed = client.wait(lambda client: [frame for frame in client.of("error") if frame["code"] == "delivery_failed"])[0]
+    assert (failed["topic"], failed["from"], failed["to"], failed["retryable"]) == ("deaf", 1, 2, True)
+    assert [frame["seq"] for frame in client.of("event")] == [1, 2, 1, 2, 1, 2]
+    publish(app, "deaf", [3])
+    client.wait(lambda client: len(client.of("event")) == 7)
+    time.sleep(0.5)
+    assert [frame["seq"] for frame in client.of("event")][6:] == [3]
+
+
+def test_a_reader_that_stops_during_twenty_megabytes_costs_its_buffer_and_is_closed(app, raw, connect):
+    paused = raw()
+    paused.send('42/realtime,["message",{"type":"subscribe","topic":"big","ack":false}]')
+    other = connect(token("root", "admin"))
+    other.say(type="subscribe", topic="big", ack=False)
+    publish(app, "big", ["x" * 60_000])
+    other.wait(lambda client: client.of("event"))
+    before, closed_before = memory_mb(app), metric(app, "realtime_slow_consumers_total")
+    for number in range(1, 49):
+        publish(app, "big", ["x" * 60_000] * 7)  # 20 MB, of which the log keeps 4
+        other.wait(lambda client, count=1 + number * 7: len(client.of("event")) >= count, within_s=20)
+    grown = memory_mb(app) - before
+    print(f"{grown:.1f} MB more after 20 MB to a reader that stopped")
+    assert grown < 15
+    assert [frame["seq"] for frame in other.of("event")] == list(range(1, 2 + 48 * 7))
+    deadline = time.monotonic() + 10
+    while metric(app, "realtime_slow_consumers_total") == closed_before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert other.is_alive()
+    assert len(read_until_closed(paused)) < 200
+
+
+def test_who_reads_again_in_time_gets_everything_that_is_kept_in_order(app, raw):
+    reader = raw()
+    reader.send('42/realtime,["message",{"type":"subscribe","topic":"pause","ack":false}]')
+    publish(app, "pause", ["x" * 10_000] * 20)
+    for _ in range(18):
+        publish(app, "pause", ["x" * 10_000] * 20)
+    seqs = []
+    while not seqs or seqs[-1] != 380:
+        text = reader.recv()
+        if '"event"' in text:
+            seqs.append(int(text.rsplit('"seq":', 1)[1].split(",")[0]))
+    assert seqs == list(range(1, 381))
+
+
+def test_over_the_rate_a_frame_is_refused_with_the_time_to_wait_and_nothing_of_it_happens(connect):
+    client = connect(token("root", "admin"))
+    for number in range(110):
+        client.emit("message", {"type": "publish", "topic": "rate", "id": str(number), "payload": number})
+    refused = client.wait(lambda client: client.of("error"))[0]
+    assert (refused["code"], refused["retryable"], refused["id"]) == ("rate_limited", True, refused["id"])
+    assert refused["retryAfterMs"] > 0
+    client.wait(lambda client: len(client.of("ack")) + len(client.of("error")) == 110)
+    time.sleep(0.3)
+    assert client.say(type="subscribe", topic="rate")["seq"] == len(client.of("ack"))
+
+
+def test_who_goes_on_over_the_rate_is_closed(raw):
+    flooder = raw()
+    with contextlib.suppress(OSError):
+        for _ in range(400):
+            flooder.send('42/realtime,["message",{"type":"unsubscribe","topic":"t"}]')
+    texts = read_until_closed(flooder)
+    assert sum("rate_limited" in text for text in texts) <= 25
+
+
+FLOOD = """
+import contextlib, sys, websocket
+url, token = sys.argv[1:]
+packet = '42/realtime,["message",{"type":"publish","topic":"flood","id":"x","payload":"' + "x" * 200 + '"}]'
+frames = websocket.ABNF.create_frame(packet, websocket.ABNF.OPCODE_TEXT).format() * 100
+while True:
+    with contextlib.suppress(Exception):
+        connection = websocket.create_connection(url, timeout=2)
+        connection.send('40/realtime,{"token":"' + token + '"}')
+        while True:
+            connection.sock.sendall(frames)
+"""
+
+
+def test_a_flooding_publisher_delays_another_client_by_little(app, connect):
+    """The flooder comes back at once each time that it is closed."""
+    bystander, times = connect(token("root", "admin")), []
+    url = f"ws://127.0.0.1:{app.port}/socket.io/?EIO=4&transport=websocket"
+    with subprocess.Popen([sys.executable, "-c", FLOOD, url, token("root", "admin")], stderr=subprocess.DEVNULL) as flooder:
+        closed_before = metric(app, 'realtime_errors_total{code="rate_limited"}')
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            started = time.perf_counter()
+            assert bystander.is_alive()
+            times.append(time.perf_counter() - started)
+            time.sleep(0.03)
+        flooder.kill()
+    times.sort()
+    p99 = times[int(len(times) * 0.99)]
+    refused = metric(app, 'realtime_errors_total{code="rate_limited"}') - closed_before
+    print(f"ping beside a flood: median {times[len(times) // 2] * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms; {refused:.0f} frames refused")
+    assert refused > 20
+    assert p99 < 0.5
+
+
+def test_a_token_that_expires_is_told_and_without_a_fresh_one_the_connection_ends(connect):
+    client = connect(token("u1", ttl_s=2))
+    client.say(type="subscribe", topic="flags")
+    expired = client.wait(lambda client: client.of("error"))[0]
+    assert expired["code"] == "token_expired"
+    assert client.say(type="subscribe", topic="notice:all")["code"] == "token_expired"
+    client.wait(lambda client: not client.sio.connected or client.refusal)
+
+
+def test_a_fresh_token_in_time_keeps_the_connection_but_not_what_it_does_not_allow(app, connect):
+    client = connect(token("u1", ttl_s=2, topics={"sub": ["secret:*"]}))
+    client.say(type="subscribe", topic="flags")
+    client.say(type="subscribe", topic="secret:plans")
+    client.wait(lambda client: client.of("error"))
+    assert client.say(type="auth", token=token("somebody-else"))["code"] == "forbidden"
+    assert client.say(type="auth", token="nonsense")["code"] == "unauthorized"
+    assert client.say(type="auth", token=token("u1"), id="a") == {"type": "ack", "id": "a", "ok": True}
+    ended = client.wait(lambda client: [frame for frame in client.of("error") if frame["code"] == "forbidden"])[0]
+    assert ended["topic"] == "secret:plans"
+    time.sleep(1.2)
+    assert client.is_alive() and client.connects == 1
+    publish(app, "flags", [1])
+    publish(app, "secret:plans", [1])
+    assert client.is_alive()
+    assert {frame["topic"] for frame in client.of("event")} == {"flags"}
+
+
+def test_who_never_says_who_it_is_is_closed(raw):
+    started = time.monotonic()
+    read_until_closed(raw(joined=False))
+    assert time.monotonic() - started < 5
+
+
+def test_auth_resumes_all_topics_at_once_and_refuses_what_is_wrong_topic_by_topic(app, connect):
+    publish(app, "resume:a", [1, 2, 3])
+    publish(app, "resume:b", [1])
+    admin = connect(token("root", "admin"))
+    epoch = admin.say(type="subscribe", topic="resume:a")["epoch"]
+    resume = {"resume:a": {"since": 1, "epoch": epoch, "ack": False}, "resume:b": {"since": 0, "epoch": "other"}}
+    client = connect(auth={"token": token("late", topics={"sub": ["resume:a", "resume:b"]}), "resume": {**resume, "secret": {}}})
+    client.wait(lambda client: len(client.of("event")) >= 3 and len(client.of("error")) >= 2)
+    acks = {frame["topic"]: frame for frame in client.of("ack")}
+    assert acks["resume:a"]["recovered"] is True and acks["resume:b"]["reason"] == "epoch_changed"
+    assert [frame["payload"] for frame in client.of("event") if frame["topic"] == "resume:a"] == [2, 3]
+    assert {(frame["code"], frame["topic"]) for frame in client.of("error")} >= {("epoch_changed", "resume:b"), ("forbidden", "secret")}
+
+
+@pytest.mark.parametrize("resume", [[], "x", {"t": 1}, {"a b": {}}, {"t": {"since": -1}}, {f"t{n}": {} for n in range(129)}])
+def test_a_resume_of_the_wrong_shape_is_an_error_frame_and_the_connection_stays(connect, resume):
+    client = connect(auth={"token": token("u1"), "resume": resume})
+    assert client.wait_for("error")["code"] in ("bad_request", "limit_exceeded")
+    assert client.is_alive()
+
+
+def test_merged_frames_come_to_who_asked_and_single_ones_to_the_others(app, connect):
+    merged, single = connect(token("root", "admin")), connect(token("root", "admin"))
+    merged.say(type="subscribe", topic="hot", batch=True, ack=False)
+    single.say(type="subscribe", topic="hot", ack=False)
+    publish(app, "hot", list(range(200)))
+    single.wait(lambda client: len(client.of("event")) == 200)
+    merged.wait(lambda client: sum(len(frame.get("events", [frame])) for frame in client.of("event")) == 200)
+    frames = merged.of("event")
+    assert [event["seq"] for frame in frames for event in frame.get("events", [frame])] == list(range(1, 201))
+    assert len(frames) < 20
+    assert all(frame["last"] - frame["first"] < 64 for frame in frames if "events" in frame)

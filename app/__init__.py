@@ -22,6 +22,7 @@ def create_app(settings=None, parts=None):
     api.register_blueprint(telemetry.routes.blueprint)
     api.register_blueprint(flags.routes.blueprint)
     api.register_blueprint(realtime.routes.blueprint)
+    app.register_blueprint(realtime.routes.contract)
     app.register_blueprint(console.routes.blueprint)
     realtime.attach(app, settings, parts)
     http.open_fast_lane(app, telemetry.routes.fast_routes(parts))

@@ -62,6 +62,19 @@ def _write_keys(value):
     return keys
 
 
+def _retention(value):
+    """`chat:*=5000/16777216/604800` -> (("chat:*", 5000, 16777216, 604800),): messages, bytes and seconds of a topic or a prefix."""
+    if not isinstance(value, str):
+        return value
+    rows = []
+    for part in _split(value):
+        found = re.fullmatch(r"([A-Za-z0-9:._/-]*\*?)=([1-9]\d{0,9})/([1-9]\d{0,11})/(\d{1,9})", part)
+        if not found or not found[1]:
+            raise ValueError("is a list like chat:*=5000/16777216/604800: a topic or prefix*, then messages, bytes and seconds")
+        rows.append((found[1], int(found[2]), int(found[3]), int(found[4])))
+    return tuple(rows)
+
+
 def _public_key(value: str) -> str:
     """A PEM text (its line breaks may be written as backslash n, as .env files need) or the path of one."""
     text = value.replace("\\n", "\n")
@@ -107,6 +120,7 @@ CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[CommaList, AfterValidator(_origins)]
 Rate = Annotated[str, AfterValidator(_rate)]
 WriteKeys = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_write_keys), AfterValidator(MappingProxyType)]
+Retention = Annotated[tuple[tuple[str, int, int, int], ...], NoDecode, BeforeValidator(_retention)]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 MongoUri = Annotated[str, _url_with("mongodb", "mongodb+srv")]
 RedisUrl = Annotated[str, _url_with("redis", "rediss", "unix")]
@@ -188,6 +202,12 @@ class Settings(BaseSettings):
     rt_log_max_messages: Count = 1000
     rt_log_max_bytes: Bytes = 4_194_304
     rt_log_max_topics: Count = 10_000
+    rt_log_max_age_s: Annotated[int, Field(ge=0)] = 86_400
+    rt_log_max_total_bytes: Bytes = 268_435_456
+    rt_log_retention: Retention = ()
+    rt_durable_topics: CommaList = ()
+    rt_durable_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 30
+    rt_durable_buffer_bytes: Bytes = 16_777_216
 
     def __repr_args__(self):
         return [(name, "***" if name in _SECRET and value else value) for name, value in super().__repr_args__()]
@@ -210,6 +230,8 @@ def load_settings(env_file: str | Path | None = ".env", **overrides) -> Settings
         settings = Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         raise SettingsError("switchyard: " + "; ".join(_sentence(problem) for problem in error.errors())) from None
+    if settings.rt_durable_topics and not settings.mongo_uri:
+        raise SettingsError("switchyard: RT_DURABLE_TOPICS needs MONGO_URI: that is where these topics are kept")
     if settings.is_production and not settings.can_verify_tokens:
         raise SettingsError(
             "switchyard: APP_ENV=production needs a key to verify tokens with: set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL"

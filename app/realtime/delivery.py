@@ -335,28 +335,31 @@ class Delivery:
 
     def _pass_over(self, subscription: Subscription, page: Page, now: int) -> int | None:
         """The log has lost what comes next. The archive may have it; what nobody has is told."""
-        if self._archive.keeps(subscription.topic, subscription.epoch, subscription.sent):
-            subscription.is_waiting = True
-            epoch, sent = subscription.epoch, subscription.sent
+        if not self._archive.keeps(subscription.topic, subscription.epoch, subscription.sent):
+            self._tell_gap(subscription, page.gone)
+            return 0
+        subscription.is_waiting = True
+        epoch, sent = subscription.epoch, subscription.sent
+        last = min(page.gone[1], sent + PAGE)
 
-            def arrived(messages: list[Message], later: int) -> None:
-                subscription.is_waiting = False
-                if subscription.is_closed:
-                    return
-                is_still_there = (subscription.epoch, subscription.sent) == (epoch, sent)
-                if not is_still_there or self._send_archived(subscription, messages, page.gone[1], later):
-                    self.pump(subscription, later)
+        def arrived(messages: list[Message] | None, later: int) -> None:
+            subscription.is_waiting = False
+            if subscription.is_closed:
+                return
+            has_room = True
+            if (subscription.epoch, subscription.sent) == (epoch, sent):  # else the client has moved its cursor
+                if messages is None:
+                    self._tell_gap(subscription, page.gone)
+                else:
+                    has_room = self._send_archived(subscription, messages, last, later)
+            if has_room:
+                self.pump(subscription, later)
 
-            self._archive.fetch(subscription.topic, epoch, sent, min(page.gone[1], sent + PAGE), arrived)
-            return None
-        self._tell_gap(subscription, page.gone)
-        return 0
+        self._archive.fetch(subscription.topic, epoch, sent, last, arrived)
+        return None
 
     def _send_archived(self, subscription: Subscription, messages: list[Message], last: int, now: int) -> bool:
-        """`messages` begin after the cursor and may have holes; none at all means that nothing up to `last` is to be had.
-        False where the transport has no room for more."""
-        if not messages:
-            self._tell_gap(subscription, (subscription.sent + 1, last))
+        """`messages` are what there is up to `last`; where one is missing it is told. False where the transport has no room."""
         for message in messages:
             if subscription.window_left(self._rules) <= 0:
                 return True
@@ -369,6 +372,8 @@ class Delivery:
                 subscription.sent = message.seq
                 continue
             self._send(subscription, [message], now)
+        if subscription.sent < last:
+            self._tell_gap(subscription, (subscription.sent + 1, last))
         return True
 
     def _tell_gap(self, subscription: Subscription, span: tuple[int, int]) -> None:

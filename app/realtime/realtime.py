@@ -5,7 +5,7 @@ from typing import Any
 from app.errors import ApiError
 from app.identity import Identity
 from app.realtime.hub import Hub
-from app.realtime.log import Archive, TopicLog
+from app.realtime.log import Archive, Message, NoArchive, TopicLog
 from app.realtime.protocol import ID_RULE, Publish, encode_payload, is_id
 from app.realtime.rules import Rules
 from app.realtime.topics import TOPIC_RULE, is_topic
@@ -19,7 +19,12 @@ class Realtime:
         self.hub = Hub(log, metrics, rules or Rules(), archive=archive)
         self.max_payload_bytes = self.hub.rules.max_payload_bytes
         self._clock = clock
-        log.listen(lambda message: self.hub.announce(message, clock()))
+        self._archive = archive or NoArchive()
+        log.listen(self._announce)
+
+    def _announce(self, message: Message) -> None:
+        self._archive.keep(message)
+        self.hub.announce(message, self._clock())
 
     def bind(self, transport: Transport) -> None:
         self.hub.transport = transport
@@ -51,4 +56,4 @@ class Realtime:
         self.hub.transport.emit(event, payload, to)
 
     def check(self) -> dict[str, Any]:
-        return {"state": "up", **self.hub.counts()}
+        return {"state": "up", **self.hub.counts(), **self._archive.check()}

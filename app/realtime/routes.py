@@ -1,7 +1,10 @@
 """The HTTP door to realtime, for backends that hold no connection."""
 
+from flask import Blueprint as FlaskBlueprint
+
 from app.http.context import known_caller, parts, service_only, users_only
 from app.http.openapi import Blueprint
+from app.realtime.asyncapi import document
 from app.realtime.schemas import EmitSchema, OkSchema, PublishedSchema, PublishSchema
 
 blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", description="Live topics and rooms")
@@ -28,3 +31,11 @@ def emit(body):
     """Send a business event to everybody in a room, in /realtime and in /. Nobody acknowledges it and no log keeps it."""
     parts().realtime.emit(body["event"], body["payload"], body["to"])
     return {"ok": True}
+
+
+contract = FlaskBlueprint("asyncapi", __name__)
+
+
+@contract.get("/asyncapi.json")
+def asyncapi():
+    return document()

@@ -3,7 +3,7 @@
 import pytest
 
 from app.realtime.log import Appended
-from app.realtime.log.memory import MemoryTopicLog
+from app.realtime.log.memory import Keep, MemoryTopicLog
 from tests.apps import NOW
 
 LIMITS = {"max_messages": 5, "max_bytes": 100_000, "max_topics": 3}
@@ -132,3 +132,32 @@ def test_a_message_can_be_read_when_it_is_announced(log):
 
 def test_two_logs_never_share_an_epoch(make_log):
     assert append(make_log()).epoch != append(make_log()).epoch
+
+
+def test_over_its_age_a_topic_loses_the_oldest_and_goes_on_counting(make_log):
+    log = make_log(max_age_ms=1000)
+    append(log, "t", b"1", b"2")
+    log.append("t", b"3", NOW + 900)
+    log.tidy(NOW + 1000)
+    page = log.read("t", 0, 10)
+    assert (seqs(page), page.gone) == ([3], (1, 2))
+    log.tidy(NOW + 1900)
+    head = log.head("t")
+    assert (head.seq, head.first, log.read("t", 3, 10).messages) == (3, 4, [])
+    assert log.append("t", b"4", NOW + 2000).seq == 4
+
+
+def test_a_topic_that_nobody_used_for_twice_its_age_is_forgotten_and_comes_back_in_another_epoch(make_log):
+    log = make_log(max_age_ms=1000)
+    before = append(log, "t")
+    log.tidy(NOW + 1999)
+    assert log.head("t").epoch == before.epoch
+    log.tidy(NOW + 2000)
+    assert (log.head("t").seq, log.head("t").epoch != before.epoch) == (0, True)
+
+
+def test_some_topics_may_have_limits_of_their_own(make_log):
+    log = make_log(retention=[("chat:*", Keep(2, 100_000)), ("chat:big", Keep(4, 100_000))])
+    for topic, kept in (("chat:1", 2), ("chat:big", 2), ("other", 5)):
+        append(log, topic, *[b"1"] * 8)
+        assert len(log.read(topic, 0, 10).messages) == kept

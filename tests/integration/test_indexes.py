@@ -9,11 +9,13 @@ import requests
 
 from app import indexes
 from app.indexes import IndexWatch
+from app.settings import Settings
 from tests.apps import SECRET, bearer, make_app, make_settings
 from tests.servers.switchyard import Switchyard
 
 ALL = [migration.name for migration in indexes.migrations()]
-WITH_TTL = [migration.name for migration in indexes.migrations() if hasattr(migration.module, "fingerprint")]
+SHORTER, LONGER = (Settings(_env_file=None, telemetry_ttl_days=days) for days in (1, 2))
+WITH_TTL = [migration.name for migration in indexes.migrations() if migration.fingerprint(SHORTER) != migration.fingerprint(LONGER)]
 TTL = "0001_telemetry_ttl"
 DAY_S = 86_400
 

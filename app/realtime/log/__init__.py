@@ -2,7 +2,7 @@
 
 A position is `(epoch, seq)`. Within one epoch of a topic `seq` counts 1, 2, 3 … without a hole; where the numbering has
 to begin anew, the epoch is another one, so an old position can never be mistaken for a new one.
-memory.py keeps it in this process.
+memory.py keeps it in this process; archive.py keeps some topics in MongoDB for longer.
 """
 
 from collections.abc import Callable
@@ -68,14 +68,26 @@ class TopicLog(Protocol):
 class Archive(Protocol):
     """Where messages of some topics are kept for longer than the log has them. It never keeps anybody waiting."""
 
+    def keep(self, message: Message) -> None:
+        """Take it, if it is of a topic to be kept. It is stored a little later, and never refused."""
+
     def keeps(self, topic: str, epoch: str, after: int) -> bool:
         """Whether the messages right after this position should be there."""
 
-    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message], int], None]) -> None:
-        """Calls `then(messages, now)` once, later: those with `after` < seq <= `last`, oldest first; none where it fails."""
+    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message] | None, int], None]) -> None:
+        """Calls `then(messages, now)` once, later: those with `after` < seq <= `last`, oldest first; None where it fails."""
+
+    def check(self) -> dict:
+        """For health."""
 
 
 class NoArchive:
+    def keep(self, message):
+        pass
+
+    def check(self):
+        return {}
+
     def keeps(self, topic, epoch, after):
         return False
 

@@ -1,28 +1,40 @@
 """The topic log of one process, gone when it ends.
 
 Everything in it is bounded. A topic that is over its count or its bytes loses its oldest messages (the newest one
-always stays). Over the number of topics, or the bytes of all together, the topic that was published to least recently
-is forgotten whole; when it comes back it starts at seq 1 in another epoch, and whoever resumes is told so. Of the
+always stays), and at the next `tidy` those over its age; one to which nobody published for twice that long is
+forgotten whole. So is, over the number of topics or the bytes of all together, the topic that was published to least
+recently. A forgotten topic starts at seq 1 in another epoch when it comes back, and whoever resumes is told so. Of the
 message ids that make a repeated publish harmless the oldest is forgotten first: a retry that comes later than
 `max_ids` other messages is a new message.
 """
 
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from app.realtime.log import Appended, Head, Message, Page
+from app.realtime.topics import matches
 
 MAX_TOTAL_BYTES = 268_435_456
 MAX_IDS = 100_000
 ENVELOPE_BYTES = 256  # what a message costs beside its payload, so that empty payloads count too
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a topic remembers. `max_age_ms` None means for ever."""
+
+    max_messages: int
+    max_bytes: int
+    max_age_ms: int | None = None
+
+
 @dataclass(slots=True)
 class _Topic:
     epoch: str
+    keep: Keep
+    published_at: int = 0
     seq: int = 0
     bytes: int = 0
     messages: deque[Message] = field(default_factory=deque)
@@ -33,11 +45,21 @@ class _Topic:
 
 
 class MemoryTopicLog:
+    """`retention` are pairs of a pattern and what its topics keep; the first that matches counts, else the limits for all."""
+
     def __init__(
-        self, *, max_messages: int, max_bytes: int, max_topics: int, max_total_bytes: int = MAX_TOTAL_BYTES, max_ids: int = MAX_IDS
+        self,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        max_topics: int,
+        max_age_ms: int | None = None,
+        retention: Sequence[tuple[str, Keep]] = (),
+        max_total_bytes: int = MAX_TOTAL_BYTES,
+        max_ids: int = MAX_IDS,
     ):
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self._keep_by_default = Keep(max_messages, max_bytes, max_age_ms)
+        self._retention = retention
         self._max_topics = max_topics
         self._max_total_bytes = max_total_bytes
         self._max_ids = max_ids
@@ -55,9 +77,10 @@ class MemoryTopicLog:
             return Appended(first.seq, first.epoch, duplicate=True)
         entry = self._topics.get(topic)
         if entry is None:
-            entry = self._topics[topic] = _Topic(self._next_epoch)
+            entry = self._topics[topic] = _Topic(self._next_epoch, self._keep_of(topic))
         self._topics.move_to_end(topic)
         entry.seq += 1
+        entry.published_at = now
         message = Message(topic, entry.epoch, entry.seq, id or f"{entry.epoch}:{entry.seq}", now, payload)
         appended = Appended(message.seq, message.epoch)
         self._keep(entry, message)
@@ -70,9 +93,10 @@ class MemoryTopicLog:
         entry = self._topics.get(topic)
         if entry is None:
             return Page(self._next_epoch, [])
-        skip = max(0, after - entry.first + 1)
+        begin = max(0, after - entry.first + 1)
+        end = min(begin + limit, len(entry.messages))
         gone = (after + 1, entry.first - 1) if after + 1 < entry.first else None
-        return Page(entry.epoch, list(islice(entry.messages, skip, skip + limit)), gone)
+        return Page(entry.epoch, [entry.messages[index] for index in range(begin, end)], gone)
 
     def head(self, topic: str) -> Head:
         entry = self._topics.get(topic)
@@ -80,6 +104,24 @@ class MemoryTopicLog:
 
     def listen(self, listener: Callable[[Message], None]) -> None:
         self._listener = listener
+
+    def tidy(self, now: int) -> None:
+        """Let go of what is too old. To be called now and then."""
+        for topic, entry in list(self._topics.items()):
+            age = entry.keep.max_age_ms
+            if age is None:
+                continue
+            while entry.messages and entry.messages[0].ts <= now - age:
+                self._count(entry, -_size(entry.messages.popleft()))
+            if entry.published_at <= now - 2 * age:
+                self._forget(topic)
+
+    def _keep_of(self, topic: str) -> Keep:
+        return next((keep for pattern, keep in self._retention if matches(pattern, topic)), self._keep_by_default)
+
+    def _forget(self, topic: str) -> None:
+        self._bytes -= self._topics.pop(topic).bytes
+        self._forgotten += 1
 
     @property
     def _next_epoch(self) -> str:
@@ -89,12 +131,11 @@ class MemoryTopicLog:
     def _keep(self, entry: _Topic, message: Message) -> None:
         entry.messages.append(message)
         self._count(entry, _size(message))
-        while len(entry.messages) > 1 and (len(entry.messages) > self._max_messages or entry.bytes > self._max_bytes):
+        keep = entry.keep
+        while len(entry.messages) > 1 and (len(entry.messages) > keep.max_messages or entry.bytes > keep.max_bytes):
             self._count(entry, -_size(entry.messages.popleft()))
         while len(self._topics) > 1 and (len(self._topics) > self._max_topics or self._bytes > self._max_total_bytes):
-            _, idle = self._topics.popitem(last=False)
-            self._bytes -= idle.bytes
-            self._forgotten += 1
+            self._forget(next(iter(self._topics)))
 
     def _count(self, entry: _Topic, size: int) -> None:
         entry.bytes += size

@@ -1,0 +1,21 @@
+"""Messages of durable topics are replayed by topic, epoch and seq, and leave by themselves after RT_DURABLE_TTL_DAYS."""
+
+from app.indexes import drop_index, set_ttl
+
+COLLECTION = "realtime_messages"
+PLACE = "topic_epoch_seq"
+TTL = "createdAt_ttl"
+
+
+def fingerprint(settings) -> str:
+    return f"{settings.rt_durable_ttl_days} days"
+
+
+def up(db, settings):
+    db[COLLECTION].create_index([("topic", 1), ("epoch", 1), ("seq", 1)], name=PLACE)
+    set_ttl(db[COLLECTION], "createdAt", TTL, settings.rt_durable_ttl_days)
+
+
+def down(db):
+    drop_index(db[COLLECTION], PLACE)
+    drop_index(db[COLLECTION], TTL)

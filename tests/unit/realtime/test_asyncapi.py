@@ -1,0 +1,73 @@
+"""What is documented is what is understood and what is said."""
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from app.errors import CATALOGUE, ApiError
+from app.realtime import protocol
+from app.realtime.asyncapi import CLIENT_FRAMES, SERVER_FRAMES, document
+from app.realtime.log import Message
+from tests.apps import make_app
+
+MESSAGE = Message("t", "e", 7, "m", 99, b'{"a":1}')
+
+
+def test_every_frame_that_is_parsed_is_documented():
+    assert set(CLIENT_FRAMES) == set(protocol.PARSERS)
+
+
+@pytest.mark.parametrize("schema", [*CLIENT_FRAMES.values(), *SERVER_FRAMES.values()])
+def test_every_schema_is_one(schema):
+    Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("frame", "is_right"),
+    [
+        ({"type": "subscribe", "topic": "t"}, True),
+        ({"type": "subscribe", "topic": "t", "since": 0, "epoch": "e", "ack": False, "mode": "latest", "batch": True, "id": "1"}, True),
+        ({"type": "subscribe", "topic": "t", "since": -1}, False),
+        ({"type": "subscribe", "topic": "t" * 256}, False),
+        ({"type": "subscribe", "topic": "t", "mode": "newest"}, False),
+        ({"type": "unsubscribe"}, False),
+        ({"type": "publish", "topic": "t", "id": "1", "payload": None}, True),
+        ({"type": "publish", "topic": "t", "payload": 1}, False),
+        ({"type": "publish", "topic": "t", "id": "x" * 129, "payload": 1}, False),
+        ({"type": "ack", "topic": "t", "seq": 3}, True),
+        ({"type": "ack", "acks": {"t": 3}}, True),
+        ({"type": "ack", "acks": {}}, False),
+        ({"type": "ack", "acks": {"a b": 3}}, False),
+        ({"type": "ack", "id": "m"}, True),
+        ({"type": "ack", "topic": "t", "seq": 2**53}, False),
+        ({"type": "auth", "token": "x"}, True),
+        ({"type": "auth"}, False),
+    ],
+)
+def test_the_document_and_the_parser_agree(frame, is_right):
+    assert Draft202012Validator(CLIENT_FRAMES[frame["type"]]).is_valid(frame) is is_right
+    if is_right:
+        protocol.parse(frame, 1024)
+    else:
+        with pytest.raises(ApiError):
+            protocol.parse(frame, 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("event", protocol.event_frame(MESSAGE)),
+        ("event", protocol.event_frame(MESSAGE, (3, 6))),
+        ("events", protocol.events_frame([MESSAGE, MESSAGE])),
+        ("acked", protocol.ack_frame()),
+        ("acked", protocol.ack_frame("1", topic="t", seq=1, epoch="e", head=4, recovered=False, reason="history_gap")),
+        *[("error", protocol.error_frame(ApiError(code), id="1", topic="t", span=(1, 2), epoch="e")) for code in CATALOGUE],
+    ],
+)
+def test_what_the_server_says_is_as_documented(name, frame):
+    Draft202012Validator(SERVER_FRAMES[name]).validate(orjson.loads(orjson.dumps(frame)))
+
+
+def test_it_is_served_to_everybody(tmp_path):
+    answer = make_app(tmp_path).test_client().get("/asyncapi.json")
+    assert answer.status_code == 200 and answer.json == orjson.loads(orjson.dumps(document()))

@@ -23,7 +23,7 @@ frames = st.fixed_dictionaries(
         "id": st.sampled_from(["m1", ""]) | values,
         "payload": values,
         "acks": st.dictionaries(st.sampled_from(["t", "a b"]), st.integers(-1, 3) | values) | values,
-        **{name: values | st.integers(0, 9) for name in ("since", "seq", "epoch", "ack", "mode", "batch")},
+        **{name: values | st.integers(0, 9) for name in ("since", "seq", "epoch", "ack", "mode", "batch", "token")},
     },
 )
 

@@ -16,9 +16,11 @@ from typing import Any
 
 import orjson
 
+from app.errors import ApiError
+
 LOCK_PATIENCE_S = 2.0
 LOCK_POLL_S = 0.01
-MAX_FILE_BYTES = 16 * 1024 * 1024  # more is no file for hands; refused before it is read
+MAX_FILE_BYTES = 16 * 1024 * 1024  # more is no file for hands; neither read nor written
 
 
 class FileTrouble(Exception):
@@ -67,8 +69,10 @@ class JsonFile:
             yield
 
     def write(self, document: Any) -> None:
-        """Durable when it returns. Only under the lock."""
+        """Durable when it returns. Only under the lock. Raises limit_exceeded for what `read` would refuse afterwards."""
         content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        if len(content) > MAX_FILE_BYTES:
+            raise ApiError("limit_exceeded", f"{self.name} would have more than {MAX_FILE_BYTES} bytes.")
         unfinished = self._path.with_name(f"{self.name}.tmp")  # one name: the lock is held, and a crash leaves no litter
         try:
             with open(unfinished, "wb") as file:

@@ -14,7 +14,7 @@ from app.errors import ApiError
 from app.flags.evaluate import Decision, evaluate
 from app.flags.flag import Flag, fingerprint
 from app.flags.rules import Context
-from app.flags.schemas import EMPTY_WINDOW
+from app.flags.schemas import EMPTY_WINDOW, MAX_MS, MAX_VERSION
 from app.flags.snapshot import Snapshot
 from app.flags.store import RETRY_AFTER_MS, FlagStore, StoreUnavailable
 from app.logs import get_logger
@@ -46,13 +46,15 @@ class Flags:
     # Reading
 
     def refresh(self) -> None:
-        """Never raises for a store that is away."""
+        """Never raises: whatever goes wrong with the store, it is away, and everything else of this process goes on."""
         with self._conversation:
             before, failed_before = self._snapshot, self._failure is not None
             try:
                 self._keep(Snapshot.of(self._store.list_all()))
             except StoreUnavailable as error:
                 self._note_failure(error.reason)
+            except Exception as error:
+                self._note_failure(f"{type(error).__name__}: {str(error)[:200]}", unexpected=True)
         if self._current_at is not None:
             self._metrics.flags_snapshot_age_seconds.set((self._clock() - self._current_at) / 1000)
         if self._failure is None and (before or failed_before):
@@ -133,7 +135,8 @@ class Flags:
         for _ in range(WRITE_ATTEMPTS):
             current = self._get_matching(key, if_match)
             later = max(self._clock(), current.updated_at + 1)  # so that receivers can order changes by updatedAt
-            flag = replace(make(current), version=current.version + 1, updated_at=later)
+            version = current.version + 1 if current.version < MAX_VERSION else 1  # only a hand gets so far
+            flag = replace(make(current), version=version, updated_at=min(later, MAX_MS))
             try:
                 self._store.replace(flag, current.version)
                 return flag
@@ -167,9 +170,9 @@ class Flags:
         if self._snapshot:
             self._snapshot = self._snapshot.with_flag(flag)
 
-    def _note_failure(self, reason: str) -> None:
+    def _note_failure(self, reason: str, *, unexpected: bool = False) -> None:
         if self._failure is None:
-            log.warning("flags_store_away", reason=reason, serving_snapshot=self._snapshot is not None)
+            log.warning("flags_store_away", reason=reason, serving_snapshot=self._snapshot is not None, exc_info=unexpected)
         self._failure = reason
 
     # Announcing

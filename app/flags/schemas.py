@@ -21,6 +21,7 @@ KEY_SENTENCE = "1 to 128 letters, digits and . _ : - of which the first is a let
 EMPTY_WINDOW = "Must be later than startAt."
 READ_ONLY = ("version", "updatedAt")
 MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999
+MAX_VERSION = 2**53  # a larger number is another one in JavaScript
 MAX_ID_LENGTH = 256
 MAX_ROLES = 100
 
@@ -122,7 +123,7 @@ class NewFlagSchema(FlagFieldsSchema):
 class _RecordSchema(NewFlagSchema):
     """A flag as a store keeps it; a hand may have left out what is counted for it."""
 
-    version = fields.Integer(strict=True, validate=validate.Range(0, 2**53))
+    version = fields.Integer(strict=True, validate=validate.Range(0, MAX_VERSION))
     updated_at = Moment(data_key="updatedAt")
 
     @pre_load

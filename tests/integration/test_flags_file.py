@@ -135,6 +135,29 @@ def test_a_file_far_too_large_is_refused_before_it_is_read(path, store):
     assert "has more than" in reason(store.list_all)
 
 
+def test_a_write_that_would_make_the_file_too_large_to_be_read_is_refused(path, flags, monkeypatch):
+    monkeypatch.setattr(json_file, "MAX_FILE_BYTES", 2000)
+    flags.create({"key": "a", "enabled": True, "description": "x" * 800})
+    before = path.read_bytes()
+    with pytest.raises(ApiError) as refused:
+        flags.create({"key": "b", "description": "x" * 1000})
+    assert refused.value.code == "limit_exceeded"
+    assert path.read_bytes() == before
+    flags.patch("a", {"description": None})
+    assert on(flags) == {"a": True}
+
+
+def test_a_date_at_the_end_of_time_and_a_version_at_the_end_of_counting_can_still_be_written_over(path, flags):
+    last = {"version": 2**53, "updatedAt": "9999-12-31T23:59:59.999Z"}
+    path.write_text(json.dumps({"flags": [{"key": "a", "enabled": False, **last}]}))
+    for version in (1, 2):
+        flag = flags.patch("a", {"enabled": True})
+        assert flag.record["version"] == version
+        assert flag.record["updatedAt"] == last["updatedAt"]
+    flags.refresh()
+    assert on(flags) == {"a": True}
+
+
 def test_a_write_keeps_the_order_the_layout_and_the_permissions_of_the_file(path, flags):
     path.write_text('{"flags": [{"key": "z", "enabled": true}, {"key": "a", "enabled": true}]}')
     path.chmod(0o640)

@@ -60,6 +60,13 @@ def test_a_document_of_another_hand_is_a_flag_like_any_other(database, store):
     assert database.flags.count_documents({}) == 0
 
 
+def test_a_document_with_an_object_for_its_identity_is_a_flag_like_any_other(database, store):
+    database.flags.insert_one({"_id": {"a": 1}, "key": "foreign", "enabled": True, "rules": {}})
+    store.create(Flag("good"))
+    for _ in range(2):
+        assert sorted(flag.key for flag in store.list_all()) == ["foreign", "good"]
+
+
 def test_a_field_that_a_newer_version_wrote_is_passed_over(database, store):
     database.flags.insert_one({**BY_HAND, "owner": "team", "variants": []})
     assert [flag.key for flag in store.list_all()] == ["by-hand"]

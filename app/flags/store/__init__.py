@@ -1,7 +1,8 @@
 """Where flags are kept: file (one JSON document, also for hands), mongo, memory (for tests). This is their port.
 
-A store refuses with an ApiError of the catalogue (not_found, conflict, precondition_failed) and says StoreUnavailable
-whenever it cannot know; it never guesses and never writes over what it could not read.
+A store refuses with an ApiError of the catalogue (not_found, conflict, precondition_failed, limit_exceeded) and says
+StoreUnavailable whenever it cannot know; it never guesses, never writes over what it could not read, and writes nothing
+that it could not read again.
 """
 
 from typing import Protocol

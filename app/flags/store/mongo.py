@@ -43,13 +43,13 @@ class MongoFlagStore:
     """On the connection that app.mongo has made."""
 
     def __init__(self):
-        self._read: dict[Any, tuple[dict, Flag | None]] = {}  # by _id: what was read last, and what it meant
+        self._read: dict[str, tuple[dict, Flag | None]] = {}  # by _place: what was read last, and what it meant
 
     def list_all(self) -> list[Flag]:
         """A document that cannot be understood is left out (so that flag is off) and logged, once: the others go on."""
         with _driver_errors():
             documents = list(FlagDocument.objects.as_pymongo())
-        self._read = {document["_id"]: (document, self._understand(document)) for document in documents}
+        self._read = {_place(document): (document, self._understand(document)) for document in documents}
         return [flag for _, flag in self._read.values() if flag is not None]
 
     def get(self, key: str) -> Flag:
@@ -89,7 +89,7 @@ class MongoFlagStore:
         raise no_such_flag(key)
 
     def _understand(self, document: dict) -> Flag | None:
-        before = self._read.get(document["_id"])
+        before = self._read.get(_place(document))
         if before and before[0] == document:
             return before[1]
         try:
@@ -97,6 +97,11 @@ class MongoFlagStore:
         except ValidationError as error:
             log.error("flag_not_understood", key=document.get("key"), reason=_first_mistake(error))
             return None
+
+
+def _place(document: dict) -> str:
+    """Its `_id`, which another hand may have made of anything, an object as well."""
+    return repr(document["_id"])
 
 
 def _to_fields(flag: Flag) -> dict[str, Any]:

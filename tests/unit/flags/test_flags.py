@@ -166,6 +166,16 @@ def test_going_and_coming_back_are_logged_once_each(scene):
     assert [line["event"] for line in lines] == ["flags_store_away", "flags_store_back"]
 
 
+def test_whatever_a_store_raises_it_is_away_and_the_snapshot_serves(scene):
+    scene.store.error = TypeError("unhashable type: 'dict'")
+    with capture_logs() as lines:
+        scene.flags.refresh()
+        scene.flags.refresh()
+    assert [line["event"] for line in lines] == ["flags_store_away"]
+    assert scene.on() == {"a": True, "b": False}
+    assert scene.flags.check()["error"] == "TypeError: unhashable type: 'dict'"
+
+
 def test_without_any_snapshot_the_answer_is_unavailable_and_not_that_there_are_no_flags():
     scene = Scene(Flag("a", True))
     scene.store.error = StoreUnavailable("away")

@@ -3,8 +3,8 @@
 msgspec decodes and checks in one pass in C; what is accepted here the schema of record accepts, too, with the same
 result (a hypothesis test holds the two together). Three ways, each for what the one before is in doubt about:
 
-- plain: every event leaves the envelope's fields alone, and its props are flat, so that C has checked everything;
-- one by one: nested props, events that override the envelope, and good events beside a bad one;
+- plain: every event is good and leaves the envelope's fields alone;
+- one by one: events that override the envelope, and good events beside a bad one;
 - the schema of record, which decides and finds the words: for one event, or for the whole body where its envelope is
   in doubt.
 """
@@ -18,7 +18,7 @@ from msgspec import Meta, Raw, Struct
 from app.http.json import decode_json
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, judge, read_batch, refuse_too_many
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import INT64, MAX_MS, to_moment, why_not_storable
+from app.telemetry.fields import MAX_MS, to_moment
 from app.telemetry.schemas import MAX_PROPS_BYTES, MAX_USER_BYTES
 
 Short = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -28,8 +28,18 @@ Moment = Annotated[int, Meta(ge=0, le=MAX_MS)] | float | str | None
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 EventType = Literal["page", "event", "error", "api", "perf"]
 
+LEVELS = 8  # of nesting that C checks; what is nested deeper goes to the schema, which allows 32
 NUL_ESCAPE = b"\\u0000"  # nothing else can put a NUL into a key, and with one somewhere the schema looks closely
-MOST_BYTES_MORE_A_VALUE = 24  # 1e15 is 1000000000000000.0 when it is written again; nothing else grows
+MOST_TIMES_LONGER = 4  # than it came can JSON be when it is written again: `1e15,` becomes `1000000000000000.0,`
+
+
+def _storable(levels: int) -> Any:
+    """The type of a JSON value that BSON can hold."""
+    scalar = str | Int64 | float | bool | None
+    return scalar | dict[str, _storable(levels - 1)] | list[_storable(levels - 1)] if levels else scalar
+
+
+StorableObject = dict[str, _storable(LEVELS)] | None
 
 
 class Doubt(Exception):
@@ -40,7 +50,7 @@ class PlainEvent(Struct, rename="camel"):
     name: Long
     type: EventType | None = None
     ts: Moment = None
-    props: dict[str, str | Int64 | float | bool | None] | None = None
+    props: StorableObject = None
     event_id: Short | None = None
     app: None = None
     env: None = None
@@ -54,23 +64,23 @@ class AnyEvent(Struct, rename="camel"):
     name: Long
     type: EventType | None = None
     ts: Moment = None
-    props: dict[str, Any] | None = None
+    props: StorableObject = None
     event_id: Short | None = None
     app: Short | None = None
     env: Short | None = None
     release: Short | None = None
-    user_id: Long | int | None = None
-    session_id: Long | int | None = None
-    user: dict[str, Any] | None = None
+    user_id: Long | Int64 | None = None
+    session_id: Long | Int64 | None = None
+    user: StorableObject = None
 
 
 class SentEnvelope(Struct, rename="camel"):
     app: Short | None = None
     env: Short | None = None
     release: Short | None = None
-    user_id: Long | int | None = None
-    session_id: Long | int | None = None
-    user: dict[str, Any] | None = None
+    user_id: Long | Int64 | None = None
+    session_id: Long | Int64 | None = None
+    user: StorableObject = None
     sent_at: Moment = None
 
 
@@ -87,6 +97,7 @@ class OpenBatch(SentEnvelope, rename="camel"):
 decode_plain = msgspec.json.Decoder(PlainBatch).decode
 decode_open = msgspec.json.Decoder(OpenBatch).decode
 decode_event = msgspec.json.Decoder(AnyEvent).decode
+NOTHING = (None,) * 6
 IN_DOUBT = (Doubt, Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -105,7 +116,7 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
     sent = decode_plain(body)
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
-    most_props = (MAX_PROPS_BYTES - len(body)) // MOST_BYTES_MORE_A_VALUE
+    may_be_large = len(body) * MOST_TIMES_LONGER > MAX_PROPS_BYTES
     events = []
     for event in sent.events:
         type_, ts, props = event.type or default_type, event.ts, event.props
@@ -113,7 +124,7 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
             raise Doubt
         if ts is not None and type(ts) is not int:
             ts = _moment(ts)
-        if props is not None and len(props) > most_props and _json_size(props) > MAX_PROPS_BYTES:
+        if may_be_large and props is not None and _json_size(props) > MAX_PROPS_BYTES:
             raise Doubt
         events.append(maker.make(type_, event.name, ts, props, event.event_id))
     return Batch(events, [])
@@ -133,7 +144,7 @@ def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str |
 
 
 def _envelope(sent: SentEnvelope) -> Envelope:
-    if sent.user is not None and not _is_storable(sent.user, MAX_USER_BYTES):
+    if sent.user is not None and _json_size(sent.user) > MAX_USER_BYTES:
         raise Doubt
     user_id, session_id = _identifier(sent.user_id), _identifier(sent.session_id)
     return Envelope(sent.app, sent.env, sent.release, user_id, session_id, sent.user, _moment(sent.sent_at))
@@ -143,12 +154,14 @@ def _event(event: AnyEvent, maker: EventMaker, default_type: str | None) -> Stor
     type_ = event.type or default_type
     if type_ is None:
         raise Doubt
-    if event.props is not None and not _is_storable(event.props, MAX_PROPS_BYTES):
+    if event.props is not None and _json_size(event.props) > MAX_PROPS_BYTES:
         raise Doubt
-    if event.user is not None and not _is_storable(event.user, MAX_USER_BYTES):
+    if event.user is not None and _json_size(event.user) > MAX_USER_BYTES:
         raise Doubt
-    user_id, session_id = _identifier(event.user_id), _identifier(event.session_id)
-    overrides = Envelope(event.app, event.env, event.release, user_id, session_id, event.user)
+    overrides = None
+    if (event.app, event.env, event.release, event.user_id, event.session_id, event.user) != NOTHING:
+        user_id, session_id = _identifier(event.user_id), _identifier(event.session_id)
+        overrides = Envelope(event.app, event.env, event.release, user_id, session_id, event.user)
     return maker.make(type_, event.name, _moment(event.ts), event.props, event.event_id, overrides)
 
 
@@ -162,15 +175,7 @@ def _moment(value: int | float | str | None) -> int | None:
 
 
 def _identifier(value: str | int | None) -> str | None:
-    if type(value) is int:
-        if not -INT64 <= value < INT64:
-            raise Doubt
-        return str(value)
-    return value
-
-
-def _is_storable(value: dict[str, Any], max_bytes: int) -> bool:
-    return why_not_storable(value) is None and _json_size(value) <= max_bytes
+    return str(value) if type(value) is int else value
 
 
 def _json_size(value: dict[str, Any]) -> int:

@@ -24,6 +24,7 @@ from redis.retry import Retry
 from app.errors import ApiError
 from app.http.context import caller, parts
 from app.http.errors import render_error
+from app.http.window_counts import WindowCounts
 from app.identity import Identity
 from app.settings import Settings
 
@@ -39,7 +40,7 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         app=app,
         application_limits=[settings.rate_limit_http],
         application_limits_exempt_when=_is_exempt,
-        storage_uri=settings.redis_url or "memory://",
+        storage_uri=settings.redis_url or f"{WindowCounts.STORAGE_SCHEME[0]}://",
         storage_options=REDIS_OPTIONS if settings.redis_url else {},
         in_memory_fallback_enabled=bool(settings.redis_url),
         strategy="fixed-window",

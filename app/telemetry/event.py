@@ -10,6 +10,7 @@ from app.clock import iso
 class StoredEvent(
     Struct,
     omit_defaults=True,
+    gc=False,
     rename={"id": "_id", "user_id": "userId", "session_id": "sessionId", "raw_ts": "rawTs", "created_at": "createdAt"},
 ):
     """Times are epoch milliseconds. `raw_ts` is the client's own ts where its clock was corrected.

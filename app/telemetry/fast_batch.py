@@ -46,7 +46,7 @@ class Doubt(Exception):
     """Not necessarily wrong: somebody slower must look at it."""
 
 
-class PlainEvent(Struct, rename="camel"):
+class PlainEvent(Struct, rename="camel", gc=False):
     name: Long
     type: EventType | None = None
     ts: Moment = None
@@ -60,7 +60,7 @@ class PlainEvent(Struct, rename="camel"):
     user: None = None
 
 
-class AnyEvent(Struct, rename="camel"):
+class AnyEvent(Struct, rename="camel", gc=False):
     name: Long
     type: EventType | None = None
     ts: Moment = None

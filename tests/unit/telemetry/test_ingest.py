@@ -28,9 +28,14 @@ def sink():
     return SlowSink()
 
 
+class OpenConfigs:
+    gates = None  # nobody denies anything
+
+
 @pytest.fixture
 def ingest(sink):
-    return Ingest(sink, Clock(), Metrics(), max_events=10, max_in_flight=2, note=lambda events, known: None)
+    limits = {"max_events": 10, "max_in_flight": 2}
+    return Ingest(sink, Clock(), Metrics(), configs=OpenConfigs(), note=lambda events, known: None, **limits)
 
 
 def test_over_the_bound_a_batch_is_refused_before_it_is_read(ingest, sink):

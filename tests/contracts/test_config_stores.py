@@ -89,6 +89,14 @@ def test_a_document_of_another_hand_costs_only_itself(mongo_uri):
     assert MongoConfigStore(Clock()).read_all() == {"good": {"sample_rate": 1.0}}
 
 
+def test_a_document_whose_identity_is_no_name_costs_only_itself(mongo_uri):
+    database = mongo.connect(mongo_uri, 5000)
+    store = MongoConfigStore(Clock())
+    store.put("good", {"sample_rate": 1.0})
+    database.telemetry_config.insert_one({"_id": {"a": 1}, "sampleRate": 0.5})
+    assert store.read_all() == {"good": {"sample_rate": 1.0}}
+
+
 def test_a_mongo_that_is_away_is_unavailable():
     from tests.servers.ports import free_port
 

@@ -75,14 +75,16 @@ class Configs:
         log.info("telemetry_config_changed", app=app, fields=[])
 
     def refresh(self) -> None:
-        """Never raises for a store that is away."""
+        """Never raises: whatever goes wrong with the store, it is away, and everything else of this process goes on."""
         with self._conversation:
             try:
                 overrides = self._store.read_all()
-            except ConfigUnavailable as error:
+            except Exception as error:
+                expected = isinstance(error, ConfigUnavailable)
+                reason = error.reason if expected else f"{type(error).__name__}: {str(error)[:200]}"
                 if self._failure is None:
-                    log.warning("telemetry_config_away", reason=error.reason)
-                self._failure = error.reason
+                    log.warning("telemetry_config_away", reason=reason, exc_info=not expected)
+                self._failure = reason
                 return
             if overrides != self._overrides or not self._was_read:
                 self._keep(overrides)

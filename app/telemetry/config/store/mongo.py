@@ -42,7 +42,8 @@ class MongoConfigStore:
         """A document that cannot be understood is left out and logged: the others go on."""
         with _driver_errors():
             documents = list(TelemetryConfig.objects.as_pymongo())
-        found = {document.pop("_id"): _understand(document) for document in documents}
+        named = [document for document in documents if isinstance(document["_id"], str)]  # another hand's may be an object
+        found = {document.pop("_id"): _understand(document) for document in named}
         return {app: overrides for app, overrides in found.items() if overrides is not None}
 
     def put(self, app: str, overrides: Overrides) -> None:

@@ -97,6 +97,14 @@ def test_while_the_store_is_away_the_last_snapshot_holds_and_says_so(configs, st
     assert configs.check() == {"state": "up", "apps": 1}
 
 
+def test_whatever_a_store_raises_it_is_away_and_the_last_snapshot_holds(configs, store, monkeypatch):
+    configs.put("web", {"deny": ["x"]})
+    monkeypatch.setattr(store, "read_all", lambda: {}[{}])
+    configs.refresh()
+    assert configs.for_app("web")["deny"] == ["x"]
+    assert configs.check()["error"] == "TypeError: unhashable type: 'dict'"
+
+
 def test_a_store_that_was_never_there_leaves_the_settings_values(configs, store):
     store.is_away = True
     assert configs.for_app("web")["sample_rate"] == 0.5

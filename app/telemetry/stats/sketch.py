@@ -6,7 +6,9 @@ share e. A sketch is a plain dict from bucket to count, so merging is adding, in
 HIGHEST + 1 entries.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from math import ceil, log
 
 RELATIVE_ERROR = 0.02
@@ -34,14 +36,6 @@ def value_of(bucket: int) -> float:
 
 def percentiles(sketch: Mapping[int, int], shares: Iterable[float]) -> list[float]:
     """For each share q the value at place floor(q * (n - 1)) of all n in order. The sketch must not be empty."""
-    last = sum(sketch.values()) - 1
-    return [_value_at(int(share * last), sketch) for share in shares]
-
-
-def _value_at(place: int, sketch: Mapping[int, int]) -> float:
-    passed = 0
-    for bucket in sorted(sketch):
-        passed += sketch[bucket]
-        if passed > place:
-            break
-    return value_of(bucket)
+    buckets = sorted(sketch)
+    reached = list(accumulate(sketch[bucket] for bucket in buckets))
+    return [value_of(buckets[bisect_right(reached, int(share * (reached[-1] - 1)))]) for share in shares]

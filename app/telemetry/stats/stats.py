@@ -1,5 +1,6 @@
 """Answers a question about the numbers: plans it, reads cells, adds them up. Reads cooperatively: a long range delays nobody."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -9,7 +10,7 @@ from app.errors import ApiError
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
 from app.telemetry.stats.summary import Summary, query_from
 
-CELLS_BETWEEN_PAUSES = 50
+ITEMS_BETWEEN_PAUSES = 50
 RETRY_AFTER_MS = 2000
 
 
@@ -23,11 +24,15 @@ class Stats:
         query = query_from(arguments, self._clock())
         summary = Summary(query)
         try:
-            cells = self._store.read(query.level_ms, query.app, query.env, query.since, query.until)
-            for count, cell in enumerate(cells, 1):
+            for cell in _with_pauses(self._store.read(query.level_ms, query.app, query.env, query.since, query.until)):
                 summary.add(cell)
-                if count % CELLS_BETWEEN_PAUSES == 0:
-                    gevent.sleep(0)
         except RollupsUnavailable:
             raise ApiError("unavailable", "The statistics cannot be read right now.", retry_after_ms=RETRY_AFTER_MS) from None
-        return summary.answer()
+        return {**summary.head(), "buckets": list(_with_pauses(summary.rows()))}
+
+
+def _with_pauses(items: Iterable) -> Iterator:
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % ITEMS_BETWEEN_PAUSES == 0:
+            gevent.sleep(0)

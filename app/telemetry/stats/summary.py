@@ -4,6 +4,7 @@ Names are listed for the whole range, the most frequent first, and the same ones
 same lines from end to end; `other` is what the rest comes to. A rate without anything to divide by is null.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from app.clock import iso
@@ -58,30 +59,37 @@ def usual_bucket_ms(range_ms: int) -> int:
 
 
 class Summary:
-    """`add` cells of the query's level in any order, then `answer`."""
+    """`add` cells of the query's level in any order, then ask for the `head` and the `rows`."""
 
     def __init__(self, query: StatsQuery):
         self._query = query
         self._buckets = {at: Cell(query.app, query.env, at) for at in range(query.since, query.until, query.bucket_ms)}
+        self._total = Cell(query.app, query.env, query.since)
+        self._names: list[tuple] = []
+        self._measured: list[tuple] = []
 
     def add(self, cell: Cell) -> None:
         self._buckets[cell.at - cell.at % self._query.bucket_ms].add(cell)
+        self._total.add(cell)
 
-    def answer(self) -> dict[str, Any]:
-        query, total = self._query, Cell(self._query.app, self._query.env, self._query.since)
-        for cell in self._buckets.values():
-            total.add(cell)
-        names = _top({(type_, name): n for type_, names in total.counts.items() for name, n in names.items()}, query.top)
-        measured = _top(_sizes(total), query.top)
+    def head(self) -> dict[str, Any]:
+        """All of the answer but its buckets."""
+        query = self._query
+        names = {(type_, name): n for type_, names in self._total.counts.items() for name, n in names.items()}
+        self._names, self._measured = _top(names, query.top), _top(_sizes(self._total), query.top)
         return {
             "app": query.app,
             **({} if query.env is None else {"env": query.env}),
             "from": iso(query.since),
             "to": iso(query.until),
             "bucketMs": query.bucket_ms,
-            "totals": _numbers(total, names, measured),
-            "buckets": [{"at": iso(cell.at), **_numbers(cell, names, measured)} for cell in self._buckets.values()],
+            "totals": _numbers(self._total, self._names, self._measured),
         }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A bucket each, after the head."""
+        for cell in self._buckets.values():
+            yield {"at": iso(cell.at), **_numbers(cell, self._names, self._measured)}
 
 
 def _numbers(cell: Cell, names: list[tuple], measured: list[tuple]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from openapi_spec_validator import validate
 
 from tests.apps import make_app
 
-NOT_FOR_CLIENTS = ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json", "/docs", "/asyncapi.json", "/console", "/static")
+NOT_FOR_CLIENTS = ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json", "/docs", "/asyncapi.json", "/console", "/sdk/")
 
 
 @pytest.fixture(scope="module")

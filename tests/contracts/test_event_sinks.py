@@ -140,6 +140,30 @@ def test_segments_older_than_the_ttl_are_dropped(tmp_path):
     assert names(spool.find(EventQuery(exact={}))) == ["new"]
 
 
+def test_the_segment_of_a_living_writer_is_never_dropped_under_it(tmp_path):
+    import os
+
+    spool = make_spool(tmp_path, ttl_days=90, clock=Clock())
+    spool.write(events("old"))
+    os.utime(next(tmp_path.glob("events-*")), (0, 0))
+    spool.tend()
+    spool.write(events("new"))
+    assert sorted(names(spool.find(EventQuery(exact={})))) == ["new", "old"]
+
+
+def test_what_a_killed_process_left_half_made_is_swept_away_in_time(tmp_path):
+    import os
+
+    spool = make_spool(tmp_path, clock=Clock())
+    for name in (".events-1-1-a.jsonl", ".probe-7", ".drainer.lock"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".events-2-1-a.jsonl").touch()
+    os.utime(tmp_path / ".events-2-1-a.jsonl", (NOW / 1000, NOW / 1000))
+    spool.tend()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".drainer.lock", ".events-2-1-a.jsonl"]
+
+
 def test_a_ttl_of_zero_keeps_everything(tmp_path):
     import os
 

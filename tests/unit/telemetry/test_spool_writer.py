@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from threading import Event
 
 import gevent
 import pytest
@@ -119,6 +120,51 @@ def test_after_a_failure_the_next_append_begins_a_new_segment(make, tmp_path, di
     assert lines_in(tmp_path) == [b"good\n", b"again\n"]
     assert len(segments(tmp_path)) == 2
     assert writer.last_error is None
+
+
+def test_a_write_that_is_killed_in_the_middle_cannot_take_later_lines_with_it(make, tmp_path, disk):
+    """The lines of the killed write are on disk and counted by nobody; a failure after it must not cut at the old place."""
+    writer, gate = make(), Event()
+    writer.append(b"first\n")
+    sync, writer._sync = writer._sync, lambda fd: gate.wait() and sync(fd)
+    killed = gevent.spawn(writer.append, b"killed\n")
+    gevent.sleep(0.01)
+    killed.kill()
+    writer._sync = sync
+    writer.append(b"second\n")
+    disk.error = errno.EIO
+    with pytest.raises(SinkUnavailable):
+        writer.append(b"third\n")
+    gate.set()
+    assert {b"first\n", b"second\n"} <= set(lines_in(tmp_path))
+    assert b"third\n" not in lines_in(tmp_path)
+
+
+def test_a_segment_that_somebody_deletes_is_not_written_to_any_more(make, tmp_path):
+    writer = make()
+    writer.append(b"one\n")
+    segments(tmp_path)[0].unlink()
+    writer.append(b"two\n")
+    assert lines_in(tmp_path) == [b"two\n"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_refuses_everything_gathers_no_empty_files(make, tmp_path, disk, error):
+    writer, disk.error = make(), error
+    for _ in range(5):
+        with pytest.raises((SinkFull, SinkUnavailable)):
+            writer.append(b"x\n")
+    assert segments(tmp_path) == []
+
+
+def test_trouble_is_forgotten_when_the_disk_takes_something_again(make, tmp_path, disk):
+    writer, disk.error = make(), errno.ENOSPC
+    with pytest.raises(SinkFull):
+        writer.append(b"x\n")
+    assert writer.last_error
+    writer.try_again()
+    assert writer.last_error is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path, disk):

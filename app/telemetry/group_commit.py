@@ -12,6 +12,10 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 
+class Interrupted(Exception):
+    """Whoever led the commit was killed in the middle of it; nobody knows how far it came."""
+
+
 class _Group:
     def __init__(self):
         self.items: list[Any] = []
@@ -66,7 +70,7 @@ class GroupCommit:
         except Exception as error:
             group.error = error
         except BaseException:
-            group.error = RuntimeError("the commit was interrupted")
+            group.error = Interrupted("the commit was interrupted")
             raise
         finally:
             self._close(group)

@@ -21,7 +21,7 @@ from pymongo.errors import PyMongoError
 from app.clock import to_datetime
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
-from app.telemetry.group_commit import GroupCommit
+from app.telemetry.group_commit import GroupCommit, Interrupted
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written
@@ -64,7 +64,10 @@ class MongoSink:
     def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkUnavailable, and SinkRefused where only these events are the trouble."""
         documents = encode_events(events)
-        result = self._inserts.submit((time.monotonic(), documents), sum(map(len, documents)))
+        try:
+            result = self._inserts.submit((time.monotonic(), documents), sum(map(len, documents)))
+        except Interrupted as error:
+            raise SinkUnavailable(str(error)) from error
         if isinstance(result, SinkRefused):
             raise result
         return Written("mongo", result)

@@ -17,7 +17,7 @@ from pathlib import Path
 import gevent
 
 from app.clock import system_clock
-from app.telemetry.group_commit import GroupCommit
+from app.telemetry.group_commit import GroupCommit, Interrupted
 from app.telemetry.sinks import SinkFull, SinkUnavailable
 from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of, sync_folder
 
@@ -48,7 +48,10 @@ class SegmentWriter:
 
     def append(self, lines: bytes) -> None:
         """Raises SinkFull where there is no room, SinkUnavailable for any other trouble with the disk."""
-        self._commits.submit(lines, len(lines))
+        try:
+            self._commits.submit(lines, len(lines))
+        except Interrupted as error:
+            raise SinkUnavailable(f"{self._folder}: {error}") from error
 
     def measure(self) -> None:
         """Look again at how much lies in the folder: other processes write there and remove from it, too."""

@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from app.telemetry.group_commit import GroupCommit
+from app.telemetry.group_commit import GroupCommit, Interrupted
 
 
 class Commits:
@@ -75,5 +75,5 @@ def test_a_leader_that_is_killed_leaves_nobody_waiting(commits):
     second_leader.kill()
     gevent.joinall([leader, follower], timeout=1)
     assert leader.value == "did a"
-    assert isinstance(follower.exception, RuntimeError)
+    assert isinstance(follower.exception, Interrupted)
     assert group_commit.waiting == 0

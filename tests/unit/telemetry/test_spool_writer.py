@@ -129,8 +129,12 @@ def test_a_write_that_is_killed_in_the_middle_cannot_take_later_lines_with_it(ma
     sync, writer._sync = writer._sync, lambda fd: gate.wait() and sync(fd)
     killed = gevent.spawn(writer.append, b"killed\n")
     gevent.sleep(0.01)
+    follower = gevent.spawn(writer.append, b"follower\n")
+    gevent.sleep(0)
     killed.kill()
     writer._sync = sync
+    follower.join()
+    assert follower.exception is None, "it was in the next commit"
     writer.append(b"second\n")
     disk.error = errno.EIO
     with pytest.raises(SinkUnavailable):
@@ -161,7 +165,9 @@ def test_trouble_is_forgotten_when_the_disk_takes_something_again(make, tmp_path
     writer, disk.error = make(), errno.ENOSPC
     with pytest.raises(SinkFull):
         writer.append(b"x\n")
+    writer.try_again()
     assert writer.last_error
+    disk.error = None
     writer.try_again()
     assert writer.last_error is None
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""From what was sent to what is stored. Pure: takes the bytes or the decoded body, and `now`; returns events and rejections.
+"""From what was sent to what is stored: takes the decoded body and `now`, returns events and rejections, and touches nothing else.
 
 An event gets its identity here, before the first attempt to write it, so that a retry, a re-import or a crash between
 two steps finds it again: made from (app, eventId) where the SDK sends one, else fresh.

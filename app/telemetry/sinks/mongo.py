@@ -35,7 +35,7 @@ UNWELL = {6, 7, 13, 18, 50, 64, 89, 91, 189, 262, 8000, 9001, 10107, 11600, 1160
 # Acknowledged means: in the journal, and where there are several servers by most of them. MONGO_URI may say otherwise.
 DURABLE = {"w": "majority", "j": True}
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
-LANES = 2  # commands under way at once; who comes while all are taken shares the next one
+LANES = 4  # commands under way at once; who comes while all are taken shares the next one
 ENOUGH_BYTES_A_COMMAND = 8_000_000  # of the 48 MB that MongoDB takes; a batch that comes after begins another
 
 

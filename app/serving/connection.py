@@ -174,12 +174,18 @@ class Response:
             self._send(_chunk(chunk) if self._is_chunked else chunk)
 
     def _send_head(self, first: bytes, length: int | None) -> None:
-        lines = [f"HTTP/1.1 {self._status}\r\nDate: {http_date()}\r\n"]
+        lines = [f"HTTP/1.1 {self._status}\r\n"]
+        has_date = False
         has_length = self._status[:1] == "1" or self._status[:3] in ("204", "304")
         for name, value in self._headers:
             lines.append(f"{name}: {value}\r\n")
-            if name.lower() == "content-length":
+            lowered = name.lower()
+            if lowered == "content-length":
                 has_length = True
+            elif lowered == "date":
+                has_date = True
+        if not has_date:
+            lines.append(f"Date: {http_date()}\r\n")
         self._is_chunked = False
         if not has_length:
             if length is not None:

@@ -13,4 +13,6 @@ def log_what_nobody_catches() -> None:
 
 
 def _print_exception(context, kind, error, traceback) -> None:
+    if issubclass(kind, (KeyboardInterrupt, SystemExit)):
+        return  # somebody ends the process, and it says so itself
     gevent.spawn(log.error, "uncaught_exception", where=repr(context)[:200], exc_info=(kind, error, traceback))

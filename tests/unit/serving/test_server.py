@@ -32,6 +32,9 @@ def echo(environ, start_response):
     if path == "/late":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return late()
+    if path == "/dated":
+        start_response("200 OK", [("Date", "Thu, 01 Jan 1970 00:00:00 GMT")])
+        return [b""]
     if path == "/none":
         start_response("204 No Content", [])
         return []
@@ -208,6 +211,13 @@ def test_head_has_the_headers_and_no_body(server):
     assert status == 200
     assert int(headers["content-length"]) > 0
     assert client.answer()[0] == 200
+
+
+def test_an_answer_has_one_date_whoever_gives_it(server):
+    raw = Client(server).send("GET /dated HTTP/1.0\n\n").file.read()
+    assert raw.count(b"Date: ") == 1
+    assert b"1970" in raw
+    assert b"Date: " in Client(server).send("GET / HTTP/1.0\n\n").file.read()
 
 
 def test_no_content_has_no_length(server):

@@ -26,7 +26,7 @@ def client(app):
     client.close()
 
 
-def wait(is_there, within_s=15):
+def wait(is_there, within_s=40):
     deadline = time.monotonic() + within_s
     while not is_there():
         assert time.monotonic() < deadline

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -113,9 +114,12 @@ def test_many_chunks_under_way_at_once_lose_nothing(run, tmp_path, mongo_uri, co
     assert sorted(stored_names(mongo_uri)) == sorted(f"e{n}" for n in range(3333))
 
 
-def test_killed_in_the_middle_it_goes_on_where_it_was_and_stores_nothing_twice(tmp_path, mongo_uri):
+def test_killed_in_the_middle_it_goes_on_where_it_was_and_stores_nothing_twice(tmp_path, mongo_uri, proxy_to):
+    slow = proxy_to(urlsplit(mongo_uri).port)  # so that there is a middle, however fast the machine is
+    slow.add("latency", latency=200)
+    slow_uri = mongo_uri.replace(f":{urlsplit(mongo_uri).port}/", f":{slow.port}/")
     path = write(tmp_path, "x", encode([event(f"e{n}", props={"text": "x" * 200}) for n in range(40_000)]))
-    app = Switchyard("flask", MONGO_URI=mongo_uri, JWT_SECRET=SECRET)
+    app = Switchyard("flask", MONGO_URI=slow_uri, JWT_SECRET=SECRET)
     app.data_dir.mkdir()
     progress = app.data_dir / ".import.progress"
     command = [sys.executable, "-m", "flask", "telemetry", "import", str(path)]
@@ -128,6 +132,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was_and_stores_nothing_twice(t
     process.wait()
     done = json.loads(progress.read_text())["state"]["imported"]
     assert 0 < done < 40_000
+    slow.remove("latency")
     result = app.flask("telemetry", "import", path)
     assert result.returncode == 0, result.stderr
     assert "Going on" in result.stdout

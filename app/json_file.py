@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from app.disk import sync_folder
 from app.errors import ApiError
 
 LOCK_PATIENCE_S = 2.0
@@ -82,7 +83,7 @@ class JsonFile:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, self._path)
-            _sync_directory(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise self._cannot("be written", error) from None
@@ -97,12 +98,3 @@ def _try_lock(file) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync_directory(path: Path) -> None:
-    """A rename is durable only when its directory is."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

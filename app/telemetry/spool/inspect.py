@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from app.disk import sync_folder
 from app.telemetry.spool.reading import usable
 from app.telemetry.spool.rejected import REJECTED, RejectedFile
-from app.telemetry.spool.segment import Unusable, has_writer, lines_from, lock_alone, lock_to_read, segments, size_of, sync_folder
+from app.telemetry.spool.segment import Unusable, has_writer, lines_from, lock_alone, lock_to_read, segments, size_of
 
 BLOCK_BYTES = 1_048_576
 

@@ -9,7 +9,7 @@ import os
 from hashlib import blake2b
 from pathlib import Path
 
-from app.telemetry.spool.segment import sync_folder
+from app.disk import sync_folder
 
 REJECTED = ".rejected"
 

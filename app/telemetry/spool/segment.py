@@ -91,15 +91,6 @@ def has_writer(path: Path) -> bool:
     return False
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in it durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def lines_from(file: BinaryIO, start: int, *, is_complete: bool) -> Iterator[tuple[int, bytes]]:
     """(the offset behind it, the line) from an offset that is a line's beginning. A last line without a newline is given
     only where `is_complete`: else its writer may be in the middle of it. An overlong line comes in pieces."""

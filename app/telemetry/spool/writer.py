@@ -17,9 +17,10 @@ from pathlib import Path
 import gevent
 
 from app.clock import system_clock
+from app.disk import sync_folder
 from app.telemetry.group_commit import GroupCommit, Interrupted
 from app.telemetry.sinks import SinkFull, SinkUnavailable
-from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of, sync_folder
+from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 65_536

@@ -19,7 +19,7 @@ import orjson
 from app.disk import sync_folder
 from app.errors import ApiError
 
-LOCK_PATIENCE_S = 2.0
+LOCK_PATIENCE_S = 5.0
 LOCK_POLL_S = 0.01
 MAX_FILE_BYTES = 16 * 1024 * 1024  # more is no file for hands; neither read nor written
 

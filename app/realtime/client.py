@@ -47,6 +47,7 @@ class _Topic:
     early: dict[int, dict] = field(default_factory=dict)
     hole_since: float | None = None
     has_news: bool = False
+    stands: threading.Event = field(default_factory=threading.Event)
 
     def place(self) -> dict[str, Any]:
         return {**self.manner, **({} if self.seq is None else {"since": self.seq, "epoch": self.epoch})}
@@ -69,10 +70,14 @@ class RealtimeClient:
         self.sio.connect(url, namespaces=[NAMESPACE], auth=self._auth, transports=["websocket"], retry=True)
         threading.Thread(target=self._tend, name="switchyard-realtime", daemon=True).start()
 
-    def subscribe(self, topic: str, handler: Callable[[Any, dict], None], *, on_gap=lambda gap: None, **manner: Any) -> None:
-        """`handler(payload, {topic, id, seq, ts, epoch})` in order. `manner` is ack, mode and batch of the protocol."""
+    def subscribe(self, topic: str, handler: Callable[[Any, dict], None], *, on_gap=lambda gap: None, **manner: Any) -> threading.Event:
+        """`handler(payload, {topic, id, seq, ts, epoch})` in order. `manner` is ack, mode and batch of the protocol.
+
+        What is published after the returned event is set arrives; do not wait for it inside a handler.
+        """
         state = self._topics[topic] = _Topic(topic, handler, on_gap, manner)
         self._ask(state)
+        return state.stands
 
     def unsubscribe(self, topic: str) -> None:
         if self._topics.pop(topic, None) and self.sio.connected:
@@ -130,6 +135,7 @@ class RealtimeClient:
             elif frame["type"] == "ack" and "epoch" in frame:
                 if state.seq is None or state.epoch != frame["epoch"]:
                     state.move(frame["epoch"], frame["seq"])
+                state.stands.set()
             elif frame["type"] == "error":
                 self._receive_error(state, frame)
 

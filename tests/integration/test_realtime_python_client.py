@@ -41,8 +41,7 @@ def publish(app, numbers):
 
 def test_messages_come_in_order_through_abrupt_ends_and_are_acknowledged(app, client):
     seen = []
-    client.subscribe("t", lambda payload, message: seen.append((message["seq"], payload)))
-    wait(lambda: client._topics["t"].seq is not None)
+    assert client.subscribe("t", lambda payload, message: seen.append((message["seq"], payload))).wait(10)
     for first in range(0, 1000, 50):
         publish(app, range(first, first + 50))
         if first % 200 == 0 and client.sio.connected:
@@ -54,7 +53,7 @@ def test_messages_come_in_order_through_abrupt_ends_and_are_acknowledged(app, cl
 
 def test_a_restart_is_told_and_a_publish_waits_for_it(app, client):
     seen, gaps, answers = [], [], []
-    client.subscribe("t", lambda payload, message: seen.append(payload), on_gap=gaps.append)
+    assert client.subscribe("t", lambda payload, message: seen.append(payload), on_gap=gaps.append).wait(10)
     publish(app, [1])
     wait(lambda: seen == [1])
     app.kill()

@@ -4,8 +4,10 @@ server.py       puts Socket.IO in front of Flask, closes it when the process dra
 namespace.py    who connects, what comes in, what goes back
 protocol.py     a client's words -> frames, or an error
 permissions.py  who may listen and who may speak; topics.py: what a topic is
-hub.py          who listens to what; subscription.py: a cursor into the log
+hub.py          who is there, and what happens when something does, by a table; connection.py: what it knows of one client
+subscribing.py  publishing.py, acknowledging.py: what it does for a client who says so; subscription.py: a cursor into the log
 log/            the topic log: numbers, keeps and announces messages
+delivery/       who is sent what, and when
 transport/      how frames leave, and what garbage is stopped by
 realtime.py     the service that other parts use; routes.py and schemas.py: the same over HTTP
 """

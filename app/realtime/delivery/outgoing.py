@@ -1,0 +1,36 @@
+"""Frames on their way to the transport, counted. The only place of delivery that knows it and how frames look."""
+
+from app.errors import ApiError
+from app.realtime import protocol
+from app.realtime.log import Message
+from app.realtime.subscription import Subscription
+from app.realtime.transport import NoTransport, Transport
+
+
+class Outgoing:
+    def __init__(self, metrics):
+        self.transport: Transport = NoTransport()
+        self._metrics = metrics
+
+    def send(self, connection_id: str, messages: list[Message], skipped: tuple[int, int] | None = None) -> None:
+        self.transport.send(connection_id, _frame(messages, skipped))
+        self._metrics.realtime_delivered_total.inc(len(messages))
+
+    def send_many(self, connection_ids: list[str], messages: list[Message]) -> None:
+        """The same frame for all of them, made once."""
+        if connection_ids:
+            self.transport.send_many(connection_ids, _frame(messages))
+            self._metrics.realtime_delivered_total.inc(len(messages) * len(connection_ids))
+
+    def tell(self, connection_id: str, error: ApiError, **places) -> None:
+        self._metrics.realtime_errors_total.labels(error.code).inc()
+        self.transport.send(connection_id, protocol.error_frame(error, **places))
+
+    def tell_gap(self, subscription: Subscription, span: tuple[int, int]) -> None:
+        """Nobody has these any more; the subscription goes on behind them."""
+        self.tell(subscription.connection_id, ApiError("history_gap"), topic=subscription.topic, span=span)
+        subscription.skip_to(span[1])
+
+
+def _frame(messages: list[Message], skipped: tuple[int, int] | None = None) -> dict:
+    return protocol.event_frame(messages[0], skipped) if len(messages) == 1 else protocol.events_frame(messages)

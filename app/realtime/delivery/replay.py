@@ -1,0 +1,59 @@
+"""What the log has lost comes from the archive, page by page, before anything newer; what nobody has is told."""
+
+from collections.abc import Callable
+
+from app.realtime.delivery.acks import Acks
+from app.realtime.delivery.outgoing import Outgoing
+from app.realtime.delivery.pages import PAGE
+from app.realtime.delivery.room import Room
+from app.realtime.log import Archive, Message
+from app.realtime.rules import Rules
+from app.realtime.subscription import Subscription
+
+
+class Replay:
+    def __init__(self, archive: Archive, acks: Acks, room: Room, out: Outgoing, rules: Rules):
+        self._archive = archive
+        self._acks = acks
+        self._room = room
+        self._out = out
+        self._rules = rules
+
+    def pass_over(self, subscription: Subscription, gone: tuple[int, int], go_on: Callable[[Subscription, int], None]) -> int | None:
+        """0 where the gap was told at once; None where the archive is asked, and `go_on(subscription, now)` called afterwards."""
+        if not self._archive.keeps(subscription.topic, subscription.epoch, subscription.sent):
+            self._out.tell_gap(subscription, gone)
+            return 0
+        subscription.is_waiting = True
+        epoch, sent = subscription.epoch, subscription.sent
+        last = min(gone[1], sent + PAGE)
+
+        def arrived(messages: list[Message] | None, now: int) -> None:
+            subscription.is_waiting = False
+            if subscription.is_closed:
+                return
+            has_moved = (subscription.epoch, subscription.sent) != (epoch, sent)  # by its client: this is not what it wants now
+            if has_moved or self._send_found(subscription, messages, gone if messages is None else (sent + 1, last), now):
+                go_on(subscription, now)
+
+        self._archive.fetch(subscription.topic, epoch, sent, last, arrived)
+        return None
+
+    def _send_found(self, subscription: Subscription, messages: list[Message] | None, span: tuple[int, int], now: int) -> bool:
+        """`messages` are what there is of the span; where one is missing it is told. False where the transport has no room."""
+        for message in messages or ():
+            if subscription.window_left(self._rules) <= 0:
+                return True
+            if not self._room.has(subscription.connection_id, message):
+                self._room.wait(subscription, now)
+                return False
+            if message.seq > subscription.sent + 1:
+                self._out.tell_gap(subscription, (subscription.sent + 1, message.seq - 1))
+            if subscription.is_resending and message.seq not in subscription.unacked:
+                subscription.sent = message.seq
+                continue
+            self._acks.note_sent(subscription, [message], now)
+            self._out.send(subscription.connection_id, [message])
+        if subscription.sent < span[1]:
+            self._out.tell_gap(subscription, (subscription.sent + 1, span[1]))
+        return True

@@ -1,0 +1,81 @@
+"""Subscriptions begin, go to where a client left off, and end."""
+
+from app.errors import ApiError
+from app.realtime import protocol
+from app.realtime.connection import Answer, Connection
+from app.realtime.delivery import Delivery
+from app.realtime.log import Archive, Head, TopicLog
+from app.realtime.permissions import may_subscribe
+from app.realtime.rules import Rules
+from app.realtime.subscription import Resumption, Subscription, resume_from
+
+
+class Subscribing:
+    def __init__(self, log: TopicLog, archive: Archive, delivery: Delivery, metrics, rules: Rules):
+        self._log = log
+        self._archive = archive
+        self._delivery = delivery
+        self._metrics = metrics
+        self._rules = rules
+
+    def subscribe(self, connection: Connection, frame: protocol.Subscribe, now: int, answer: Answer) -> None:
+        if not may_subscribe(connection.valid_identity, frame.topic):
+            raise ApiError("forbidden", "The token does not allow subscribing to this topic.")
+        head = self._log.head(frame.topic)
+        subscription = connection.subscriptions.get(frame.topic) or self._begin(connection, frame.topic, head)
+        self._set_manner(subscription, frame)
+        if frame.since is None:
+            answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
+        else:
+            self._resume(subscription, frame, head, answer)
+        self._delivery.go_on(subscription, now)
+
+    def unsubscribe(self, connection: Connection, frame: protocol.Unsubscribe, _now: int, answer: Answer) -> None:
+        subscription = connection.subscriptions.get(frame.topic)
+        if subscription is None:
+            raise ApiError("unknown_topic")
+        self.end(connection, subscription)
+        answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
+
+    def end(self, connection: Connection, subscription: Subscription) -> None:
+        del connection.subscriptions[subscription.topic]
+        self._delivery.leave(subscription)
+        self._metrics.realtime_subscriptions.dec()
+
+    def end_what_is_forbidden(self, connection: Connection) -> None:
+        """After its identity has changed."""
+        for topic, subscription in list(connection.subscriptions.items()):
+            if not may_subscribe(connection.identity, topic):
+                self.end(connection, subscription)
+                self._delivery.out.tell(connection.id, ApiError("forbidden", "The new token does not allow this topic."), topic=topic)
+
+    def _begin(self, connection: Connection, topic: str, head: Head) -> Subscription:
+        if len(connection.subscriptions) >= self._rules.max_topics:
+            raise ApiError("limit_exceeded", f"A connection may subscribe to at most {self._rules.max_topics} topics.")
+        subscription = connection.subscriptions[topic] = Subscription(connection.id, topic, head.epoch, head.seq)
+        self._delivery.join(subscription)
+        self._metrics.realtime_subscriptions.inc()
+        return subscription
+
+    def _set_manner(self, subscription: Subscription, frame: protocol.Subscribe) -> None:
+        subscription.mode, subscription.batch = frame.mode, frame.batch
+        subscription.ack = self._rules.ack_default if frame.ack is None else frame.ack
+        if not subscription.ack:
+            subscription.forget_unacked()
+            subscription.sent = subscription.delivered
+
+    def _resume(self, subscription: Subscription, frame: protocol.Subscribe, head: Head, answer: Answer) -> None:
+        """The cursor goes to where the client says, wherever it was."""
+        begin = resume_from(frame.since, frame.epoch, head)
+        if begin.reason == "history_gap" and self._archive.keeps(frame.topic, head.epoch, frame.since):
+            begin = Resumption(frame.since)
+        subscription.move_to(head.epoch, begin.seq)
+        self._metrics.realtime_replays_total.labels(begin.reason or "yes").inc()
+        facts = {"topic": frame.topic, "seq": begin.seq, "epoch": head.epoch, "head": head.seq, "recovered": begin.reason is None}
+        if begin.reason:
+            facts["reason"] = begin.reason
+        answer(protocol.ack_frame(frame.id, **facts))
+        if begin.reason:
+            epoch = head.epoch if begin.reason == "epoch_changed" else None
+            places = {"id": frame.id, "topic": frame.topic, "span": begin.span, "epoch": epoch}
+            self._delivery.out.tell(subscription.connection_id, ApiError(begin.reason), **places)

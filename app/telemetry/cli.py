@@ -9,13 +9,14 @@ from pymongo.errors import PyMongoError
 
 from app import mongo
 from app.clock import iso
+from app.spool.duty import Duty
+from app.spool.segment import size_of, started_at, writer_of
 from app.telemetry.importer import IMPORTED, KNOWN, REJECTED_LINES, Importer
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.spool import inspect
-from app.telemetry.spool.duty import Duty
 from app.telemetry.spool.progress import Progress
-from app.telemetry.spool.segment import segments, size_of, started_at, writer_of
+from app.telemetry.spool.segment import segments
 
 EXISTING = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, path_type=Path)
 INTERRUPTED = 130  # as shells have it for Ctrl-C

@@ -20,15 +20,16 @@ from gevent.event import Event
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.spool.duty import Duty
+from app.spool.rejected import RejectedFile
+from app.spool.segment import lines_from, lock_to_read, started_at
 from app.telemetry.pace import Pace
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
-from app.telemetry.spool.duty import Duty
 from app.telemetry.spool.progress import Progress
 from app.telemetry.spool.reading import Chunk, read_chunk
-from app.telemetry.spool.rejected import RejectedFile
-from app.telemetry.spool.segment import Unusable, decode, lines_from, lock_to_read, segments, started_at
+from app.telemetry.spool.segment import Unusable, decode, segments
 
 log = get_logger(__name__)
 LOCK, PROGRESS = ".drainer.lock", ".drainer.progress"

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import gevent
 
+from app.spool.rejected import RejectedFile
+from app.spool.segment import lock_to_read
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted, MongoSink
 from app.telemetry.spool.progress import Progress
 from app.telemetry.spool.reading import Chunk, read_chunk
-from app.telemetry.spool.rejected import RejectedFile
-from app.telemetry.spool.segment import decode, lock_to_read
+from app.telemetry.spool.segment import decode
 
 LINES_A_CHUNK = 500
 TIMEOUT_S = 30.0

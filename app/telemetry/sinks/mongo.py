@@ -19,9 +19,9 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from app.clock import to_datetime
+from app.group_commit import GroupCommit, Interrupted
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
-from app.telemetry.group_commit import GroupCommit, Interrupted
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import system_clock
+from app.spool.rejected import REJECTED
+from app.spool.segment import has_writer, size_of, whole_lines
+from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable, make_folder
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
-from app.telemetry.sinks import Written
+from app.telemetry.sinks import SinkFull, SinkUnavailable, Written
 from app.telemetry.spool.index import SpoolIndex
-from app.telemetry.spool.rejected import REJECTED
-from app.telemetry.spool.segment import Unusable, decode, encode, has_writer, segments, size_of, whole_lines
-from app.telemetry.spool.writer import SegmentWriter, make_folder
+from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
 
 NEARLY_FULL = 0.9
 FULL = 0.99
@@ -51,7 +52,7 @@ class SpoolSink:
         self._metrics = metrics
         self._clock = clock
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._writer = SegmentWriter(folder, max_bytes=max_bytes, segment_bytes=segment_bytes, clock=clock)
+        self._writer = SegmentWriter(folder, KIND, "SPOOL_MAX_BYTES", max_bytes=max_bytes, segment_bytes=segment_bytes, clock=clock)
         self._index = SpoolIndex(folder)
 
     def open(self) -> None:
@@ -65,11 +66,19 @@ class SpoolSink:
         """Raises SinkFull, SinkUnavailable."""
         fresh = {event.id: event for event in events if event.id not in self._known}  # two of one id: the later one
         if fresh:
-            self._writer.append(encode(list(fresh.values())))
+            self._append(encode(list(fresh.values())))
             self._remember([id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK])
             self._metrics.spool_events_total.inc(len(fresh))
             self._metrics.spool_bytes.set(self._writer.folder_bytes)
         return Written("spool", _known_places(events, fresh))
+
+    def _append(self, lines: bytes) -> None:
+        try:
+            self._writer.append(lines)
+        except SpoolFull as error:
+            raise SinkFull(str(error)) from error
+        except SpoolUnavailable as error:
+            raise SinkUnavailable(str(error)) from error
 
     def find(self, query: EventQuery) -> Page:
         return self._index.find(query)

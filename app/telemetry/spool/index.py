@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import gevent
 
+from app.spool.segment import size_of, whole_lines
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS
 from app.telemetry.query import EventQuery, Page, matches, page_from
-from app.telemetry.spool.segment import Unusable, decode, segments, size_of, whole_lines
+from app.telemetry.spool.segment import Unusable, decode, segments
 
 LINES_BETWEEN_PAUSES = 500
 

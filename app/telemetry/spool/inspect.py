@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from app.disk import sync_folder
+from app.spool.rejected import REJECTED, RejectedFile
+from app.spool.segment import has_writer, lines_from, lock_alone, lock_to_read, size_of
 from app.telemetry.spool.reading import usable
-from app.telemetry.spool.rejected import REJECTED, RejectedFile
-from app.telemetry.spool.segment import Unusable, has_writer, lines_from, lock_alone, lock_to_read, segments, size_of
+from app.telemetry.spool.segment import Unusable, segments
 
 BLOCK_BYTES = 1_048_576
 

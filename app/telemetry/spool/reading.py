@@ -5,10 +5,11 @@ Stricter than `decode`, since what is sent to MongoDB and refused there would be
 
 from typing import BinaryIO, NamedTuple
 
+from app.spool.segment import MAX_LINE_BYTES, lines_from
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import why_not_storable
 from app.telemetry.sinks.bson import encode_or_reason
-from app.telemetry.spool.segment import MAX_LINE_BYTES, Unusable, decode, lines_from
+from app.telemetry.spool.segment import Unusable, decode
 
 MAX_CHUNK_BYTES = 4_000_000
 

@@ -8,12 +8,13 @@ from bson import decode as decode_bson
 from gevent.event import Event
 
 from app.metrics import Metrics
+from app.spool.rejected import RejectedFile
+from app.spool.segment import has_writer, lock_alone
 from app.telemetry.drainer import Drainer
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted
 from app.telemetry.sinks.spool import SpoolSink
-from app.telemetry.spool.rejected import RejectedFile
-from app.telemetry.spool.segment import has_writer, lock_alone, segments
+from app.telemetry.spool.segment import segments
 from tests.apps import Clock
 from tests.unit.telemetry.test_spool_reading import event, line
 
@@ -342,7 +343,7 @@ def test_a_new_segment_can_never_be_seen_without_its_lock(spool, monkeypatch):
         assert segments(spool.folder) == [], "a drainer would take it for one whose writer is gone"
         return lock_alone(fd)
 
-    monkeypatch.setattr("app.telemetry.spool.writer.lock_alone", lock)
+    monkeypatch.setattr("app.spool.writer.lock_alone", lock)
     spool.write([event("a")])
     (path,) = segments(spool.folder)
     assert has_writer(path)

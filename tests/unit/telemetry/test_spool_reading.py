@@ -7,10 +7,11 @@ from bson import decode as decode_bson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.spool.segment import MAX_LINE_BYTES
 from app.telemetry.event import StoredEvent
 from app.telemetry.spool import reading
 from app.telemetry.spool.reading import read_chunk
-from app.telemetry.spool.segment import MAX_LINE_BYTES, encode
+from app.telemetry.spool.segment import encode
 from tests.apps import NOW
 
 

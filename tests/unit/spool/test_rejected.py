@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.telemetry.spool.rejected import RejectedFile
+from app.spool.rejected import RejectedFile
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO
 
-from app.telemetry.spool.segment import lock_alone
+from app.spool.segment import lock_alone
 
 
 class Duty:

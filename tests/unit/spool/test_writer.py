@@ -8,9 +8,9 @@ from threading import Event
 import gevent
 import pytest
 
-from app.telemetry.sinks import SinkFull, SinkUnavailable
-from app.telemetry.spool.segment import segments, whole_lines
-from app.telemetry.spool.writer import SegmentWriter
+from app.spool import segment
+from app.spool.segment import whole_lines
+from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable
 
 
 class Disk:
@@ -35,7 +35,15 @@ def disk():
 
 @pytest.fixture
 def make(tmp_path, disk):
-    return lambda **limits: SegmentWriter(tmp_path, **{"max_bytes": 10_000, "segment_bytes": 1000, "sync": disk, **limits})
+    return lambda **limits: writer_in(tmp_path, **{"max_bytes": 10_000, "segment_bytes": 1000, "sync": disk, **limits})
+
+
+def writer_in(folder, **limits):
+    return SegmentWriter(folder, "lines", "LINES_MAX_BYTES", **limits)
+
+
+def segments(folder):
+    return segment.segments(folder, "lines")
 
 
 def lines_in(folder):
@@ -72,7 +80,7 @@ def test_a_write_larger_than_a_segment_still_fits_into_one(make, tmp_path):
 def test_past_its_limit_the_spool_is_full_and_what_it_has_stays(make, tmp_path):
     writer = make(max_bytes=1000)
     writer.append(b"x" * 899 + b"\n")
-    with pytest.raises(SinkFull):
+    with pytest.raises(SpoolFull):
         writer.append(b"y" * 199 + b"\n")
     assert len(lines_in(tmp_path)) == 1
 
@@ -92,13 +100,13 @@ def test_two_who_share_a_folder_keep_its_limit_but_for_a_64th(make, tmp_path):
     for turn in range(800):
         try:
             writers[turn % 2].append(b"x" * 99 + b"\n")
-        except SinkFull:
+        except SpoolFull:
             refused += 1
     assert refused > 100
     assert 63_900 <= sum(path.stat().st_size for path in segments(tmp_path)) <= 65_000
 
 
-@pytest.mark.parametrize("error, kind", [(errno.ENOSPC, SinkFull), (errno.EDQUOT, SinkFull), (errno.EIO, SinkUnavailable)])
+@pytest.mark.parametrize("error, kind", [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolUnavailable)])
 def test_a_failed_sync_is_told_to_everybody_who_shared_it_and_takes_the_lines_back(make, tmp_path, disk, error, kind):
     writer = make()
     writer.append(b"good\n")
@@ -113,7 +121,7 @@ def test_after_a_failure_the_next_append_begins_a_new_segment(make, tmp_path, di
     writer = make()
     writer.append(b"good\n")
     disk.error = errno.EIO
-    with pytest.raises(SinkUnavailable):
+    with pytest.raises(SpoolUnavailable):
         writer.append(b"lost\n")
     disk.error = None
     writer.append(b"again\n")
@@ -137,7 +145,7 @@ def test_a_write_that_is_killed_in_the_middle_cannot_take_later_lines_with_it(ma
     assert follower.exception is None, "it was in the next commit"
     writer.append(b"second\n")
     disk.error = errno.EIO
-    with pytest.raises(SinkUnavailable):
+    with pytest.raises(SpoolUnavailable):
         writer.append(b"third\n")
     gate.set()
     assert {b"first\n", b"second\n"} <= set(lines_in(tmp_path))
@@ -156,14 +164,14 @@ def test_a_segment_that_somebody_deletes_is_not_written_to_any_more(make, tmp_pa
 def test_a_disk_that_refuses_everything_gathers_no_empty_files(make, tmp_path, disk, error):
     writer, disk.error = make(), error
     for _ in range(5):
-        with pytest.raises((SinkFull, SinkUnavailable)):
+        with pytest.raises((SpoolFull, SpoolUnavailable)):
             writer.append(b"x\n")
     assert segments(tmp_path) == []
 
 
 def test_trouble_is_forgotten_when_the_disk_takes_something_again(make, tmp_path, disk):
     writer, disk.error = make(), errno.ENOSPC
-    with pytest.raises(SinkFull):
+    with pytest.raises(SpoolFull):
         writer.append(b"x\n")
     writer.try_again()
     assert writer.last_error
@@ -175,8 +183,8 @@ def test_trouble_is_forgotten_when_the_disk_takes_something_again(make, tmp_path
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path, disk):
     (tmp_path / "file").write_text("in the way")
-    writer = SegmentWriter(tmp_path / "file", max_bytes=1000, segment_bytes=100, sync=disk)
-    with pytest.raises(SinkUnavailable):
+    writer = writer_in(tmp_path / "file", max_bytes=1000, segment_bytes=100, sync=disk)
+    with pytest.raises(SpoolUnavailable):
         writer.append(b"x\n")
 
 
@@ -197,7 +205,7 @@ def test_what_comes_after_its_segment_was_deleted_goes_into_a_new_one(make, tmp_
 
 def test_a_folder_that_is_moved_away_is_followed_by_another(make, tmp_path):
     folder = tmp_path / "spool"
-    writer = SegmentWriter(folder, max_bytes=10_000, segment_bytes=1000)
+    writer = writer_in(folder, max_bytes=10_000, segment_bytes=1000)
     writer.append(b"one\n")
     folder.rename(tmp_path / "aside")
     writer.append(b"two\n")
@@ -207,7 +215,7 @@ def test_a_folder_that_is_moved_away_is_followed_by_another(make, tmp_path):
 
 def test_what_is_written_into_a_segment_that_is_deleted_meanwhile_is_written_again(tmp_path, disk):
     folder = tmp_path / "spool"
-    writer = SegmentWriter(folder, max_bytes=10_000, segment_bytes=1000, sync=disk)
+    writer = writer_in(folder, max_bytes=10_000, segment_bytes=1000, sync=disk)
     writer.append(b"one\n")
 
     def delete():
@@ -221,7 +229,7 @@ def test_what_is_written_into_a_segment_that_is_deleted_meanwhile_is_written_aga
 
 def test_nothing_is_saved_where_every_segment_is_deleted_at_once(make, tmp_path, disk):
     disk.meanwhile = lambda: [path.unlink() for path in segments(tmp_path)]
-    with pytest.raises(SinkUnavailable):
+    with pytest.raises(SpoolUnavailable):
         make().append(b"lost\n")
 
 
@@ -229,15 +237,15 @@ def test_refused_writes_leave_no_empty_segments(make, tmp_path, disk):
     writer = make()
     disk.error = errno.ENOSPC
     for _ in range(5):
-        with pytest.raises(SinkFull):
+        with pytest.raises(SpoolFull):
             writer.append(b"lost\n")
     assert segments(tmp_path) == []
 
 
 def test_trouble_is_forgotten_without_a_write_when_the_disk_is_well_again(tmp_path):
     (tmp_path / "spool").write_text("in the way")
-    writer = SegmentWriter(tmp_path / "spool", max_bytes=1000, segment_bytes=100)
-    with pytest.raises(SinkUnavailable):
+    writer = writer_in(tmp_path / "spool", max_bytes=1000, segment_bytes=100)
+    with pytest.raises(SpoolUnavailable):
         writer.append(b"x\n")
     writer.try_again()
     assert writer.last_error

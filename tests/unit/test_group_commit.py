@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from app.telemetry.group_commit import GroupCommit, Interrupted
+from app.group_commit import GroupCommit, Interrupted
 
 
 class Commits:

@@ -18,9 +18,8 @@ import gevent
 
 from app.clock import system_clock
 from app.disk import sync_folder
-from app.telemetry.group_commit import GroupCommit, Interrupted
-from app.telemetry.sinks import SinkFull, SinkUnavailable
-from app.telemetry.spool.segment import lock_alone, new_name, segments, size_of
+from app.group_commit import GroupCommit, Interrupted
+from app.spool.segment import lock_alone, new_name, segments, size_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 65_536
@@ -33,9 +32,21 @@ MEASURING_SHARE = 100  # measuring thousands of files is done rarely enough to s
 DATA_SYNC = getattr(os, "fdatasync", os.fsync)
 
 
+class SpoolUnavailable(Exception):
+    """The disk is in trouble; the message says which."""
+
+
+class SpoolFull(Exception):
+    """There is no room, on the disk or within the limit."""
+
+
 class SegmentWriter:
-    def __init__(self, folder: Path, *, max_bytes: int, segment_bytes: int, clock=system_clock, sync=DATA_SYNC):
+    """`kind` is how its files are called, `limit` the setting that `max_bytes` comes from, for the sentence that says it is reached."""
+
+    def __init__(self, folder: Path, kind: str, limit: str, *, max_bytes: int, segment_bytes: int, clock=system_clock, sync=DATA_SYNC):
         self._folder = folder
+        self._kind = kind
+        self._limit = limit
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._clock = clock
@@ -51,16 +62,16 @@ class SegmentWriter:
         self.last_error: str | None = None
 
     def append(self, lines: bytes) -> None:
-        """Raises SinkFull where there is no room, SinkUnavailable for any other trouble with the disk."""
+        """Raises SpoolFull where there is no room, SpoolUnavailable for any other trouble with the disk."""
         try:
             self._commits.submit(lines, len(lines))
         except Interrupted as error:
-            raise SinkUnavailable(f"{self._folder}: {error}") from error
+            raise SpoolUnavailable(f"{self._folder}: {error}") from error
 
     def measure(self) -> None:
         """Look again at how much lies in the folder: other processes write there and remove from it, too."""
         started = time.monotonic()
-        self.folder_bytes = sum(size_of(path) for path in segments(self._folder))
+        self.folder_bytes = sum(size_of(path) for path in segments(self._folder, self._kind))
         took = time.monotonic() - started
         self._unmeasured = 0
         self._measured_until = started + max(MEASURED_FOR_S, MEASURING_SHARE * took)
@@ -105,7 +116,7 @@ class SegmentWriter:
             self._write(data)
         except OSError as error:
             self.last_error = f"{self._folder}: {error.strerror}"
-            raise (SinkFull if error.errno in NO_ROOM else SinkUnavailable)(self.last_error) from error
+            raise (SpoolFull if error.errno in NO_ROOM else SpoolUnavailable)(self.last_error) from error
         self.last_error, self._lacked = None, 0
         return [None] * len(chunks)
 
@@ -116,7 +127,7 @@ class SegmentWriter:
             self.measure()
         if self.folder_bytes + length > self._max_bytes:
             self._lacked = length
-            raise SinkFull(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used (SPOOL_MAX_BYTES)")
+            raise SpoolFull(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used ({self._limit})")
 
     def _must_measure(self, length: int) -> bool:
         """Often enough to keep the limit together with others who write there, and before saying that it is reached."""
@@ -174,7 +185,7 @@ class SegmentWriter:
     def _open(self) -> None:
         """The file gets its name only when it is locked: nobody can find it and take it for one whose writer is gone."""
         make_folder(self._folder)
-        path = self._folder / new_name(self._clock())
+        path = self._folder / new_name(self._kind, self._clock())
         nameless = path.with_name(f".{path.name}")
         fd = os.open(nameless, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         try:

@@ -9,14 +9,17 @@ from pymongo.errors import PyMongoError
 
 from app import mongo
 from app.clock import iso
+from app.settings import Settings
 from app.spool.duty import Duty
 from app.spool.segment import size_of, started_at, writer_of
-from app.telemetry.importer import IMPORTED, KNOWN, REJECTED_LINES, Importer
+from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.spool import inspect
 from app.telemetry.spool.progress import Progress
 from app.telemetry.spool.segment import segments
+from app.telemetry.stats.imported import ImportedCounts
+from app.telemetry.stats.store.mongo import MongoRollups
 
 EXISTING = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, path_type=Path)
 INTERRUPTED = 130  # as shells have it for Ctrl-C
@@ -28,12 +31,21 @@ telemetry_group = AppGroup("telemetry", short_help="Events that lie in files.", 
 @click.argument("files", nargs=-1, type=EXISTING)
 @click.option("--dry-run", is_flag=True, help="read everything and count, and write nothing")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="chunks of 500 events under way at once")
-def import_events(files, dry_run, concurrency):
+@click.option(
+    "--count/--no-count",
+    default=None,
+    help="add new events to the statistics, or do not; where neither is said, those of files that no server wrote",
+)
+def import_events(files, dry_run, concurrency, count):
     """Bring FILES (without any: the whole spool) into MongoDB.
 
-    The files stay as they are. Events that are there already are not stored again, so that running it twice does no
-    harm; one that was interrupted goes on where it was. Lines that are no events are kept in FILE.rejected, each with the
-    reason. Exit code 1 where there are any, or where it could not finish.
+    The files stay as they are. Events that are there already are neither stored nor counted again, so that running it twice
+    does no harm; one that was interrupted goes on where it was. Lines that are no events are kept in FILE.rejected, each
+    with the reason. Exit code 1 where there are any, or where it could not finish.
+
+    A server counts events for the statistics when it takes them. So a file of a spool, known by its name
+    (events-TIME-PID-RANDOM.jsonl) also as a copy, is imported and not counted, and any other is counted. --count is for
+    the spool of a server whose numbers are lost.
     """
     parts = current_app.extensions["switchyard"]
     database, settings = _database(parts), parts.settings
@@ -41,26 +53,21 @@ def import_events(files, dry_run, concurrency):
     lock = Duty(settings.data_dir / ".import.lock")
     if not lock.take():
         raise click.ClickException("another import is running in this DATA_DIR; let it finish, or stop it first")
-    progress = Progress(settings.data_dir / ".import.progress", mongo.target(settings.mongo_uri))
-    if not dry_run:
-        progress.load()
-        if progress.state:
-            click.echo("Going on with an import that was interrupted.")
-    importer = Importer(MongoSink(database), progress, concurrency=concurrency, is_rehearsal=dry_run)
+    progress = _progress(settings, is_loaded=not dry_run)
+    flush_every_s = settings.telemetry_rollups_flush_ms / 1000
+    numbers = ImportedCounts(MongoRollups(database), parts.clock, parts.metrics, flush_every_s=flush_every_s)
+    options = {"concurrency": concurrency, "note": numbers.note, "counts": count, "is_rehearsal": dry_run}
     try:
-        with click.progressbar(length=sum(map(size_of, paths)), label="reading" if dry_run else "importing") as bar:
-            counts = importer.run(paths, bar.update)
-    except (SinkUnavailable, OSError) as error:
-        raise click.ClickException(f"not finished: {error}. Run it again to go on from here.") from None
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. Run it again to go on from here.", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        counts = _run(Importer(MongoSink(database), progress, **options), paths, "reading" if dry_run else "importing")
     finally:
+        trouble = numbers.finish()
+        if trouble:
+            click.echo(f"The statistics lack what was imported last: {trouble}", err=True)
         lock.end()
     if not dry_run:
         progress.remove()
     click.echo(_summary(len(paths), counts, dry_run))
-    if counts[REJECTED_LINES]:
+    if counts[REJECTED_LINES] or trouble:
         raise SystemExit(1)
 
 
@@ -131,6 +138,26 @@ def _database(parts):
     return parts.database
 
 
+def _progress(settings: Settings, *, is_loaded: bool) -> Progress:
+    progress = Progress(settings.data_dir / ".import.progress", mongo.target(settings.mongo_uri))
+    if is_loaded:
+        progress.load()
+        if progress.state:
+            click.echo("Going on with an import that was interrupted.")
+    return progress
+
+
+def _run(importer: Importer, paths: list[Path], label: str) -> dict[str, int]:
+    try:
+        with click.progressbar(length=sum(map(size_of, paths)), label=label) as bar:
+            return importer.run(paths, bar.update)
+    except (SinkUnavailable, OSError) as error:
+        raise click.ClickException(f"not finished: {error}. Run it again to go on from here.") from None
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. Run it again to go on from here.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
 def _spool():
     settings = current_app.extensions["switchyard"].settings
     return settings, settings.data_dir.resolve() / "spool"
@@ -139,7 +166,9 @@ def _spool():
 def _summary(files: int, counts: dict[str, int], dry_run: bool) -> str:
     new, known, rejected = counts[IMPORTED], counts[KNOWN], counts[REJECTED_LINES]
     verb, kept = ("to import", "no events") if dry_run else ("imported", "rejected, see the .rejected files")
-    return f"{_count(files, 'file')}: {_count(new, 'event')} {verb}, {known:,} there already, {_count(rejected, 'line')} {kept}"
+    done = f"{_count(files, 'file')}: {_count(new, 'event')} {verb}, {known:,} there already, {_count(rejected, 'line')} {kept}"
+    uncounted = new - counts[COUNTED]
+    return f"{done}\n{_count(uncounted, 'event')} not added to the statistics, see --help" if uncounted else done
 
 
 def _count(number: int, thing: str) -> str:

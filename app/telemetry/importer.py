@@ -2,6 +2,9 @@
 
 Several chunks are under way at once; they are counted off in their order, so that the progress, which is what makes an
 interrupted import go on instead of beginning anew, never passes a chunk that was not acknowledged.
+
+Events that are new there are counted in the statistics, but for those that a server wrote to its spool: it counted them
+when it took them, and its numbers have a way of their own.
 """
 
 import os
@@ -15,17 +18,18 @@ import gevent
 
 from app.spool.rejected import RejectedFile
 from app.spool.segment import lock_to_read
+from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted, MongoSink
 from app.telemetry.spool.progress import Progress
 from app.telemetry.spool.reading import Chunk, read_chunk
-from app.telemetry.spool.segment import decode
+from app.telemetry.spool.segment import decode, is_segment
 
 LINES_A_CHUNK = 500
 TIMEOUT_S = 30.0
 WAITS_S = (0.5, 1, 2, 4, 8)  # between attempts, when MongoDB stops answering in the middle
 SAVE_EVERY_S = 0.5
-IMPORTED, KNOWN, REJECTED_LINES = "imported", "known", "rejected"
+IMPORTED, COUNTED, KNOWN, REJECTED_LINES = "imported", "counted", "known", "rejected"
 
 
 class Work(NamedTuple):
@@ -34,22 +38,36 @@ class Work(NamedTuple):
     start: int
     chunk: Chunk
     rejected: RejectedFile
+    is_counted: bool
     outcome: gevent.Greenlet  # gives (known, refused)
 
 
 class Importer:
-    """`is_rehearsal` reads, compares and counts, and writes nothing anywhere."""
+    """`is_rehearsal` reads, compares and counts, and writes nothing anywhere. `note` is told of the events that are new, of
+    every file where `counts` is True, of none where it is False; None leaves out those of segments of a spool."""
 
-    def __init__(self, sink: MongoSink, progress: Progress, *, concurrency: int, is_rehearsal: bool = False):
+    def __init__(
+        self,
+        sink: MongoSink,
+        progress: Progress,
+        *,
+        concurrency: int,
+        note: Callable[[list[StoredEvent]], None],
+        counts: bool | None = None,
+        is_rehearsal: bool = False,
+    ):
         self._sink = sink
         self._progress = progress
+        self._note = note
+        self._counts = counts
         self._concurrency = concurrency
         self._is_rehearsal = is_rehearsal
         self._saved_at = time.monotonic()
 
     def run(self, paths: list[Path], advance: Callable[[int], None]) -> dict[str, int]:
-        """How many lines were imported, known already and rejected, those of an interrupted run before included. `advance`
-        is told of every byte that is done. Raises SinkUnavailable, OSError; then the same call goes on from there."""
+        """How many lines were imported, how many of these were counted, how many were known already and how many rejected;
+        those of an interrupted run before included. `advance` is told of every byte that is done. Raises SinkUnavailable,
+        OSError; then the same call goes on from there."""
         under_way: deque[Work] = deque()
         try:
             for path in paths:
@@ -63,19 +81,20 @@ class Importer:
             gevent.killall([work.outcome for work in under_way])
             if not self._is_rehearsal:
                 self._progress.save()
-        return {name: self._progress.state.get(name, 0) for name in (IMPORTED, KNOWN, REJECTED_LINES)}
+        return {name: self._progress.state.get(name, 0) for name in (IMPORTED, COUNTED, KNOWN, REJECTED_LINES)}
 
     def _chunks(self, path: Path, advance: Callable[[int], None]) -> Iterator[Work]:
         with open(path, "rb") as file:
             is_complete, inode = lock_to_read(file.fileno()), os.fstat(file.fileno()).st_ino
             offset, rejected = self._progress.offset(path, inode), RejectedFile(path)
+            is_counted = not is_segment(path) if self._counts is None else self._counts
             advance(offset)
             while True:
                 chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=LINES_A_CHUNK)
                 if chunk.end == offset:
                     return
                 put = self._compare if self._is_rehearsal else self._put
-                yield Work(path, inode, offset, chunk, rejected, gevent.spawn(put, chunk))
+                yield Work(path, inode, offset, chunk, rejected, is_counted, gevent.spawn(put, chunk, is_counted))
                 offset = chunk.end
 
     def _settle(self, work: Work) -> int:
@@ -84,7 +103,9 @@ class Importer:
         unusable = work.chunk.unusable + [(work.chunk.lines[index], reason) for index, reason in sorted(refused.items())]
         if not self._is_rehearsal:
             work.rejected.add(unusable)
-        self._progress.count(IMPORTED, len(work.chunk.lines) - known - len(refused))
+        new = len(work.chunk.lines) - known - len(refused)
+        self._progress.count(IMPORTED, new)
+        self._progress.count(COUNTED, new if work.is_counted else 0)
         self._progress.count(KNOWN, known)
         self._progress.count(REJECTED_LINES, len(unusable))
         self._progress.note(work.path, work.inode, work.chunk.end)
@@ -93,17 +114,23 @@ class Importer:
             self._saved_at = time.monotonic()
         return work.chunk.end - work.start
 
-    def _put(self, chunk: Chunk) -> tuple[int, dict[int, str]]:
+    def _put(self, chunk: Chunk, is_counted: bool) -> tuple[int, dict[int, str]]:
+        inserted = self._insert(chunk) if chunk.documents else Inserted([], {})
+        if is_counted:
+            old = {*inserted.duplicates, *inserted.refused}
+            self._note([decode(line) for place, line in enumerate(chunk.lines) if place not in old])
+        return len(inserted.duplicates), inserted.refused
+
+    def _insert(self, chunk: Chunk) -> Inserted:
         waits = iter(WAITS_S)
         while True:
             try:
-                inserted = self._sink.insert(chunk.documents, TIMEOUT_S) if chunk.documents else Inserted([], {})
-                return len(inserted.duplicates), inserted.refused
+                return self._sink.insert(chunk.documents, TIMEOUT_S)
             except SinkUnavailable:
                 wait_s = next(waits, None)
                 if wait_s is None:
                     raise
                 gevent.sleep(wait_s)
 
-    def _compare(self, chunk: Chunk) -> tuple[int, dict[int, str]]:
+    def _compare(self, chunk: Chunk, is_counted: bool) -> tuple[int, dict[int, str]]:
         return (self._sink.known([decode(line).id for line in chunk.lines]) if chunk.lines else 0), {}

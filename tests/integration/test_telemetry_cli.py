@@ -9,12 +9,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from app.telemetry.importer import LINES_A_CHUNK
 from app.telemetry.spool.segment import encode
-from tests.apps import SECRET, make_app
+from app.telemetry.stats.cell import DAY_MS
+from app.telemetry.stats.imported import EVENTS_A_FLUSH
+from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_app
 from tests.integration.telemetry_clients import stored_names
 from tests.servers.ports import free_port
 from tests.servers.switchyard import Switchyard
 from tests.unit.telemetry.test_spool_reading import event, line
+
+ADMIN, KEY = bearer("boss", "admin"), {"X-Write-Key": WRITE_KEY}
+LOST_AT_A_KILL = EVENTS_A_FLUSH + 5 * LINES_A_CHUNK  # with the four chunks that were under way
 
 
 @pytest.fixture
@@ -40,6 +46,13 @@ def write(folder, name, *lines):
     path = folder / f"events-{name}.jsonl"
     path.write_bytes(b"".join(lines))
     return path
+
+
+def counted(tmp_path, mongo_uri):
+    """How many events the statistics know of."""
+    query = {"app": "web", "from": NOW - 700 * DAY_MS, "to": NOW + DAY_MS, "bucket": "1d"}
+    answer = make_app(tmp_path, mongo_uri=mongo_uri).test_client().get("/api/telemetry/stats", query_string=query, headers=ADMIN)
+    return answer.get_json()["totals"]["count"]
 
 
 def rejected(path):
@@ -139,7 +152,50 @@ def test_killed_in_the_middle_it_goes_on_where_it_was_and_stores_nothing_twice(t
     assert not progress.exists()
     names = stored_names(mongo_uri)
     assert len(names) == len(set(names)) == 40_000
+    assert 40_000 - LOST_AT_A_KILL <= counted(tmp_path, mongo_uri) <= 40_000
     app.close()
+
+
+# --- import, and the statistics
+
+
+def test_what_is_imported_is_counted_once_however_often_it_is_imported(run, tmp_path, mongo_uri):
+    path = write(tmp_path, "elsewhere", encode([event(f"e{n}", ts=NOW - n * DAY_MS) for n in range(700)]))
+    run("import", write(tmp_path, "before", line("e0", ts=NOW)))
+    assert counted(tmp_path, mongo_uri) == 1
+    for _ in range(2):
+        assert run("import", path)[0] == 0
+        assert counted(tmp_path, mongo_uri) == 700
+
+
+def test_a_spool_is_not_counted_again_since_its_server_did_when_it_took_the_events(run, tmp_path, mongo_uri):
+    app = make_app(tmp_path)
+    body = {"app": "web", "events": [{"type": "event", "name": "a", "ts": NOW}]}
+    app.test_client().post("/api/telemetry/batch", json=body, headers=KEY)
+    app.extensions["switchyard"].telemetry_rollups.flush()
+    assert counted(tmp_path, None) == 1
+    code, output = run("import")
+    assert code == 0
+    assert "1 event imported" in output and "1 event not added to the statistics" in output
+    assert counted(tmp_path, mongo_uri) == 0
+    with_mongo = make_app(tmp_path, mongo_uri=mongo_uri).extensions["switchyard"]
+    with_mongo.telemetry_rollups.note([event("b")])
+    with_mongo.telemetry_rollups.flush()  # the next number that such a server stores brings what was counted without MongoDB
+    assert counted(tmp_path, mongo_uri) == 2
+
+
+@pytest.mark.parametrize("name", ["1760000000000-77-0000000a1b2c3d", "mine"])
+@pytest.mark.parametrize("option, expected", [("--count", 1), ("--no-count", 0), (None, None)])
+def test_who_knows_better_says_whether_to_count(run, tmp_path, mongo_uri, name, option, expected):
+    expected = (name == "mine") if expected is None else expected
+    output = run("import", *([option] if option else []), write(tmp_path, name, line("a")))[1]
+    assert ("1 event not added to the statistics, see --help" in output) is not bool(expected)
+    assert counted(tmp_path, mongo_uri) == expected
+
+
+def test_a_dry_run_counts_nothing(run, tmp_path, mongo_uri):
+    run("import", "--dry-run", write(tmp_path, "mine", line("a")))
+    assert counted(tmp_path, mongo_uri) == 0
 
 
 # --- spool

@@ -1,5 +1,6 @@
 """Events as the lines of the spool's files."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS
 
 KIND = "events"
+OWN_NAME = re.compile(rf"{KIND}-\d{{13,}}-\d+-[0-9a-f]{{14,}}\.jsonl")  # as app.spool.segment makes it
 _encode = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder(StoredEvent).decode
 
@@ -20,6 +22,11 @@ class Unusable(ValueError):
 def segments(folder: Path) -> list[Path]:
     """Every segment, the oldest first."""
     return segment.segments(folder, KIND)
+
+
+def is_segment(path: Path) -> bool:
+    """True where a server wrote it, by its name, which stays with a copy; false for what a hand or another program made."""
+    return OWN_NAME.fullmatch(path.name) is not None
 
 
 def encode(events: list[StoredEvent]) -> bytes:

@@ -6,5 +6,7 @@ while it is away; that file alone in the embedded default). Back out: `summary` 
 percentiles from `sketch`.
 
 What the numbers promise: an event that the sink knew already is not counted again; a flush that is repeated counts once;
-what is lost at kill -9 is at most the last TELEMETRY_ROLLUPS_FLUSH_MS.
+what is lost at kill -9 is at most the last TELEMETRY_ROLLUPS_FLUSH_MS. An import (`imported`) counts what is new the same
+way. Where the promise ends: while MongoDB fails, an event that is sent again may count twice, since the disk does not know
+what MongoDB has; what an import had under way when MongoDB failed is not counted; and see `sinks/in_doubt.py`.
 """

@@ -7,12 +7,13 @@ import requests
 from pymongo import MongoClient
 
 from app import indexes, mongo
+from app.telemetry.sinks.ladder import FIRST_REST_MS
 from app.telemetry.stats.cell import MINUTE_MS, Cell, Delta
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups
-from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_settings
+from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_app, make_settings
 
-ADMIN = bearer("boss", "admin")
+ADMIN, KEY = bearer("boss", "admin"), {"X-Write-Key": WRITE_KEY}
 SETTINGS = {"JWT_SECRET": SECRET, "WRITE_KEYS": f"web:{WRITE_KEY}", "RATE_LIMIT_HTTP": "100000/second"}
 AT = NOW - NOW % MINUTE_MS
 
@@ -37,6 +38,29 @@ def test_a_flush_whose_answer_was_lost_on_the_network_counts_once(mongo_server, 
         assert direct[name].telemetry_rollups.find_one({"level": MINUTE_MS})["by"] == {"w1": 2}
     store.apply(delta(2, n=10))
     assert count(store) == 11
+
+
+def test_a_batch_that_mongo_took_and_we_answered_503_is_counted_when_it_is_sent_again(tmp_path, mongo_server, mongo_uri, proxy_to):
+    proxy, name = proxy_to(mongo_server.port), mongo_uri.rsplit("/", 1)[-1]
+    uri = f"mongodb://127.0.0.1:{proxy.port}/{name}"
+    app = make_app(tmp_path, mongo_uri=uri, mongo_timeout_ms=700, spool_max_bytes=1024)
+    client, rollups = app.test_client(), app.extensions["switchyard"].telemetry_rollups
+    events = [{"type": "event", "name": "x" * 200, "eventId": f"e{n}"} for n in range(10)]
+
+    def send():
+        return client.post("/api/telemetry/batch", json={"app": "web", "events": events}, headers=KEY).get_json()
+
+    client.get("/api/telemetry/events", headers=ADMIN)  # is connected
+    with proxy.toxic("timeout", timeout=0):
+        assert send()["error"]["code"] == "storage_full"
+    with mongo_server.client() as direct:
+        assert direct[name].telemetry_events.count_documents({}) == 10
+    time.sleep(FIRST_REST_MS / 1000)
+    assert send() == {"ok": True, "saved": 10, "storage": "mongo"}
+    assert send() == {"ok": True, "saved": 10, "duplicates": 10, "storage": "mongo"}
+    rollups.flush()
+    answer = client.get("/api/telemetry/stats?app=web", headers=ADMIN).get_json()
+    assert answer["totals"]["count"] == 10
 
 
 def test_a_document_that_mongo_refuses_for_ever_does_not_hold_up_the_others(mongo_uri):

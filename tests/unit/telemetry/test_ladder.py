@@ -1,10 +1,13 @@
 """MongoDB, else the spool, else an error."""
 
 import pytest
+from msgspec import structs
 
 from app.metrics import Metrics
+from app.telemetry.batch import KNOWN_ID_MARK
 from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import SinkFull, SinkRefused, SinkUnavailable, Written
+from app.telemetry.sinks.in_doubt import InDoubt
 from app.telemetry.sinks.ladder import FIRST_REST_MS, LONGEST_REST_MS, Breaker, Ladder
 from app.telemetry.sinks.memory import MemorySink
 from tests.apps import NOW, Clock
@@ -67,7 +70,7 @@ def test_a_mongo_that_is_back_is_used_again_at_once(ladder):
 def test_when_the_spool_fails_too_nothing_is_answered_as_saved(ladder, error):
     ladder.mongo.error, ladder.spool.error = SinkUnavailable("away"), error
     with pytest.raises(type(error)):
-        ladder.write([1])
+        ladder.write([EVENT])
 
 
 def test_without_mongo_the_spool_is_the_store():
@@ -80,8 +83,76 @@ def test_each_rung_has_its_count(ladder):
     ladder.write([1])
     ladder.spool.error = SinkFull("no room")
     with pytest.raises(SinkFull):
-        ladder.write([1])
+        ladder.write([EVENT])
     assert [ladder._rungs.labels(rung)._value.get() for rung in ("mongo", "spool", "full")] == [1, 1, 1]
+
+
+class ForgetfulMongo(MemorySink):
+    """Takes some of the events, and loses its answer."""
+
+    takes = None
+
+    def write(self, events):
+        if self.takes is None:
+            return super().write(events)
+        super().write(events[: self.takes])
+        raise SinkUnavailable("its answer was lost")
+
+
+def with_ids(*names):
+    return [structs.replace(EVENT, id=f"{KNOWN_ID_MARK}{name}") for name in names]
+
+
+@pytest.fixture
+def failing():
+    """A ladder on which both rungs can fail."""
+    ladder = Ladder(ForgetfulMongo(), FailingSink("spool", SinkFull("no room")), Clock(), Metrics())
+    ladder.mongo, ladder.spool, ladder.clock = ladder._primary, ladder._spool, ladder._clock
+    return ladder
+
+
+def is_refused(ladder, *names):
+    with pytest.raises(SinkFull):
+        ladder.write(with_ids(*names))
+
+
+def recovers(ladder):
+    ladder.mongo.takes = None
+    ladder.clock.pass_ms(FIRST_REST_MS)
+
+
+def test_what_mongo_took_of_a_batch_that_was_answered_503_is_new_when_it_comes_again(failing):
+    failing.write(with_ids("a"))
+    failing.mongo.takes = 2
+    is_refused(failing, "b", "c", "d")
+    recovers(failing)
+    assert failing.write(with_ids("a")).duplicates == 1
+    assert list(failing.write(with_ids("b", "b", "c", "d")).known) == [1]
+    assert failing.write(with_ids("b", "c", "d")).duplicates == 3
+
+
+def test_a_batch_that_mongo_was_not_asked_about_is_in_no_doubt(failing):
+    failing.write(with_ids("a"))
+    failing.mongo.takes = 0
+    is_refused(failing, "b")
+    is_refused(failing, "a")  # while MongoDB is left alone
+    recovers(failing)
+    assert failing.write(with_ids("a", "b")).duplicates == 1
+
+
+def test_once_the_spool_took_it_a_batch_is_in_doubt_no_more(failing):
+    failing.mongo.takes = 1
+    is_refused(failing, "a")
+    failing.spool.error = None
+    assert failing.write(with_ids("a")).storage == "spool"
+    recovers(failing)
+    assert failing.write(with_ids("a")).duplicates == 1
+
+
+def test_only_so_many_are_remembered_and_the_oldest_are_forgotten_first():
+    in_doubt = InDoubt(most=2)
+    in_doubt.add(with_ids("a", "b", "c"))
+    assert [in_doubt.settle(with_ids(name), Written("mongo", [0])).duplicates for name in "abc"] == [1, 0, 0]
 
 
 def test_the_rest_doubles_up_to_its_longest():

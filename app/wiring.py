@@ -40,6 +40,7 @@ from app.telemetry.stats.stats import Stats
 from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.ladder import RollupLadder
 from app.telemetry.stats.store.mongo import MongoRollups
+from app.telemetry.traffic import LOOK_EVERY_S, LiveTraffic
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     checks = {"spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}
     if database is not None:
+        traffic = LiveTraffic(settings.data_dir / "spool" / ".traffic", ingest, clock)
         drainer = Drainer(
             spool,
             primary,
@@ -131,8 +133,9 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
             metrics,
             target=mongo.target(settings.mongo_uri),
             max_per_second=settings.spool_drain_events_per_second,
-            is_busy=lambda: ingest.in_flight > 0,
+            is_busy=traffic.is_live,
         )
+        lifecycle.every("telemetry_traffic", LOOK_EVERY_S, traffic.look)
         lifecycle.add("drainer", drainer.run)
         lifecycle.every("spool_watch", 1, drainer.watch)
         checks["spool"] = drainer.check

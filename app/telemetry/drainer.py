@@ -1,4 +1,4 @@
-"""Moves the spool into MongoDB, as soon as MongoDB answers again and slower than live traffic.
+"""Moves the spool into MongoDB, as soon as MongoDB answers again and slower than live traffic (`pace`, `traffic`).
 
 The promise: a segment is deleted only when MongoDB has acknowledged every event in it (or the line is kept in its
 `.rejected` file) and no writer is left who could add another. Until then everything may end at any moment and be done

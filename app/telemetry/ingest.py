@@ -31,6 +31,7 @@ class Ingest:
         self._max_events = max_events
         self._max_in_flight = max_in_flight
         self.in_flight = 0
+        self.taken = 0  # batches since the start
 
     def save(self, body: bytes, default_type: str | None = None) -> dict[str, Any]:
         """The answer `{ok, saved, duplicates?, rejected?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
@@ -41,6 +42,7 @@ class Ingest:
             self._metrics.telemetry_batches_total.labels("refused").inc()
             raise ApiError("unavailable", "Too many batches at once; send it again later.", retry_after_ms=OVERLOADED_RETRY_AFTER_MS)
         self.in_flight += 1
+        self.taken += 1
         try:
             batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
             if (gates := self._configs.gates) is not None:

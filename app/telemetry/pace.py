@@ -6,7 +6,7 @@ asked for less, all by itself. The ceiling in events per second is for whoever k
 """
 
 REST_WHEN_IDLE = 0.25  # of the time a chunk took: at most 80 % of one connection
-REST_WHEN_BUSY = 3.0  # while requests are being written: at most a quarter
+REST_WHEN_BUSY = 3.0  # while live events arrive, at whichever worker: at most a quarter
 FULL_CHUNK = 500
 SMALLEST_CHUNK = 20
 FIRST_WAIT_S = 0.5

@@ -6,12 +6,10 @@ Rules stay a plain mapping here; which ones exist is `rules`' table, which shape
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any
 
-import orjson
-
 from app.clock import iso
+from app.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,6 @@ class Flag:
     def fingerprint(self) -> str:
         """Changes whenever anything in the record does, also when a hand changed it and left `version` alone."""
         return fingerprint(self.record)
-
-
-def fingerprint(value: Any) -> str:
-    """32 hexadecimal digits over any JSON value, the same in every process."""
-    return blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
 def _iso(ms: int | None) -> str | None:

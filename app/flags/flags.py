@@ -11,8 +11,9 @@ from typing import Any
 
 from app.clock import Clock, iso
 from app.errors import ApiError
+from app.fingerprint import demand_match, fingerprint
 from app.flags.evaluate import Decision, evaluate
-from app.flags.flag import Flag, fingerprint
+from app.flags.flag import Flag
 from app.flags.rules import Context
 from app.flags.schemas import EMPTY_WINDOW, MAX_MS, MAX_VERSION
 from app.flags.snapshot import Snapshot
@@ -147,8 +148,7 @@ class Flags:
 
     def _get_matching(self, key: str, if_match: frozenset[str] | None) -> Flag:
         current = self._store.get(key)
-        if if_match is not None and current.fingerprint not in if_match:
-            raise ApiError("precondition_failed")
+        demand_match(current.fingerprint, if_match)
         return current
 
     # The snapshot

@@ -1,6 +1,6 @@
 """The HTTP face of flags: reads the request, calls Flags once, renders."""
 
-from flask import Response, jsonify, request, url_for
+from flask import Response, jsonify, url_for
 
 from app.errors import ApiError
 from app.flags.flag import Flag
@@ -11,14 +11,13 @@ from app.flags.schemas import (
     FlagFieldsSchema,
     FlagListSchema,
     FlagSchema,
-    IfMatchSchema,
-    IfNoneMatchSchema,
     ListQuerySchema,
     NewFlagSchema,
     is_key,
 )
 from app.http.context import admin_only, any_caller, known_caller, parts, service_only
-from app.http.openapi import Blueprint
+from app.http.etags import ETAG, NOT_MODIFIED, IfMatchSchema, IfNoneMatchSchema, unless_known, with_etag
+from app.http.openapi import ERROR_CONTENT, Blueprint
 
 PUBLIC_FIELDS = ("enabled", "rules", "startAt", "endAt", "updatedAt")
 CALLER = [{"token": []}, {"writeKey": []}]
@@ -30,7 +29,6 @@ KEY_PARAMETER = {
     "description": KEY_SENTENCE,
     "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
 }
-ETAG = {"ETag": {"schema": {"type": "string"}, "description": "Names this state; for If-Match and If-None-Match."}}
 LOCATION = {"Location": {"schema": {"type": "string"}}}
 ERRORS = {
     400: "Something has the wrong shape; `details` names each mistake.",
@@ -41,8 +39,6 @@ ERRORS = {
     412: "The flag is no longer the one that If-Match names.",
     503: "The store is away, and nothing was changed.",
 }
-ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-NOT_MODIFIED = {304: {"description": "It still is what If-None-Match names."}}
 
 # Schemas are given as instances: of a class the parser would make a new one for every request, a fifth of its whole cost.
 blueprint = Blueprint("flags", __name__, description="Feature flags: decided for the caller, and administered.")
@@ -69,15 +65,8 @@ def list_flags(query, headers):
     if every and not caller.is_service:
         raise ApiError("forbidden", "Only the roles service and admin may see every flag.")
     context = Context(user_id=caller.user_id, session_id=query.get("session_id") or None, roles=caller.roles)
-    flags = parts().flags
-    etag = flags.fingerprint_for(context, with_disabled=every)
-    if _is_known(etag):
-        return _not_modified(etag)
-    rows = [
-        {"key": flag.key, "on": decision.on, "reason": decision.reason, **(flag.record if every else _public(flag))}
-        for flag, decision in flags.evaluate_all(context, with_disabled=every)
-    ]
-    return _with_etag(jsonify(flags=rows), etag)
+    etag = parts().flags.fingerprint_for(context, with_disabled=every)
+    return unless_known(etag, lambda: jsonify(flags=_decided(context, every)))
 
 
 @blueprint.post("/api/flags")
@@ -102,7 +91,7 @@ def create_flag(fields):
 def get_flag(headers, key):
     """One flag as it is stored, enabled or not."""
     flag = parts().flags.get(_checked(key))
-    return _not_modified(flag.fingerprint) if _is_known(flag.fingerprint) else _answer(flag)
+    return unless_known(flag.fingerprint, lambda: jsonify(flag.record))
 
 
 @blueprint.route("/api/flags/<key>", methods=["PUT"], parameters=[KEY_PARAMETER])
@@ -151,26 +140,17 @@ def _agreed(key: str, fields: dict) -> str:
     return key
 
 
+def _decided(context: Context, every: bool) -> list[dict]:
+    return [
+        {"key": flag.key, "on": decision.on, "reason": decision.reason, **(flag.record if every else _public(flag))}
+        for flag, decision in parts().flags.evaluate_all(context, with_disabled=every)
+    ]
+
+
 def _public(flag: Flag) -> dict:
     record = flag.record
     return {name: record[name] for name in PUBLIC_FIELDS}
 
 
 def _answer(flag: Flag) -> Response:
-    return _with_etag(jsonify(flag.record), flag.fingerprint)
-
-
-def _is_known(etag: str) -> bool:
-    return request.if_none_match.contains_weak(etag)
-
-
-def _not_modified(etag: str) -> Response:
-    return _with_etag(Response(status=304), etag)
-
-
-def _with_etag(answer: Response, etag: str) -> Response:
-    """`no-cache` means: keep it, but ask every time. The answer is one caller's own."""
-    answer.set_etag(etag)
-    answer.headers["Cache-Control"] = "private, no-cache"
-    answer.vary.update(["Authorization", "X-Write-Key"])
-    return answer
+    return with_etag(jsonify(flag.record), flag.fingerprint)

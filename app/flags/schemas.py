@@ -148,36 +148,6 @@ class ListQuerySchema(Schema):
     all = fields.Boolean(load_default=False, metadata={"description": "Disabled flags, too, as whole records; service and admin."})
 
 
-class IfNoneMatchSchema(Schema):
-    if_none_match = fields.String(data_key="If-None-Match", metadata={"description": "An ETag seen before."})
-
-
-class ETags(fields.String):
-    """`"a", "b"` -> {"a", "b"}; `*` -> None, since a flag that is not there is 404 anyway.
-
-    A weak tag counts like a strong one, against the letter of RFC 9110: a proxy that compresses weakens our tags on
-    their way out, and they name the state of a record, not the bytes of an answer.
-    """
-
-    ONE = r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
-    ALL = re.compile(rf"\s*{ONE}\s*(?:,\s*{ONE}\s*)*")
-    default_error_messages = {"invalid": 'Not an ETag: it is written with its quotes, like "5f0c…", or *.'}
-
-    def _deserialize(self, value, attr, data, **kwargs):
-        if value.strip() == "*":
-            return None
-        if not self.ALL.fullmatch(value):
-            raise self.make_error("invalid")
-        return frozenset(re.findall(self.ONE, value))
-
-
-class IfMatchSchema(Schema):
-    if_match = ETags(
-        data_key="If-Match",
-        metadata={"description": "The ETag that was read; 412 when the flag changed since. Without it the last write wins."},
-    )
-
-
 class _AnswerSchema(Schema):
     class Meta:
         unknown = INCLUDE  # documents that fields may be added

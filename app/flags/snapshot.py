@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from app.flags.flag import Flag, fingerprint
+from app.fingerprint import fingerprint
+from app.flags.flag import Flag
 
 
 @dataclass(frozen=True)

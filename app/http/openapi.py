@@ -30,6 +30,9 @@ class ErrorSchema(Schema):
     error = fields.Nested(ProblemSchema, required=True)
 
 
+ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}  # for a status of its own in the document
+
+
 class Parser(FlaskParser):
     """webargs' parser with our JSON, our status and our error shape."""
 

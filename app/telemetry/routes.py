@@ -11,7 +11,8 @@ from flask import Response, jsonify, make_response, request
 from app.errors import ApiError
 from app.http.body import read_body
 from app.http.context import admin_only, any_caller, parts
-from app.http.openapi import Blueprint
+from app.http.etags import ETAG, NOT_MODIFIED, IfMatchSchema, IfNoneMatchSchema, unless_known, with_etag
+from app.http.openapi import ERROR_CONTENT, Blueprint
 from app.telemetry import schemas
 from app.telemetry.config.schemas import AppConfigSchema, ConfigSchema, OverridesSchema
 from app.telemetry.query import query_from
@@ -31,6 +32,7 @@ APP_PARAMETER = {
     "description": APP_SENTENCE,
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
 }
+CHANGED = {412: {"description": "It is no longer what If-Match names.", "content": ERROR_CONTENT}}
 CONFIG, OVERRIDES = ConfigSchema(), OverridesSchema()
 BATCH_BODY = {
     "content": {content_type: {"schema": schemas.BatchSchema} for content_type in BODY_TYPES},
@@ -81,31 +83,36 @@ def read_config(arguments):
 
 @blueprint.route("/telemetry/config/<path:app>", methods=["GET"], parameters=[APP_PARAMETER])
 @admin_only
-@blueprint.response(200, AppConfigSchema)
-@blueprint.doc(summary="An application's own configuration, and what it comes to", security=ADMIN)
-def read_app_config(app):
-    return _app_config(_checked(app), parts().telemetry_config.overrides_of(app))
+@blueprint.arguments(IfNoneMatchSchema(), location="headers")
+@blueprint.response(200, AppConfigSchema, headers=ETAG)
+@blueprint.doc(summary="An application's own configuration, and what it comes to", security=ADMIN, responses=NOT_MODIFIED)
+def read_app_config(headers, app):
+    overrides = parts().telemetry_config.overrides_of(_checked(app))
+    etag = parts().telemetry_config.fingerprint_of(overrides)
+    return unless_known(etag, lambda: _app_config(app, overrides))
 
 
 @blueprint.route("/telemetry/config/<path:app>", methods=["PUT"], parameters=[APP_PARAMETER])
 @admin_only
+@blueprint.arguments(IfMatchSchema(), location="headers")
 @blueprint.arguments(OverridesSchema())
-@blueprint.response(200, AppConfigSchema)
-@blueprint.doc(summary="Override the configuration for one application", security=ADMIN)
-def put_app_config(overrides, app):
+@blueprint.response(200, AppConfigSchema, headers=ETAG)
+@blueprint.doc(summary="Override the configuration for one application", security=ADMIN, responses=CHANGED)
+def put_app_config(headers, overrides, app):
     """Replaces all that the application had: what the body does not have, or has as null, is as the settings say. This
     worker enforces it at once, the others within TELEMETRY_CONFIG_REFRESH_MS; an event that is denied is rejected by itself,
     with code `denied`."""
-    parts().telemetry_config.put(_checked(app), overrides)
-    return _app_config(app, overrides)
+    parts().telemetry_config.put(_checked(app), overrides, headers.get("if_match"))
+    return with_etag(_app_config(app, overrides), parts().telemetry_config.fingerprint_of(overrides))
 
 
 @blueprint.route("/telemetry/config/<path:app>", methods=["DELETE"], parameters=[APP_PARAMETER])
 @admin_only
+@blueprint.arguments(IfMatchSchema(), location="headers")
 @blueprint.response(204)
-@blueprint.doc(summary="Let an application have what the settings say", security=ADMIN)
-def delete_app_config(app):
-    parts().telemetry_config.remove(_checked(app))
+@blueprint.doc(summary="Let an application have what the settings say", security=ADMIN, responses=CHANGED)
+def delete_app_config(headers, app):
+    parts().telemetry_config.remove(_checked(app), headers.get("if_match"))
     return Response(status=204)
 
 

@@ -49,6 +49,26 @@ def test_what_is_deleted_is_gone_and_the_others_stay(store):
     assert store.read_all() == {"shop": FULL}
 
 
+def refused(call, *arguments):
+    with pytest.raises(ApiError) as refusal:
+        call(*arguments)
+    return refusal.value.code
+
+
+def test_who_says_what_must_be_there_changes_only_that(store):
+    assert refused(store.put, "web", {"max_batch": 5}, {"max_batch": 4}) == "precondition_failed"
+    store.put("web", FULL, {})
+    assert refused(store.put, "web", {"max_batch": 5}, {}) == "precondition_failed"
+    assert refused(store.put, "web", {"max_batch": 5}, {**FULL, "max_batch": 8}) == "precondition_failed"
+    assert refused(store.put, "web", {"max_batch": 5}, {"max_batch": 7}) == "precondition_failed"
+    store.put("web", {"max_batch": 5}, FULL)
+    assert store.read_all() == {"web": {"max_batch": 5}}
+    assert refused(store.delete, "web", FULL) == refused(store.delete, "web", {}) == "precondition_failed"
+    store.delete("web", {"max_batch": 5})
+    assert store.read_all() == {}
+    assert refused(store.delete, "web", {"max_batch": 5}) == "not_found"
+
+
 def test_what_a_reader_changes_stays_with_the_reader(store):
     store.put("web", FULL)
     store.read_all().clear()

@@ -80,6 +80,50 @@ def test_the_etag_changes_with_the_override_and_only_then(client):
     assert status() == 304
 
 
+CHANGES = [("PUT", {"maxBatch": 9}), ("DELETE", None)]
+
+
+@pytest.mark.parametrize("method, body", CHANGES)
+def test_a_stale_if_match_is_412_and_changes_nothing(client, method, body):
+    put(client, {"maxBatch": 3})
+    stale = client.get(URL, headers=ADMIN).headers["ETag"]
+    put(client, FULL)
+    response = client.open(URL, method=method, json=body, headers={**ADMIN, "If-Match": stale})
+    assert (response.status_code, error_of(response)["code"]) == (412, "precondition_failed")
+    assert told(client) == FULL
+
+
+@pytest.mark.parametrize("method, body", CHANGES)
+@pytest.mark.parametrize("form", ["{}", "W/{}", "*"])
+def test_a_current_if_match_or_a_star_is_let_through(client, method, body, form):
+    tag = client.put(URL, json=FULL, headers=ADMIN).headers["ETag"]
+    assert tag == client.get(URL, headers=ADMIN).headers["ETag"]
+    response = client.open(URL, method=method, json=body, headers={**ADMIN, "If-Match": form.format(tag)})
+    assert response.status_code in (200, 204)
+
+
+def test_of_two_who_saw_the_same_at_two_workers_the_second_is_told(tmp_path, settings):
+    here, there = make_app(tmp_path, **settings).test_client(), make_app(tmp_path, **settings).test_client()
+    seen = {**ADMIN, "If-Match": here.get(URL, headers=ADMIN).headers["ETag"]}
+    assert there.get(URL, headers=ADMIN).headers["ETag"] == seen["If-Match"]
+    assert here.put(URL, json={"maxBatch": 3}, headers=seen).status_code == 200
+    assert there.put(URL, json={"maxBatch": 4}, headers=seen).status_code == 412
+    assert told(here)["maxBatch"] == 3
+
+
+def test_what_was_seen_already_is_not_sent_again(client):
+    tag = client.get(URL, headers=ADMIN).headers["ETag"]
+    response = client.get(URL, headers={**ADMIN, "If-None-Match": tag})
+    assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", tag)
+    put(client, FULL)
+    assert client.get(URL, headers={**ADMIN, "If-None-Match": tag}).status_code == 200
+
+
+def test_a_malformed_if_match_is_400(embedded):
+    response = embedded.put(URL, json={}, headers={**ADMIN, "If-Match": "abc"})
+    assert (response.status_code, error_of(response)["details"][0]["path"]) == (400, "headers.If-Match")
+
+
 def test_another_worker_has_it_after_its_refresh(tmp_path, settings):
     here, there = make_app(tmp_path, **settings), make_app(tmp_path, **settings)
     assert told(there.test_client()) == USUAL
@@ -166,6 +210,7 @@ def test_the_contract_has_the_routes_and_their_limits(embedded):
     contract = embedded.get("/openapi.json").get_json()
     operations = contract["paths"]["/api/telemetry/config/{app}"]
     assert {"get", "put", "delete"} <= operations.keys()
+    assert all("412" in operations[method]["responses"] for method in ("put", "delete"))
     assert contract["components"]["schemas"]["Overrides"]["properties"]["flushIntervalMs"]["maximum"] == 3_600_000
 
 

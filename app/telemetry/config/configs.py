@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from app.errors import ApiError
+from app.fingerprint import demand_match, fingerprint
 from app.logs import get_logger
 from app.settings import Settings
 from app.telemetry.config.gates import Gate, Gates
@@ -42,35 +43,40 @@ class Configs:
 
     def for_app(self, app: str | None) -> dict[str, Any]:
         """By the names of ConfigSchema's attributes."""
-        overrides = self._serving().get(app, {})
-        merged = {**self._usual, **overrides}
-        return {**merged, "max_batch": min(merged["max_batch"], self._max_events)}
+        return self._merged(self._serving().get(app, {}))
 
     def overrides_of(self, app: str) -> Overrides:
         return self._serving().get(app, {})
 
-    def put(self, app: str, overrides: Overrides) -> None:
-        """In the place of all that the application had; none at all is the same as removing them. Raises bad_request,
-        limit_exceeded, ConfigUnavailable."""
+    def fingerprint_of(self, overrides: Overrides) -> str:
+        """Equal while they and what they come to are."""
+        return fingerprint([overrides, self._merged(overrides)])
+
+    def put(self, app: str, overrides: Overrides, if_match: frozenset[str] | None = None) -> None:
+        """In the place of all that the application had; none at all is the same as removing them. `if_match` are fingerprints,
+        one of which it must have now; None lets the last write win. Raises bad_request, limit_exceeded,
+        precondition_failed, ConfigUnavailable."""
         if overrides.get("max_batch", 1) > self._max_events:
             mistake = {"path": "maxBatch", "message": f"Must be at most {self._max_events}: TELEMETRY_MAX_EVENTS."}
             raise ApiError("bad_request", "The request has the wrong shape; see details.", details=[mistake])
         with self._conversation:
             there = self._store.read_all()
+            expected = self._expected(there.get(app, {}), if_match)
             if overrides and app not in there and len(there) >= self._max_apps:
                 raise ApiError("limit_exceeded", f"At most {self._max_apps} applications may have a configuration of their own.")
             if overrides:
-                self._store.put(app, overrides)
+                self._store.put(app, overrides, expected)
                 there[app] = overrides
             elif there.pop(app, None) is not None:
-                self._store.delete(app)
+                self._store.delete(app, expected)
             self._keep(there)
         log.info("telemetry_config_changed", app=app, fields=sorted(overrides))
 
-    def remove(self, app: str) -> None:
-        """Raises not_found, ConfigUnavailable."""
+    def remove(self, app: str, if_match: frozenset[str] | None = None) -> None:
+        """Raises not_found, precondition_failed, ConfigUnavailable."""
         with self._conversation:
-            self._store.delete(app)
+            expected = None if if_match is None else self._expected(self._store.read_all().get(app, {}), if_match)
+            self._store.delete(app, expected)
             self._keep({name: overrides for name, overrides in self._overrides.items() if name != app})
         log.info("telemetry_config_changed", app=app, fields=[])
 
@@ -94,6 +100,15 @@ class Configs:
         """For health."""
         report = {"state": "up", "apps": len(self._overrides)}
         return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
+
+    def _expected(self, current: Overrides, if_match: frozenset[str] | None) -> Overrides | None:
+        """What the store must still have when it writes: another worker may be faster than we look."""
+        demand_match(self.fingerprint_of(current), if_match)
+        return None if if_match is None else current
+
+    def _merged(self, overrides: Overrides) -> dict[str, Any]:
+        merged = {**self._usual, **overrides}
+        return {**merged, "max_batch": min(merged["max_batch"], self._max_events)}
 
     def _serving(self) -> dict[str, Overrides]:
         if not self._was_read and self._failure is None:

@@ -7,7 +7,7 @@ from marshmallow import ValidationError
 
 from app.errors import flatten_messages
 from app.flags.flag import Flag
-from app.flags.schemas import IfMatchSchema, NewFlagSchema, read_record
+from app.flags.schemas import NewFlagSchema, read_record
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -117,16 +117,3 @@ def test_whatever_a_record_holds_it_is_read_or_refused(record):
     except ValidationError:
         return
     assert read_record(flag.record, 0) == flag
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"), [('"a"', {"a"}), ('"a", "b"', {"a", "b"}), ('W/"a" ,"b"', {"a", "b"}), ('""', {""}), ("*", None)]
-)
-def test_if_match_is_a_list_of_tags_or_a_star(header, expected):
-    assert IfMatchSchema().load({"If-Match": header})["if_match"] == expected
-
-
-@pytest.mark.parametrize("header", ["", "a", '"a', 'a"', '"a" "b"', '"a",', ',"a"', "*,*", 'w/"a"', "W/*", '"a\n"'])
-def test_any_other_if_match_is_refused(header):
-    with pytest.raises(ValidationError):
-        IfMatchSchema().load({"If-Match": header})

@@ -20,14 +20,15 @@ class ConfigUnavailable(ApiError):
 
 
 class ConfigStore(Protocol):
-    """Every method may raise ConfigUnavailable. What has returned is durable; the last write wins."""
+    """Every method may raise ConfigUnavailable. What has returned is durable. The last write wins, but for one that names what
+    it expects to be there ({}: nothing): it raises precondition_failed where something else is."""
 
     def read_all(self) -> dict[str, Overrides]:
         """By application; the caller's own to change."""
 
-    def put(self, app: str, overrides: Overrides) -> None: ...
+    def put(self, app: str, overrides: Overrides, expected: Overrides | None = None) -> None: ...
 
-    def delete(self, app: str) -> None:
+    def delete(self, app: str, expected: Overrides | None = None) -> None:
         """Raises not_found."""
 
 

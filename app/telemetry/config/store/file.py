@@ -10,7 +10,8 @@ from marshmallow import ValidationError
 from app.errors import flatten_messages
 from app.json_file import FileTrouble, JsonFile
 from app.telemetry.config.schemas import OverridesSchema
-from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
+from app.telemetry.config.store import ConfigUnavailable, Overrides
+from app.telemetry.config.store.memory import MemoryConfigStore
 
 OVERRIDES = OverridesSchema()
 
@@ -30,21 +31,21 @@ class FileConfigStore:
                 self._last_read = (found[0], self._understand(self._file.parse(found[0])))
             return dict(self._last_read[1])
 
-    def put(self, app: str, overrides: Overrides) -> None:
+    def put(self, app: str, overrides: Overrides, expected: Overrides | None = None) -> None:
         with self._changing() as apps:
-            apps[app] = overrides
+            apps.put(app, overrides, expected)
 
-    def delete(self, app: str) -> None:
+    def delete(self, app: str, expected: Overrides | None = None) -> None:
         with self._changing() as apps:
-            if apps.pop(app, None) is None:
-                raise no_such_overrides(app)
+            apps.delete(app, expected)
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, Overrides]]:
+    def _changing(self) -> Iterator[MemoryConfigStore]:
+        """What the file has, to be changed; written back where the caller did not raise."""
         with _troubles(), self._file.locked():
-            apps = self.read_all()
+            apps = MemoryConfigStore(self.read_all())
             yield apps
-            self._file.write({"apps": {app: OVERRIDES.dump(overrides) for app, overrides in apps.items()}})
+            self._file.write({"apps": {app: OVERRIDES.dump(overrides) for app, overrides in apps.read_all().items()}})
 
     def _understand(self, document: Any) -> dict[str, Overrides]:
         apps = document.get("apps") if isinstance(document, dict) else None

@@ -8,16 +8,18 @@ from bson.errors import BSONError
 from marshmallow import EXCLUDE, ValidationError
 from mongoengine import DateTimeField, Document, FloatField, IntField, ListField, StringField
 from mongoengine.errors import OperationError
-from pymongo.errors import PyMongoError
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from app.clock import Clock, to_datetime
-from app.errors import flatten_messages
+from app.errors import ApiError, flatten_messages
 from app.logs import get_logger
 from app.telemetry.config.schemas import OverridesSchema
 from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
 
 log = get_logger(__name__)
 OVERRIDES = OverridesSchema()
+FIELDS = [field.data_key or name for name, field in OVERRIDES.fields.items()]
 
 
 class TelemetryConfig(Document):
@@ -38,6 +40,10 @@ class MongoConfigStore:
     def __init__(self, clock: Clock):
         self._clock = clock
 
+    @property
+    def _collection(self) -> Collection:
+        return TelemetryConfig._get_collection()
+
     def read_all(self) -> dict[str, Overrides]:
         """A document that cannot be understood is left out and logged: the others go on."""
         with _driver_errors():
@@ -46,16 +52,35 @@ class MongoConfigStore:
         found = {document.pop("_id"): _understand(document) for document in named}
         return {app: overrides for app, overrides in found.items() if overrides is not None}
 
-    def put(self, app: str, overrides: Overrides) -> None:
+    def put(self, app: str, overrides: Overrides, expected: Overrides | None = None) -> None:
         document = {**OVERRIDES.dump(overrides), "updatedAt": to_datetime(self._clock())}
         with _driver_errors():
-            TelemetryConfig._get_collection().replace_one({"_id": app}, document, upsert=True)
+            is_written = self._replace(_where(app, expected), document, may_be_new=not expected)
+        # Not found, yet equal: the driver repeated a write whose first answer was lost.
+        if not is_written and self.read_all().get(app, {}) != overrides:
+            raise ApiError("precondition_failed")
 
-    def delete(self, app: str) -> None:
+    def delete(self, app: str, expected: Overrides | None = None) -> None:
         with _driver_errors():
-            deleted = TelemetryConfig.objects(app=app).delete()
-        if not deleted:
-            raise no_such_overrides(app)
+            if self._collection.delete_one(_where(app, expected)).deleted_count:
+                return
+            is_there = self._collection.count_documents({"_id": app}) > 0
+        raise ApiError("precondition_failed") if is_there else no_such_overrides(app)
+
+    def _replace(self, wanted: dict[str, Any], document: dict[str, Any], *, may_be_new: bool) -> bool:
+        """Where nothing is wanted to be there it becomes an insert, which the `_id` refuses if something is."""
+        try:
+            result = self._collection.replace_one(wanted, document, upsert=may_be_new)
+        except DuplicateKeyError:
+            return False
+        return bool(result.matched_count or result.upserted_id)
+
+
+def _where(app: str, expected: Overrides | None) -> dict[str, Any]:
+    """The document of an application, with just these overrides where they are given; None finds a field that is not there."""
+    if expected is None:
+        return {"_id": app}
+    return {"_id": app, **dict.fromkeys(FIELDS), **OVERRIDES.dump(expected)}
 
 
 def _understand(document: dict[str, Any]) -> Overrides | None:

@@ -71,9 +71,7 @@ class JsonFile:
 
     def write(self, document: Any) -> None:
         """Durable when it returns. Only under the lock. Raises limit_exceeded for what `read` would refuse afterwards."""
-        content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        if len(content) > MAX_FILE_BYTES:
-            raise ApiError("limit_exceeded", f"{self.name} would have more than {MAX_FILE_BYTES} bytes.")
+        content = self._fitting(document)
         unfinished = self._path.with_name(f"{self.name}.tmp")  # one name: the lock is held, and a crash leaves no litter
         try:
             with open(unfinished, "wb") as file:
@@ -87,6 +85,14 @@ class JsonFile:
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise self._cannot("be written", error) from None
+
+    def _fitting(self, document: Any) -> bytes:
+        """With line breaks for hands, without them where they would take it over the limit: a hand may not have made any."""
+        for layout in (orjson.OPT_INDENT_2, 0):
+            content = orjson.dumps(document, option=layout | orjson.OPT_APPEND_NEWLINE)
+            if len(content) <= MAX_FILE_BYTES:
+                return content
+        raise ApiError("limit_exceeded", f"{self.name} would have more than {MAX_FILE_BYTES} bytes.")
 
     def _cannot(self, what: str, error: OSError) -> FileTrouble:
         return FileTrouble(f"{self.name} cannot {what}: {error.strerror}")

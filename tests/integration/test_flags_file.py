@@ -147,6 +147,25 @@ def test_a_write_that_would_make_the_file_too_large_to_be_read_is_refused(path, 
     assert on(flags) == {"a": True}
 
 
+@pytest.mark.parametrize("record", [{}, {**Flag("x").record, "updatedAt": 0}])
+def test_a_flag_can_be_deleted_from_a_file_as_large_as_may_be_however_tightly_a_hand_wrote_it(path, flags, record, monkeypatch):
+    monkeypatch.setattr(json_file, "MAX_FILE_BYTES", 100_000)
+    records, left = [], json_file.MAX_FILE_BYTES - len('{"flags":[]}')
+    while left > 2000:
+        records.append(json.dumps({**record, "key": f"f{len(records)}", "description": "x" * 900}, separators=(",", ":")))
+        left -= len(records[-1]) + 1
+    text = '{"flags":[' + ",".join(records) + "]}"
+    path.write_text(text + " " * (json_file.MAX_FILE_BYTES - len(text)))
+    assert len(flags.evaluate_all(Context(), with_disabled=True)) == len(records)
+    flags.delete("f7", frozenset({flags.get("f7").fingerprint}))
+    flags.refresh()
+    left = [flag for flag, _ in flags.evaluate_all(Context(), with_disabled=True)]
+    assert len(left) == len(records) - 1 and "f7" not in {flag.key for flag in left}
+    with pytest.raises(ApiError) as refused:
+        flags.delete("f7")
+    assert refused.value.code == "not_found"
+
+
 def test_a_date_at_the_end_of_time_and_a_version_at_the_end_of_counting_can_still_be_written_over(path, flags):
     last = {"version": 2**53, "updatedAt": "9999-12-31T23:59:59.999Z"}
     path.write_text(json.dumps({"flags": [{"key": "a", "enabled": False, **last}]}))

@@ -72,6 +72,20 @@ def test_a_field_that_a_newer_version_wrote_is_passed_over(database, store):
     assert [flag.key for flag in store.list_all()] == ["by-hand"]
 
 
+def test_a_document_without_a_version_is_changed_and_deleted_like_any_other(database, store):
+    versionless = {name: value for name, value in BY_HAND.items() if name != "version"}
+    database.flags.insert_one(dict(versionless))
+    flags = Flags(store, Clock(), Metrics(), announce=lambda change: None)
+    seen = flags.get("by-hand").fingerprint
+    assert flags.patch("by-hand", {"enabled": False}, frozenset({seen})).version == 2
+    with pytest.raises(ApiError) as refused:
+        flags.patch("by-hand", {"enabled": True}, frozenset({seen}))
+    assert refused.value.code == "precondition_failed"
+    database.flags.replace_one({"key": "by-hand"}, versionless)
+    flags.delete("by-hand", frozenset({seen}))
+    assert store.list_all() == []
+
+
 SPOILT = [{"rules": {"moonPhase": "full"}}, {"rules": {"percent": "50"}}, {"rules": None}, {"enabled": 1}, {"key": 1}]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from marshmallow import ValidationError
 
-from app.errors import flatten_messages
+from app.errors import ApiError, flatten_messages
 from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable
@@ -46,8 +46,14 @@ class FileFlagStore:
             flags.replace(flag, expected_version)
 
     def delete(self, key: str, expected_version: int | None) -> None:
-        with self._changing() as flags:
-            flags.delete(key, expected_version)
+        """Deleting makes room and must not fail for want of it: what a hand had left out of the other flags stays out then."""
+        try:
+            with self._changing() as flags:
+                flags.delete(key, expected_version)
+        except ApiError as error:
+            if error.code != "limit_exceeded":
+                raise
+            self._take_out(key, expected_version)
 
     @contextmanager
     def _changing(self) -> Iterator[MemoryFlagStore]:
@@ -56,6 +62,12 @@ class FileFlagStore:
             flags = MemoryFlagStore(*self.list_all())
             yield flags
             self._file.write({"flags": [flag.record for flag in flags.list_all()]})
+
+    def _take_out(self, key: str, expected_version: int | None) -> None:
+        with _troubles(), self._file.locked():
+            MemoryFlagStore(*self.list_all()).delete(key, expected_version)
+            records = self._file.parse(self._last_read[0])["flags"]
+            self._file.write({"flags": [record for record in records if record["key"] != key]})
 
     def _parse(self, content: bytes, written_at: int) -> list[Flag]:
         document, name = self._file.parse(content), self._file.name

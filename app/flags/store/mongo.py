@@ -74,15 +74,14 @@ class MongoFlagStore:
     def replace(self, flag: Flag, expected_version: int) -> None:
         changes = {f"set__{name}": value for name, value in _to_fields(flag).items()}
         with _driver_errors():
-            found = FlagDocument.objects(key=flag.key, version=expected_version).update_one(**changes)
+            found = FlagDocument.objects(__raw__=_where(flag.key, expected_version)).update_one(**changes)
         # Not found, yet equal: the driver repeated a write whose first answer was lost.
         if not found and self.get(flag.key) != flag:
             raise ApiError("precondition_failed")
 
     def delete(self, key: str, expected_version: int | None) -> None:
-        wanted = {"key": key} if expected_version is None else {"key": key, "version": expected_version}
         with _driver_errors():
-            if FlagDocument.objects(**wanted).delete():
+            if FlagDocument.objects(__raw__=_where(key, expected_version)).delete():
                 return
             if expected_version is not None and FlagDocument.objects(key=key).count():
                 raise ApiError("precondition_failed")
@@ -97,6 +96,13 @@ class MongoFlagStore:
         except ValidationError as error:
             log.error("flag_not_understood", key=document.get("key"), reason=_first_mistake(error))
             return None
+
+
+def _where(key: str, version: int | None) -> dict[str, Any]:
+    """A document of another hand without a version is read as the first one, and found as that."""
+    if version is None:
+        return {"key": key}
+    return {"key": key, "version": {"$in": [version, None]} if version == Flag.version else version}
 
 
 def _place(document: dict) -> str:

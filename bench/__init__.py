@@ -7,7 +7,8 @@
     cpu            what a server and its processes consumed, and on which core
     figures        medians, ratios, percentiles
     report         the tables
-    ingest_memory  the other command: a worker's memory over half a million events
+    ingest_memory  another command: a worker's memory over half a million events
+    realtime_flood one more: what a client that floods costs the others
 
 They use the tests' servers (tests/servers) for MongoDB, Node and Switchyard.
 """

@@ -25,6 +25,8 @@ from app.realtime.transport.wire import Call
 
 log = get_logger(__name__)
 
+LONGEST_PAUSE_MS = 100  # in which a client that is over its rate is not listened to, so that its flood stays in its own system
+
 Answer = Callable[[dict[str, Any]], None]
 
 
@@ -71,6 +73,8 @@ class RoomsNamespace(Namespace):
                 error = ApiError("internal")
             self._metrics.realtime_errors_total.labels(error.code).inc()
             self._answer(connection_id, call, protocol.refusal_frame(error, said))
+            if error.code == "rate_limited":
+                gevent.sleep(min(error.retry_after_ms, LONGEST_PAUSE_MS) / 1000)  # nothing more is read from it meanwhile
 
     def _connect(self, connection_id: str, environ: dict, auth: Any = None) -> None:
         try:

@@ -1,7 +1,8 @@
 """Calls the hub when something is due: the one greenlet for all deadlines and all who catch up."""
 
-import gevent
 from gevent.event import Event
+
+from app.serving.turns import let_others_go_first
 
 LONGEST_WAIT_S = 0.5
 
@@ -19,6 +20,6 @@ class Ticker:
             now = self._clock()
             due = self._hub.tick(now)
             if due is not None and due <= now:
-                gevent.sleep(0)  # everybody else has a turn between two of ours
+                let_others_go_first()
             else:
                 self._wake.wait(LONGEST_WAIT_S if due is None else min(LONGEST_WAIT_S, (due - now) / 1000))

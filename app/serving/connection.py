@@ -9,15 +9,13 @@ import time
 from email.utils import formatdate
 from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 
-import gevent
-
 from app.errors import ApiError
 from app.serving.request import BadRequest, RequestParser
+from app.serving.turns import Turn
 from app.serving.websocket import is_websocket, run_websocket
 
 RECV_BYTES = 65_536
 LINGER_BYTES = 4_194_304
-TURN_S = 0.005  # how long one connection may keep the others waiting, when it always has more to say
 TOO_LONG_HEAD = "431 Request Header Fields Too Large"
 
 
@@ -33,7 +31,7 @@ class Connection:
         environ = {**server.base_environ, "REMOTE_ADDR": address[0] if address else "", "REMOTE_PORT": str(address[1]) if address else ""}
         environ["gunicorn.socket"] = sock
         self._parser = RequestParser(environ, server.max_body_bytes)
-        self._turn_began = time.monotonic()
+        self._turn = Turn()
 
     def serve(self) -> None:
         if self.socket.family.name != "AF_UNIX":
@@ -46,7 +44,8 @@ class Connection:
                 if not self._respond(environ):
                     self._linger()
                     return
-                self._take_turns()
+                if self._parser.ready:
+                    self._turn.check()
         except BadRequest as error:
             self._refuse(error)
             self._linger()
@@ -61,8 +60,10 @@ class Connection:
             if parser.error is not None:
                 raise parser.error
             self.deadline = self._request_deadline or idle_deadline
-            self._take_turns()
+            started = time.monotonic()
             data = self._receive()
+            self._turn.waited_since(started)
+            self._turn.check()
             if not data:
                 return None
             parser.feed(data)
@@ -84,12 +85,6 @@ class Connection:
             return self.socket.recv(RECV_BYTES)  # gevent wakes us with an error; what had arrived before is still there
         finally:
             self.is_idle = False
-
-    def _take_turns(self) -> None:
-        """A socket that is always ready never makes gevent switch, and everybody else would wait for its end."""
-        if time.monotonic() - self._turn_began > TURN_S:
-            gevent.sleep(0)
-            self._turn_began = time.monotonic()
 
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""

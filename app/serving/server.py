@@ -65,7 +65,7 @@ class Server(StreamServer):
         read_timeout_s: float = 30,
         write_timeout_s: float = 30,
         keepalive_s: float = 75,
-        max_frame_bytes: int = 1_048_576,
+        websocket_buffer_bytes: int = 0,
         base_environ: dict | None = None,
         **options,
     ):
@@ -76,7 +76,7 @@ class Server(StreamServer):
         self.read_timeout_s = read_timeout_s
         self.write_timeout_s = write_timeout_s
         self.keepalive_s = keepalive_s
-        self.max_frame_bytes = max_frame_bytes
+        self.websocket_buffer_bytes = websocket_buffer_bytes
         self.base_environ = {**self._environ(), **(base_environ or {})}
 
     def init_socket(self):

@@ -1,17 +1,25 @@
-"""The upgrade to a websocket (RFC 6455, section 4.2), handed to gevent-websocket, which Engine.IO expects."""
+"""The upgrade to a websocket (RFC 6455, section 4.2) and the websocket that Engine.IO's gevent driver is given then.
+
+It expects gevent-websocket's; that one takes masks off and checks UTF-8 byte by byte in Python, so this one has the same
+face over frames.py.
+"""
 
 import base64
 import binascii
+import contextlib
 import hashlib
+import time
+from socket import SO_SNDBUF, SOL_SOCKET
 
-from geventwebsocket.logging import create_logger
-from geventwebsocket.websocket import WebSocket
+from gevent.lock import BoundedSemaphore
 
 from app.errors import ApiError
+from app.serving import frames
+from app.serving.turns import Turn
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ENGINE_IO_PATH = "/socket.io/"
-LOGGER = create_logger(__name__)
+RECV_BYTES = 65_536
 
 
 def is_websocket(environ: dict) -> bool:
@@ -34,19 +42,19 @@ def run_websocket(connection, environ: dict, already_read: bytes) -> None:
         return
     head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     connection.socket.sendall(head.encode())
-    stream = _Stream(connection.socket, already_read, connection.server.max_frame_bytes)
-    websocket = WebSocket(environ, stream, _Handler(connection))
-    environ["wsgi.websocket"] = websocket
-    environ["wsgi.websocket_version"] = "13"
+    server = connection.server
+    if server.websocket_buffer_bytes:
+        connection.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, server.websocket_buffer_bytes)
+    websocket = environ["wsgi.websocket"] = WebSocket(environ, connection.socket, already_read, server.max_body_bytes)
+    environ["wsgi.websocket_version"] = websocket.version
     try:
-        result = connection.server.application(environ, lambda status, headers, exc_info=None: None)
+        result = server.application(environ, lambda status, headers, exc_info=None: None)
         if hasattr(result, "close"):
             result.close()
     except OSError:
         return  # the client has gone
     finally:
-        if not websocket.closed:
-            websocket.close()
+        websocket.close()
 
 
 def _accept(environ: dict) -> str | None:
@@ -60,35 +68,73 @@ def _accept(environ: dict) -> str | None:
     return base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()  # noqa: S324 - the RFC's own choice
 
 
-class _Handler:
-    """The part of a gevent-websocket handler that its WebSocket asks for."""
+class WebSocket:
+    """Messages over one socket. A client that always has more to say is held to its turn; see turns.py."""
 
-    def __init__(self, connection):
-        self.server = connection.server
-        self.socket = connection.socket
-        self.logger = LOGGER
+    def __init__(self, environ: dict, sock, already_read: bytes, max_bytes: int):
+        self.version = environ["HTTP_SEC_WEBSOCKET_VERSION"]
+        self.path = environ["PATH_INFO"]
+        self.origin = environ.get("HTTP_ORIGIN")
+        self.protocol = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
+        self.socket = sock
+        self.closed = False
+        self._reader = frames.MessageReader(max_bytes)
+        self._reader.feed(already_read)
+        self._turn = Turn()
+        self._writing = BoundedSemaphore(1)  # the answer to a ping must not get into the middle of a frame
 
+    def receive(self) -> str | bytes | None:
+        """The next message; None when there will be none, whoever ended it."""
+        try:
+            while not self.closed:
+                found = self._reader.next()
+                if found is None:
+                    self._read_more()
+                    continue
+                self._turn.check()
+                if found[0] in (frames.TEXT, frames.BINARY):
+                    return found[1]
+                self._control(*found)
+        except frames.FrameError as error:
+            self.close(error.close_code)
+        except OSError:
+            self.closed = True
+        return None
 
-class _Stream:
-    """`read(n)` gives n bytes, fewer only at the end; what came together with the upgrade is read first.
+    def send(self, message: str | bytes) -> None:
+        """Waits until the system has taken all of it. Raises OSError where the client has gone."""
+        if isinstance(message, str):
+            self._send(frames.encode(frames.TEXT, message.encode("utf-8", "replace")))
+        else:
+            self._send(frames.encode(frames.BINARY, bytes(message)))
 
-    A frame longer than `max_bytes` ends the connection: gevent-websocket would collect whatever length a client claims.
-    """
+    def close(self, code: int = frames.NORMAL) -> None:
+        """Says so, unless somebody is in the middle of a frame: then there is no place left to say it."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._writing.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                self.socket.sendall(frames.encode(frames.CLOSE, code.to_bytes(2, "big")))
+            self._writing.release()
 
-    def __init__(self, sock, already_read: bytes, max_bytes: int):
-        self._socket = sock
-        self._buffer = already_read
-        self._max_bytes = max_bytes
-        self.write = sock.sendall
-        self.handler = None
+    def _read_more(self) -> None:
+        started = time.monotonic()
+        data = self.socket.recv(RECV_BYTES)
+        self._turn.waited_since(started)
+        self._reader.feed(data)
+        self.closed = self.closed or not data
 
-    def read(self, count: int) -> bytes:
-        if count > self._max_bytes:
-            raise ConnectionError(f"a frame of {count} bytes")
-        while len(self._buffer) < count:
-            data = self._socket.recv(max(4096, min(65_536, count - len(self._buffer))))
-            if not data:
-                break
-            self._buffer += data
-        taken, self._buffer = self._buffer[:count], self._buffer[count:]
-        return taken
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == frames.PING:
+            self._send(frames.encode(frames.PONG, payload))
+        elif opcode == frames.CLOSE:
+            self.close(frames.close_code(payload))
+
+    def _send(self, frame: bytes) -> None:
+        if self.closed:
+            raise ConnectionError("the websocket is closed")
+        with self._writing:
+            sent = self.socket.send(frame)
+            if sent < len(frame):
+                self.socket.sendall(frame[sent:])  # it asks for the buffer's size first, which a small frame need not

@@ -1,0 +1,51 @@
+"""Taking turns. gevent switches only where a greenlet waits, and one that always has more to do never would.
+
+`gevent.sleep(0)` is not enough: whoever sleeps so runs again, up to fifty times, before the loop looks at a socket once.
+Here all who have used up their turn stand in one line, and one of them goes on each time that the loop has looked at
+every socket; so what anybody else waits is one turn, however many have more to do than that.
+"""
+
+import time
+from collections import deque
+
+import gevent
+from gevent.event import Event
+
+TURN_S = 0.002
+NEXT_LOOK_S = 1e-6  # any time at all: a timer is served after the sockets were looked at
+AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had their turn meanwhile
+
+_line: deque[Event] = deque()  # one a process, as there is one loop
+
+
+def let_others_go_first() -> None:
+    """Returns when every socket has been looked at since, and those who stood in line before had their turn."""
+    mine = Event()
+    _line.append(mine)
+    if len(_line) == 1:
+        gevent.spawn(_usher)
+    mine.wait()
+
+
+def _usher() -> None:
+    while _line:
+        gevent.sleep(NEXT_LOOK_S)
+        _line.popleft().set()
+
+
+class Turn:
+    """How long one greenlet has been going on: `waited_since` after everything that may have waited, `check` before more work."""
+
+    def __init__(self):
+        self._ends = time.monotonic() + TURN_S
+
+    def waited_since(self, started: float) -> None:
+        """`started` is time.monotonic() before the wait."""
+        now = time.monotonic()
+        if now - started > AT_ONCE_S:
+            self._ends = now + TURN_S
+
+    def check(self) -> None:
+        if time.monotonic() >= self._ends:
+            let_others_go_first()
+            self._ends = time.monotonic() + TURN_S

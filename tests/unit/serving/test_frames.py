@@ -1,0 +1,120 @@
+"""Frames of a websocket: what a client may send, however it is cut into pieces, and what ends the connection with which code."""
+
+import random
+import time
+
+import pytest
+
+from app.serving import frames
+from app.serving.frames import FrameError, MessageReader
+
+MASK = b"\x12\x34\x56\x78"
+
+
+def frame(opcode, payload=b"", final=True, masked=True, reserved=0):
+    """As a client sends it."""
+    first = (0x80 if final else 0) | reserved | opcode
+    bit = 0x80 if masked else 0
+    if len(payload) < 126:
+        head = bytes((first, bit | len(payload)))
+    elif len(payload) < 65_536:
+        head = bytes((first, bit | 126)) + len(payload).to_bytes(2, "big")
+    else:
+        head = bytes((first, bit | 127)) + len(payload).to_bytes(8, "big")
+    return head + (MASK + bytes(byte ^ MASK[index % 4] for index, byte in enumerate(payload)) if masked else payload)
+
+
+def read(data, max_bytes=1_000_000, pieces=None):
+    reader, found = MessageReader(max_bytes), []
+    for piece in pieces or [data]:
+        reader.feed(piece)
+        while (message := reader.next()) is not None:
+            found.append(message)
+    return found
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 125, 126, 127, 65_535, 65_536, 200_001])
+def test_a_message_of_any_length_comes_out_as_it_went_in(length):
+    payload = random.Random(length).randbytes(length)
+    assert read(frame(frames.BINARY, payload)) == [(frames.BINARY, payload)]
+
+
+def test_messages_come_out_alike_however_they_are_cut():
+    messages = [(frames.TEXT, "größer 😀"), (frames.BINARY, b"\x00\xff"), (frames.PING, b"p"), (frames.TEXT, "x" * 300)]
+    data = b"".join(frame(opcode, said.encode() if isinstance(said, str) else said) for opcode, said in messages)
+    assert read(data) == messages
+    assert read(data, pieces=[bytes([byte]) for byte in data]) == messages
+    dice = random.Random(3)
+    cuts = [0, *sorted(dice.sample(range(len(data)), 5)), len(data)]
+    assert read(data, pieces=[data[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]) == messages
+
+
+def test_fragments_are_one_message_and_a_ping_may_come_between_them():
+    snowman = "☃".encode()
+    data = frame(frames.TEXT, b"a" + snowman[:1], final=False) + frame(frames.PING, b"!") + frame(frames.CONTINUATION, b"", final=False)
+    data += frame(frames.CONTINUATION, snowman[1:]) + frame(frames.TEXT, b"next")
+    assert read(data) == [(frames.PING, b"!"), (frames.TEXT, "a☃"), (frames.TEXT, "next")]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(frames.TEXT, b"x", masked=False), frames.PROTOCOL_ERROR),
+        (frame(frames.TEXT, b"x", reserved=0x40), frames.PROTOCOL_ERROR),
+        (frame(0x3, b"x"), frames.PROTOCOL_ERROR),
+        (frame(0xB, b"x"), frames.PROTOCOL_ERROR),
+        (frame(frames.CONTINUATION, b"x"), frames.PROTOCOL_ERROR),
+        (frame(frames.TEXT, b"x", final=False) + frame(frames.TEXT, b"y"), frames.PROTOCOL_ERROR),
+        (frame(frames.PING, b"x", final=False), frames.PROTOCOL_ERROR),
+        (frame(frames.PING, b"x" * 126), frames.PROTOCOL_ERROR),
+        (frame(frames.TEXT, b"\xff"), frames.NOT_UTF8),
+        (frame(frames.TEXT, b"\xed\xa0\x80"), frames.NOT_UTF8),  # half of a surrogate pair
+        (b"\x82\xff" + (2**63).to_bytes(8, "big"), frames.TOO_LARGE),
+        (b"\x82\xfe" + (1001).to_bytes(2, "big"), frames.TOO_LARGE),
+        (frame(frames.BINARY, b"x" * 600, final=False) + frame(frames.CONTINUATION, b"x" * 600), frames.TOO_LARGE),
+    ],
+)
+def test_what_is_no_frame_is_refused_with_the_code_of_the_rfc(data, code):
+    with pytest.raises(FrameError) as caught:
+        read(data, max_bytes=1000)
+    assert caught.value.close_code == code
+
+
+def test_a_length_over_the_limit_is_refused_before_any_of_it_came():
+    reader = MessageReader(1000)
+    reader.feed(b"\x82\xfe")
+    assert reader.next() is None
+    reader.feed((1001).to_bytes(2, "big"))
+    with pytest.raises(FrameError):
+        reader.next()
+
+
+@pytest.mark.parametrize(("payload", "code"), [(b"", 1000), (b"\x03\xe9bye", 1001), (b"\x0f\xa0", 4000)])
+def test_a_close_is_answered_with_its_own_code(payload, code):
+    assert frames.close_code(payload) == code
+
+
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x00\x00", b"\x03\xe8\xff"])
+def test_a_close_that_is_none_is_refused(payload):
+    with pytest.raises(FrameError):
+        frames.close_code(payload)
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536])
+def test_what_the_server_sends_has_the_shortest_head_and_no_mask(length):
+    encoded = frames.encode(frames.TEXT, b"x" * length)
+    head = {0: b"\x81\x00", 125: b"\x81\x7d", 126: b"\x81\x7e\x00\x7e", 65_535: b"\x81\x7e\xff\xff"}.get(length)
+    assert encoded == (head or b"\x81\x7f" + (65_536).to_bytes(8, "big")) + b"x" * length
+
+
+def test_half_a_megabyte_is_read_in_a_few_milliseconds():
+    data = frame(frames.TEXT, b"x" * 500_000)
+    pieces = [data[begin : begin + 65_536] for begin in range(0, len(data), 65_536)]
+    quickest = min(_seconds(lambda: read(data, pieces=pieces)) for _ in range(5))
+    assert quickest < 0.02
+
+
+def _seconds(call):
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

@@ -1,0 +1,75 @@
+"""Nobody who always has more to do keeps the others from their sockets."""
+
+import time
+
+import gevent
+import pytest
+from gevent import socket
+
+from app.serving.turns import TURN_S, Turn, let_others_go_first
+
+
+@pytest.fixture
+def greedy():
+    """Greenlets that go on for ever, and the count of all their turns."""
+    greenlets, count = [], [0]
+
+    def start(number):
+        def work():
+            while True:
+                count[0] += 1
+                let_others_go_first()
+
+        greenlets.extend(gevent.spawn(work) for _ in range(number))
+        return count
+
+    yield start
+    gevent.killall(greenlets)
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_who_waits_for_a_socket_waits_for_one_turn_however_many_have_more_to_do(greedy, number):
+    here, there = socket.socketpair()
+    count = greedy(number)
+    waited = []
+    for _ in range(20):
+        gevent.sleep(0.005)
+        before = count[0]
+        there.send(b"x")
+        here.recv(1)
+        gevent.spawn(there.send, b"x")
+        here.recv(1)
+        waited.append(count[0] - before)
+    assert max(waited) <= 3
+    here.close()
+    there.close()
+
+
+def test_those_who_stand_in_line_have_their_turns_one_after_another():
+    order = []
+
+    def work(name):
+        for _ in range(5):
+            order.append(name)
+            let_others_go_first()
+
+    gevent.joinall([gevent.spawn(work, name) for name in "abc"])
+    assert order == list("abc" * 5)
+
+
+def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
+    others = []
+    gevent.spawn_later(0, others.append, "they had their turn")
+    turn = Turn()
+    turn.check()
+    assert others == []
+    began = time.monotonic()
+    while time.monotonic() < began + TURN_S:
+        turn.waited_since(time.monotonic())  # what is there at once is no wait
+    turn.waited_since(began)
+    turn.check()
+    assert others == []
+    while time.monotonic() < began + 3 * TURN_S:
+        pass
+    turn.check()
+    assert len(others) == 1

@@ -193,6 +193,7 @@ class Settings(BaseSettings):
     rt_ack_timeout_ms: Annotated[int, Field(ge=50)] = 5000
     rt_ack_max_retries: Annotated[int, Field(ge=0, le=20)] = 5
     rt_send_buffer_bytes: Bytes = 1_048_576
+    rt_socket_buffer_bytes: Annotated[int, Field(ge=4096)] = 131_072
     rt_slow_consumer_ms: Annotated[int, Field(ge=100)] = 30_000
     rt_connection_rate: Rate = "50/second"
     rt_connection_burst: Count = 100

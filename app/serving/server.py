@@ -46,6 +46,7 @@ def server_options(settings: Settings, max_connections: int = MAX_CONNECTIONS) -
         "read_timeout_s": settings.http_read_timeout_ms / 1000,
         "write_timeout_s": settings.http_read_timeout_ms / 1000,
         "keepalive_s": settings.http_idle_timeout_ms / 1000,
+        "websocket_buffer_bytes": settings.rt_socket_buffer_bytes,
     }
 
 
@@ -53,7 +54,8 @@ class Server(StreamServer):
     """`close()` stops accepting and lets idle connections go; `stop()` waits for the others, too.
 
     A request must arrive within `read_timeout_s`, an answer be taken within `write_timeout_s`, and a connection ask for
-    something every `keepalive_s`; otherwise it is cut.
+    something every `keepalive_s`; otherwise it is cut. `websocket_buffer_bytes` is what the system may hold back for a
+    websocket: by itself it takes megabytes, and a client that reads nothing looks well for as long. 0 leaves it to the system.
     """
 
     def __init__(

@@ -130,7 +130,9 @@ def test_a_reader_that_stops_during_twenty_megabytes_costs_its_buffer_and_is_clo
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert other.is_alive()
-    assert len(read_until_closed(paused)) < 200
+    held_back = sum(map(len, read_until_closed(paused)))
+    print(f"{held_back / 1e6:.2f} MB were on their way to it")
+    assert held_back < 2 * 131_072 + 200_000  # RT_SOCKET_BUFFER_BYTES here, and what its own system takes there
 
 
 def test_who_reads_again_in_time_gets_everything_that_is_kept_in_order(app, raw):

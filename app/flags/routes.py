@@ -17,11 +17,9 @@ from app.flags.schemas import (
 )
 from app.http.context import admin_only, any_caller, known_caller, parts, service_only
 from app.http.etags import ETAG, NOT_MODIFIED, IfMatchSchema, IfNoneMatchSchema, unless_known, with_etag
-from app.http.openapi import ERROR_CONTENT, Blueprint
+from app.http.openapi import CALLER, ERROR_CONTENT, TOKEN, Blueprint
 
 PUBLIC_FIELDS = ("enabled", "rules", "startAt", "endAt", "updatedAt")
-CALLER = [{"token": []}, {"writeKey": []}]
-TOKEN = [{"token": []}]
 KEY_PARAMETER = {
     "in": "path",
     "name": "key",

@@ -12,7 +12,11 @@ from app.http.json import decode_json
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "writeKey": {"type": "apiKey", "in": "header", "name": "X-Write-Key"},
+    "writeKeyInQuery": {"type": "apiKey", "in": "query", "name": "writeKey", "description": "For beacons, which have no headers."},
 }
+# Who may ask, for `security`: anybody whom we know, or a token's owner.
+CALLER = [{"token": []}, {"writeKey": []}, {"writeKeyInQuery": []}]
+TOKEN = [{"token": []}]
 
 
 class ProblemSchema(Schema):

@@ -3,7 +3,7 @@
 from flask import Blueprint as FlaskBlueprint
 
 from app.http.context import known_caller, parts, service_only, users_only
-from app.http.openapi import Blueprint
+from app.http.openapi import TOKEN, Blueprint
 from app.realtime.asyncapi import document
 from app.realtime.schemas import EmitSchema, OkSchema, PublishedSchema, PublishSchema
 
@@ -14,7 +14,7 @@ blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", descript
 @users_only
 @blueprint.arguments(PublishSchema)
 @blueprint.response(200, PublishedSchema)
-@blueprint.doc(security=[{"token": []}])
+@blueprint.doc(security=TOKEN)
 def publish(body):
     """Append a message to a topic, or several `messages` to theirs: all or none. The same id of the same caller again is
     answered as the first time."""
@@ -26,7 +26,7 @@ def publish(body):
 @service_only
 @blueprint.arguments(EmitSchema)
 @blueprint.response(200, OkSchema)
-@blueprint.doc(security=[{"token": []}])
+@blueprint.doc(security=TOKEN)
 def emit(body):
     """Send a business event to everybody in a room, in /realtime and in /. Nobody acknowledges it and no log keeps it."""
     parts().realtime.emit(body["event"], body["payload"], body["to"])

@@ -84,14 +84,14 @@ class SentEnvelope(Struct, rename="camel"):
     sent_at: Moment = None
 
 
-class PlainBatch(SentEnvelope, rename="camel"):
-    events: list[PlainEvent] = []
+class PlainBatch(SentEnvelope, rename="camel", kw_only=True):
+    events: list[PlainEvent]
 
 
-class OpenBatch(SentEnvelope, rename="camel"):
+class OpenBatch(SentEnvelope, rename="camel", kw_only=True):
     """The events as they came."""
 
-    events: list[Raw] = []
+    events: list[Raw]
 
 
 decode_plain = msgspec.json.Decoder(PlainBatch).decode

@@ -2,7 +2,7 @@
 
 import math
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from marshmallow import ValidationError, fields
@@ -14,8 +14,19 @@ MAX_DEPTH = 32
 INT64 = 2**63
 
 
-class Moment(fields.Field):
+class Documented(fields.Field):
+    """A field whose type OpenAPI would not know; that it may be null is added where it may."""
+
+    OPENAPI: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "metadata": {**self.OPENAPI, **(kwargs.get("metadata") or {})}})
+
+
+class Moment(Documented):
     """Epoch milliseconds or ISO 8601 (without an offset: UTC) -> epoch milliseconds, 1970 to 9999."""
+
+    OPENAPI: ClassVar = {"type": ["number", "string"], "description": "Epoch milliseconds or ISO 8601, 1970 to 9999."}
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
         ms = to_moment(value)
@@ -62,8 +73,10 @@ class WholeNumber(fields.Integer):
         return value
 
 
-class Identifier(fields.String):
+class Identifier(Documented, fields.String):
     """A string, or a whole number taken as one: many applications number their users."""
+
+    OPENAPI: ClassVar = {"type": ["string", "integer"]}
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -71,12 +84,14 @@ class Identifier(fields.String):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class StorableObject(fields.Field):
+class StorableObject(Documented):
     """A JSON object within BSON's limits, checked here so that what is answered as saved can always be moved to MongoDB:
     at most `max_bytes` as JSON, 32 levels deep, whole numbers within 64 bits, no NUL in a key."""
 
+    OPENAPI: ClassVar = {"type": "object"}
+
     def __init__(self, *, max_bytes: int, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(metadata={"description": f"At most {max_bytes} bytes as JSON."}, **kwargs)
         self.max_bytes = max_bytes
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> dict[str, Any]:

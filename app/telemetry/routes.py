@@ -12,15 +12,14 @@ from app.errors import ApiError
 from app.http.body import read_body
 from app.http.context import admin_only, any_caller, parts
 from app.http.etags import ETAG, NOT_MODIFIED, IfMatchSchema, IfNoneMatchSchema, unless_known, with_etag
-from app.http.openapi import ERROR_CONTENT, Blueprint
+from app.http.openapi import CALLER, ERROR_CONTENT, TOKEN, Blueprint
 from app.telemetry import schemas
 from app.telemetry.config.schemas import AppConfigSchema, ConfigSchema, OverridesSchema
 from app.telemetry.query import query_from
 from app.telemetry.sinks import SinkUnavailable
 
 BODY_TYPES = ("application/json", "text/plain")
-CALLER = [{"token": []}, {"writeKey": []}]
-ADMIN = [{"token": []}]
+WRONG_TYPE = "A batch comes as application/json or text/plain; send it with Content-Type: application/json."
 
 blueprint = Blueprint("telemetry", __name__, url_prefix="/api", description="Batches of events in, pages of events out.")
 
@@ -34,16 +33,20 @@ APP_PARAMETER = {
 }
 CHANGED = {412: {"description": "It is no longer what If-Match names.", "content": ERROR_CONTENT}}
 CONFIG, OVERRIDES = ConfigSchema(), OverridesSchema()
-BATCH_BODY = {
-    "content": {content_type: {"schema": schemas.BatchSchema} for content_type in BODY_TYPES},
-    "description": "Plain, or with Content-Encoding: gzip.",
-}
+
+
+def _body_of(schema) -> dict:
+    return {
+        "content": {content_type: {"schema": schema} for content_type in BODY_TYPES},
+        "description": "Plain, or with Content-Encoding: gzip.",
+        "required": True,
+    }
 
 
 @blueprint.post("/telemetry/batch")
 @any_caller
 @blueprint.response(200, schemas.SavedSchema)
-@blueprint.doc(summary="Save a batch of events", security=CALLER, requestBody=BATCH_BODY)
+@blueprint.doc(summary="Save a batch of events", security=CALLER, requestBody=_body_of(schemas.BatchSchema))
 def save_batch():
     return _save(default_type=None)
 
@@ -51,7 +54,11 @@ def save_batch():
 @blueprint.post("/perf/batch")
 @any_caller
 @blueprint.response(200, schemas.SavedSchema)
-@blueprint.doc(summary="Save a batch whose events are of type perf where they do not say", security=CALLER, requestBody=BATCH_BODY)
+@blueprint.doc(
+    summary="Save a batch whose events are of type perf where they do not say",
+    security=CALLER,
+    requestBody=_body_of(schemas.PerfBatchSchema),
+)
 def save_perf_batch():
     return _save(default_type="perf")
 
@@ -64,7 +71,7 @@ def fast_routes(parts) -> dict:
 
 def _save(default_type: str | None):
     if request.mimetype not in BODY_TYPES and request.mimetype:
-        raise ApiError("unsupported_media_type", "Content-Type must be application/json or text/plain.")
+        raise ApiError("unsupported_media_type", WRONG_TYPE)
     return jsonify(parts().telemetry.save(read_body(parts().settings.http_max_body_bytes), default_type))
 
 
@@ -85,7 +92,7 @@ def read_config(arguments):
 @admin_only
 @blueprint.arguments(IfNoneMatchSchema(), location="headers")
 @blueprint.response(200, AppConfigSchema, headers=ETAG)
-@blueprint.doc(summary="An application's own configuration, and what it comes to", security=ADMIN, responses=NOT_MODIFIED)
+@blueprint.doc(summary="An application's own configuration, and what it comes to", security=TOKEN, responses=NOT_MODIFIED)
 def read_app_config(headers, app):
     overrides = parts().telemetry_config.overrides_of(_checked(app))
     etag = parts().telemetry_config.fingerprint_of(overrides)
@@ -97,7 +104,7 @@ def read_app_config(headers, app):
 @blueprint.arguments(IfMatchSchema(), location="headers")
 @blueprint.arguments(OverridesSchema())
 @blueprint.response(200, AppConfigSchema, headers=ETAG)
-@blueprint.doc(summary="Override the configuration for one application", security=ADMIN, responses=CHANGED)
+@blueprint.doc(summary="Override the configuration for one application", security=TOKEN, responses=CHANGED)
 def put_app_config(headers, overrides, app):
     """Replaces all that the application had: what the body does not have, or has as null, is as the settings say. This
     worker enforces it at once, the others within TELEMETRY_CONFIG_REFRESH_MS; an event that is denied is rejected by itself,
@@ -110,7 +117,7 @@ def put_app_config(headers, overrides, app):
 @admin_only
 @blueprint.arguments(IfMatchSchema(), location="headers")
 @blueprint.response(204)
-@blueprint.doc(summary="Let an application have what the settings say", security=ADMIN, responses=CHANGED)
+@blueprint.doc(summary="Let an application have what the settings say", security=TOKEN, responses=CHANGED)
 def delete_app_config(headers, app):
     parts().telemetry_config.remove(_checked(app), headers.get("if_match"))
     return Response(status=204)
@@ -131,7 +138,7 @@ def _checked(app: str) -> str:
 @admin_only
 @blueprint.arguments(schemas.StatsQuerySchema, location="query")
 @blueprint.response(200, schemas.StatsSchema)
-@blueprint.doc(summary="Counts, rates and percentiles by buckets of time", security=ADMIN)
+@blueprint.doc(summary="Counts, rates and percentiles by buckets of time", security=TOKEN)
 def read_stats(arguments):
     """Of the events that are stored; nothing is scaled up by a sample rate. An event counts in the minute of its `ts`, and
     shows here within TELEMETRY_ROLLUPS_FLUSH_MS."""
@@ -142,7 +149,7 @@ def read_stats(arguments):
 @admin_only
 @blueprint.arguments(schemas.EventsQuerySchema, location="query")
 @blueprint.response(200, schemas.EventsPageSchema)
-@blueprint.doc(summary="Stored events, the newest first", security=ADMIN)
+@blueprint.doc(summary="Stored events, the newest first", security=TOKEN)
 def read_events(arguments):
     try:
         page = parts().telemetry_events.find(query_from(arguments))

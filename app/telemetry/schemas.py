@@ -12,6 +12,8 @@ from app.telemetry.stats.summary import BUCKETS_MS, MAX_BUCKETS
 EVENT_TYPES = ("page", "event", "error", "api", "perf")
 MAX_PROPS_BYTES = 32_768
 MAX_USER_BYTES = 8_192
+NO_EVENTS = "Missing: the list of events. It may be empty, but a batch without it is most likely misspelt."
+EVENTS_SENTENCE = "May be empty. Each is judged by itself."
 
 short = validate.Length(1, 128)
 long = validate.Length(1, 256)
@@ -41,13 +43,25 @@ class EventSchema(EnvelopeFields):
 
 class EnvelopeSchema(EnvelopeFields):
     sent_at = Moment(data_key="sentAt", allow_none=True)
-    events = fields.List(fields.Raw(allow_none=True))  # each is judged by itself: one bad event never costs the others
+    events = fields.List(
+        fields.Raw(allow_none=True),  # each is judged by itself: one bad event never costs the others
+        required=True,
+        error_messages={"required": NO_EVENTS},
+    )
 
 
 class BatchSchema(EnvelopeSchema):
     """For the documentation: the envelope with its events spelled out."""
 
-    events = fields.List(fields.Nested(EventSchema))
+    events = fields.List(fields.Nested(EventSchema), required=True, metadata={"description": EVENTS_SENTENCE})
+
+
+class PerfEventSchema(EventSchema):
+    type = fields.String(allow_none=True, validate=validate.OneOf(EVENT_TYPES), metadata={"description": "perf where it is not given."})
+
+
+class PerfBatchSchema(EnvelopeSchema):
+    events = fields.List(fields.Nested(PerfEventSchema), required=True, metadata={"description": EVENTS_SENTENCE})
 
 
 class RejectedSchema(Schema):
@@ -165,8 +179,9 @@ class StatsSchema(Schema):
 class StoredEventSchema(EventSchema):
     id = fields.String()
     raw_ts = fields.String(data_key="rawTs", metadata={"description": "The client's own ts, where its clock was corrected."})
-    created_at = fields.String(data_key="createdAt")
-    updated_at = fields.String(data_key="updatedAt")
+    ts = fields.String(metadata={"format": "date-time"})
+    created_at = fields.String(data_key="createdAt", metadata={"format": "date-time"})
+    updated_at = fields.String(data_key="updatedAt", metadata={"format": "date-time"})
 
 
 class EventsPageSchema(Schema):

@@ -410,7 +410,7 @@ def test_flags_that_were_never_read_are_unavailable_and_not_an_empty_list(client
 def test_the_contract_names_every_answer_and_who_may_ask(client):
     spec = client.get("/openapi.json").get_json()
     one, many = spec["paths"]["/api/flags/{key}"], spec["paths"]["/api/flags"]
-    assert many["get"]["security"] == [{"token": []}, {"writeKey": []}]
+    assert many["get"]["security"] == [{"token": []}, {"writeKey": []}, {"writeKeyInQuery": []}]
     assert all(
         operation["security"] == [{"token": []}] for operation in (many["post"], one["get"], one["put"], one["patch"], one["delete"])
     )

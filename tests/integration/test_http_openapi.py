@@ -1,9 +1,10 @@
 """The contract is a valid one, and says of every route what it takes and who may ask."""
 
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from tests.apps import make_app
+from tests.apps import WRITE_KEY, make_app
 
 NOT_FOR_CLIENTS = ("/livez", "/readyz", "/healthz", "/metrics", "/openapi.json", "/docs", "/asyncapi.json", "/console", "/sdk/")
 
@@ -42,6 +43,26 @@ def test_every_operation_says_who_may_ask_and_what_it_does(contract):
         assert row.get("summary"), f"{method} {path} has no summary"
         assert row.get("security"), f"{method} {path} does not say who may ask"
         assert all(set(alternative) <= schemes for alternative in row["security"])
+
+
+EVENT = {"type": "page", "name": "/"}
+EVERY_FIELD = {**EVENT, "ts": 5.5, "props": {"a": [1]}, "eventId": 7, "userId": 7, "sessionId": "s", "user": {}, "env": None}
+BATCHES = [
+    {"app": "web", "events": [EVENT, EVERY_FIELD]}, {"events": [{**EVENT, "app": "web", "ts": "2026-01-31"}]}, {"events": []},
+    {}, {"app": "web", "event": [EVENT]}, {"events": None}, {"app": 5, "events": []}, {"app": "web", "sentAt": {}, "events": []},
+    {"app": "web", "user": [], "events": []}, {"app": "web", "events": [{**EVENT, "props": []}]},
+    {"app": "web", "events": [{"name": "lcp"}]},
+    {"app": "web", "events": [{**EVENT, "ts": {}}]}, {"app": "web", "events": [{**EVENT, "type": "other"}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/api/telemetry/batch", "/api/perf/batch"])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_batch_that_the_contract_allows_is_saved_whole_and_any_other_is_not(app, contract, path, batch):
+    (schema,) = {row["schema"]["$ref"] for row in contract["paths"][path]["post"]["requestBody"]["content"].values()}
+    is_allowed = Draft202012Validator({**contract, "$ref": schema}).is_valid(batch)
+    answer = app.test_client().post(path, json=batch, query_string={"writeKey": WRITE_KEY}).get_json()
+    assert (answer["ok"] and "rejected" not in answer) is is_allowed
 
 
 def test_every_error_has_the_one_shape(contract):

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 MAX_DETAILS = 100
+MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,14 @@ class ApiError(Exception):
         self.retry_after_ms = retry_after_ms
         self.details = details
         super().__init__(f"{code}: {self.message}")
+
+    @property
+    def summary(self) -> str:
+        """For a log: the sentence, and the first of the details."""
+        if not self.details:
+            return self.message
+        first = self.details[0]
+        return f"{self.message} {first.get('path', '')}: {first.get('message', '')}"[:MAX_REASON]
 
     def to_dict(self) -> dict[str, Any]:
         """`{code, message, retryable, retryAfterMs?, details?}`, the part that both doors share."""

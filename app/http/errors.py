@@ -23,7 +23,7 @@ def render_error(error: ApiError, **more) -> Response:
     response = jsonify(ok=False, error=error.to_dict(), **more)
     response.status_code = error.status
     response.headers.extend(error_headers(error))
-    g.error_code = error.code
+    g.error = error
     return response
 
 

@@ -48,53 +48,45 @@ class FastLane:
         return self._application(environ, start_response)
 
     def _answer(self, environ, start_response, save: Save):
+        """None where Flask has to answer."""
         started = time.perf_counter()
         cors = headers_for(self._settings, environ.get("HTTP_ORIGIN"))
-        length = environ.get("CONTENT_LENGTH") or ""
-        encoding = environ.get("HTTP_CONTENT_ENCODING")
-        if (
-            cors is None
-            or environ.get("CONTENT_TYPE", "") not in JSON_TYPES
-            or encoding not in (None, "gzip")
-            or not length.isdigit()
-            or int(length) > self._settings.http_max_body_bytes
-        ):
+        if cors is None or not self._is_ordinary(environ):
             return None
         identity = self._caller(environ)
         if identity is None or not self._hit(bucket_of(identity, environ["REMOTE_ADDR"])):
             return None
-        body = environ["wsgi.input"].read(int(length))
-        request_id = environ.get("HTTP_X_REQUEST_ID", "")
-        if not SANE_ID.fullmatch(request_id):
-            request_id = new_request_id()
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        if identity.user_id is not None:
-            structlog.contextvars.bind_contextvars(user=identity.user_id)
-        code, status, headers = None, 200, ()
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        request_id = _begin(environ, identity)
         try:
-            answer = save(body if encoding is None else inflate(body, self._settings.http_max_body_bytes))
-        except ApiError as error:
-            code, status, headers = error.code, error.status, error_headers(error)
-            answer = {"ok": False, "error": error.to_dict()}
+            answer, error = self._saved(save, body, environ)
         except Exception:
             environ["wsgi.input"] = BytesIO(body)  # Flask meets the same surprise, and knows how to say so
             environ[ALREADY_COUNTED] = True
             return None
-        text = orjson.dumps(answer)
-        start_response(
-            STATUS_LINES.get(status) or f"{status} ERROR",
-            [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(text))),
-                ("X-Request-Id", request_id),
-                ("X-Content-Type-Options", "nosniff"),
-                *cors,
-                *headers,
-            ],
-        )
-        self._accounts[environ["PATH_INFO"]].close(status, time.perf_counter() - started, code)
+        text, status = orjson.dumps(answer), 200 if error is None else error.status
+        start_response(STATUS_LINES.get(status) or f"{status} ERROR", _headers(text, request_id, cors, error))
+        path = environ["PATH_INFO"]
+        self._accounts[path].close(status, time.perf_counter() - started, path, error)
         return [text]
+
+    def _is_ordinary(self, environ) -> bool:
+        length = environ.get("CONTENT_LENGTH") or ""
+        return (
+            environ.get("CONTENT_TYPE", "") in JSON_TYPES
+            and environ.get("HTTP_CONTENT_ENCODING") in (None, "gzip")
+            and length.isdigit()
+            and int(length) <= self._settings.http_max_body_bytes
+        )
+
+    def _saved(self, save: Save, body: bytes, environ) -> tuple[dict[str, Any], ApiError | None]:
+        """The answer, and what is wrong where something is."""
+        try:
+            if "HTTP_CONTENT_ENCODING" in environ:
+                body = inflate(body, self._settings.http_max_body_bytes)
+            return save(body), None
+        except ApiError as error:
+            return {"ok": False, "error": error.to_dict()}, error
 
     def _caller(self, environ) -> Identity | None:
         """None where the credential does not hold or none was given."""
@@ -105,3 +97,26 @@ class FastLane:
             return self._gatekeeper.from_headers(environ.get("HTTP_AUTHORIZATION"), write_key)
         except ApiError:
             return None
+
+
+def _begin(environ, identity: Identity) -> str:
+    """The request's id, bound to every line of the log from here on."""
+    request_id = environ.get("HTTP_X_REQUEST_ID", "")
+    if not SANE_ID.fullmatch(request_id):
+        request_id = new_request_id()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    if identity.user_id is not None:
+        structlog.contextvars.bind_contextvars(user=identity.user_id)
+    return request_id
+
+
+def _headers(text: bytes, request_id: str, cors: list[tuple[str, str]], error: ApiError | None) -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(text))),
+        ("X-Request-Id", request_id),
+        ("X-Content-Type-Options", "nosniff"),
+        *cors,
+        *(() if error is None else error_headers(error)),
+    ]

@@ -7,12 +7,14 @@ import time
 import structlog
 from flask import Flask, g, request
 
+from app.errors import ApiError
 from app.http.context import parts
 from app.logs import get_logger
 from app.metrics import Metrics
 
 log = get_logger(__name__)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others without end
+MAX_PATH = 200
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -38,7 +40,8 @@ def _end(response):
     response.headers["X-Content-Type-Options"] = "nosniff"
     route = request.url_rule.rule if request.url_rule else "unknown"
     method = request.method if request.method in METHODS else "other"
-    Accounts(parts().metrics, method, route).close(response.status_code, time.perf_counter() - g.started, g.get("error_code"))
+    seconds = time.perf_counter() - g.started
+    Accounts(parts().metrics, method, route).close(response.status_code, seconds, request.path, g.get("error"))
     return response
 
 
@@ -52,10 +55,16 @@ class Accounts:
         self._seconds = metrics.http_request_seconds.labels(route)
         self._good = metrics.http_requests_total.labels(method, route, 200)
 
-    def close(self, status: int, seconds: float, error_code: str | None) -> None:
+    def close(self, status: int, seconds: float, path: str, error: ApiError | None) -> None:
         (self._good if status == 200 else self._answers.labels(self._method, self._route, status)).inc()
         self._seconds.observe(seconds)
         if status >= 400:
-            ms = round(seconds * 1000, 1)
-            tell = log.debug if status == 429 else log.info  # a flood is in http_rate_limited_total, and need not fill the log
-            tell("request_refused", method=self._method, route=self._route, status=status, error=error_code, ms=ms)
+            self._tell(status, seconds, path, error)
+
+    def _tell(self, status: int, seconds: float, path: str, error: ApiError | None) -> None:
+        """With what an operator asks next: which address, if no route has it, and what was wrong. A flood is in
+        http_rate_limited_total, and need not fill the log."""
+        place = {"method": self._method, "route": self._route, "path": path[:MAX_PATH]}
+        wrong = {"error": error.code, "reason": error.summary} if error else {}
+        tell = log.debug if status == 429 else log.info
+        tell("request_refused", **place, status=status, **wrong, ms=round(seconds * 1000, 1))

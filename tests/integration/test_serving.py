@@ -86,7 +86,8 @@ def test_gunicorn_means_production_and_wants_a_key():
 def test_a_bad_setting_is_one_sentence_and_no_traceback(by):
     refused = ended(by, **PRODUCTION, TELEMETRY_TTL_DAY="30")
     assert refused.returncode != 0
-    assert refused.stderr.splitlines() == ["switchyard: unknown setting TELEMETRY_TTL_DAY; .env.example names every one there is"]
+    told = "switchyard: unknown setting TELEMETRY_TTL_DAY (TELEMETRY_TTL_DAYS?); .env.example names every one there is"
+    assert refused.stderr.splitlines() == [told]
 
 
 @BOTH
@@ -248,6 +249,8 @@ def test_every_line_of_the_log_is_json_from_boot_to_end(switchyard):
     refused = [line for line in lines if line["event"] == "request_refused"]
     assert {line["status"] for line in refused} == {404, 400}
     assert all(line["request_id"] for line in refused)
+    assert [line["path"] for line in refused] == ["/nowhere", "/api/telemetry/batch"]
+    assert [line["reason"].partition(":")[0] for line in refused] == ["There is no such address.", "The body is not JSON"]
     assert refused[-1]["user"] == "u1"
     assert "hunter2" not in app.log and "Traceback" not in app.log
 

@@ -9,11 +9,12 @@ def create_app(settings=None, parts=None):
     from flask import Flask
 
     from app import cli, console, flags, http, logs, realtime, telemetry
-    from app.settings import load_settings
+    from app.settings import load_settings, warn_of_misspelt_names
     from app.wiring import build
 
     settings = settings or load_settings()
     logs.configure_logs(settings)
+    warn_of_misspelt_names(logs.get_logger("app.settings"))
     parts = parts or build(settings)
 
     app = Flask(__name__, static_folder=None)

@@ -17,9 +17,8 @@ from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app import setting_names
 from app.origins import is_pattern
-
-OUR_PREFIXES = ("RT_", "TELEMETRY_", "SPOOL_", "FLAGS_", "JWT_")
 
 
 class SettingsError(SystemExit):
@@ -43,7 +42,7 @@ def _rate(value: str) -> str:
 def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not is_pattern(value):
-            raise ValueError(f"is a list of origins like https://app.example.com or https://*.example.com, or *; {value!r} is none")
+            raise ValueError(f"must be a list of origins like https://app.example.com or https://*.example.com, or *; {value!r} is none")
     return values
 
 
@@ -55,7 +54,7 @@ def _write_keys(value):
     for pair in _split(value):
         name, colon, key = (part.strip() for part in pair.partition(":"))
         if not (colon and name and key):
-            raise ValueError("is a list of name:key pairs, like web:wk_abc,ios:wk_def")
+            raise ValueError("must be a list of name:key pairs, like web:wk_abc,ios:wk_def")
         if key in keys:
             raise ValueError(f"gives one key to both {keys[key]} and {name}; nobody could tell them apart")
         keys[key] = name
@@ -70,7 +69,7 @@ def _retention(value):
     for part in _split(value):
         found = re.fullmatch(r"([A-Za-z0-9:._/-]*\*?)=([1-9]\d{0,9})/([1-9]\d{0,11})/(\d{1,9})", part)
         if not found or not found[1]:
-            raise ValueError("is a list like chat:*=5000/16777216/604800: a topic or prefix*, then messages, bytes and seconds")
+            raise ValueError("must be a list like chat:*=5000/16777216/604800: a topic or prefix*, then messages, bytes and seconds")
         rows.append((found[1], int(found[2]), int(found[3]), int(found[4])))
     return tuple(rows)
 
@@ -262,16 +261,25 @@ def _read(env_file: str | Path | None) -> dict[str, str | None]:
         raise SettingsError(f"switchyard: {env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
 
 
+def warn_of_misspelt_names(log, env_file: str | Path | None = ".env") -> None:
+    """Of names that are like a setting, and not certainly meant as one: no reason to stop the boot."""
+    for name, meant in setting_names.lookalikes({**_read(env_file), **os.environ}, _names()).items():
+        log.warning("setting_misspelt", name=name, meant=meant, consequence=f"{name} is not read")
+
+
 def _refuse_unknown_names(env_file: str | Path | None) -> None:
-    known = {name.upper() for name in Settings.model_fields}
-    given = {*os.environ, *_read(env_file)}
-    unknown = sorted(name for name in given if name.upper().startswith(OUR_PREFIXES) and name.upper() not in known)
+    unknown = setting_names.unknown({**_read(env_file), **os.environ}, _names())
     if unknown:
-        raise SettingsError(f"switchyard: unknown setting {', '.join(unknown)}; .env.example names every one there is")
+        names = ", ".join(f"{name} ({meant}?)" if meant else name for name, meant in unknown.items())
+        raise SettingsError(f"switchyard: unknown setting {names}; .env.example names every one there is")
+
+
+def _names() -> set[str]:
+    return {name.upper() for name in Settings.model_fields}
 
 
 def _sentence(problem) -> str:
     """Never the value itself: it may be a secret."""
     name = str(problem["loc"][0]).upper() if problem["loc"] else "the settings"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name} {message if re.match('(is|gives) ', message) else 'is wrong: ' + message}"
+    return f"{name} {message if re.match('(is|gives|must be) ', message) else 'is wrong: ' + message}"

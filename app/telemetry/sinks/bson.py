@@ -1,10 +1,11 @@
 """Events as BSON, twice as fast as by way of dictionaries.
 
 A document is put together from pieces that are encoded once for many events (the envelope's fields, the type, the time of
-arrival) and the few that differ; only `props` goes through the driver's encoder. The layout is
+arrival) and the few that differ; only objects go through the driver's encoder. The layout is
 bsonspec.org's: an element is a type byte, a name ending in NUL, and a value.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from struct import Struct
 from struct import error as StructError
@@ -17,9 +18,13 @@ from app.clock import to_ms
 from app.telemetry.event import StoredEvent
 
 _int32 = Struct("<i").pack
+_int32_at = Struct("<i").unpack_from
+_begin = Struct("<i5si").pack
 _int64 = Struct("<q").pack
 NOT_ENCODABLE = (BSONError, StructError, UnicodeError, OverflowError, RecursionError)
 SHARED = ("app", "env", "release", "user_id", "session_id", "type")
+FIXED_BYTES = len(_begin(0, b"", 0) + b"\0\x02name\0....\0\x09ts\0........\x03props\0")
+LIST_HEAD_BYTES = 4 + len(b"\x04\0....")  # the document's length, then the name, which is empty, and length of the list
 STORED_NAMES = dict(zip(StoredEvent.__struct_fields__, StoredEvent.__struct_encode_fields__, strict=True))
 
 
@@ -27,21 +32,33 @@ def encode_events(events: list[StoredEvent]) -> list[bytes]:
     """A document each, absent fields left out."""
     documents = []
     known: dict[tuple, bytes] = {}  # the kinds of event take turns within a batch
-    for event in events:
+    for event, props in zip(events, _encoded_props(events), strict=True):
         key = (event.app, event.env, event.release, event.user_id, event.session_id, event.type, event.created_at)
         shared = known.get(key)
         if shared is None:
             shared = known[key] = _shared_elements(event)
-        id_, name = event.id.encode(), event.name.encode()
-        elements = b"\x02_id\0%b%b\0%b\x02name\0%b%b\0\x03props\0%b\x09ts\0%b" % (
-            _int32(len(id_) + 1), id_, shared, _int32(len(name) + 1), name, encode_document(event.props), _int64(event.ts),
-        )  # fmt: skip
+        id_, name, rest = event.id.encode(), event.name.encode(), b"\0"
         if event.user is not None:
-            elements += b"\x03user\0" + encode_document(event.user)
+            rest = b"\x03user\0" + encode_document(event.user) + rest
         if event.raw_ts is not None:
-            elements += b"\x09rawTs\0" + _int64(event.raw_ts)
-        documents.append(b"%b%b\0" % (_int32(len(elements) + 5), elements))
+            rest = b"\x09rawTs\0" + _int64(event.raw_ts) + rest
+        length = len(id_) + len(shared) + len(name) + len(props) + len(rest) + FIXED_BYTES
+        documents.append(b"".join((
+            _begin(length, b"\x02_id\0", len(id_) + 1), id_, b"\0", shared, b"\x02name\0", _int32(len(name) + 1), name,
+            b"\0\x09ts\0", _int64(event.ts), b"\x03props\0", props, rest,
+        )))  # fmt: skip
     return documents
+
+
+def _encoded_props(events: list[StoredEvent]) -> Iterator[bytes]:
+    """All in one call of the driver's encoder, as a list: to begin a call costs it as much as the props of an event. An
+    element of the list is a type byte, its index as text ending in NUL, and the document, which begins with its length."""
+    packed = encode_document({"": [event.props for event in events]})
+    end = LIST_HEAD_BYTES
+    for _ in events:
+        start = packed.index(0, end) + 1
+        end = start + _int32_at(packed, start)[0]
+        yield packed[start:end]
 
 
 def encode_or_reason(events: list[StoredEvent]) -> list[bytes | str]:

@@ -8,13 +8,10 @@ the command goes down the ladder, and the `_id`s keep an event from being stored
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
-from contextlib import nullcontext
+from functools import partial
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-import pymongo
-from bson.raw_bson import RawBSONDocument
-from msgspec import Struct
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
@@ -24,7 +21,7 @@ from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
-from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written
+from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written, wire
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
 DUPLICATE_KEY = 11000
@@ -39,14 +36,6 @@ LANES = 4  # commands under way at once; who comes while all are taken shares th
 ENOUGH_BYTES_A_COMMAND = 8_000_000  # of the 48 MB that MongoDB takes; a batch that comes after begins another
 
 
-class Encoded(Struct):
-    """A finished document, as the driver's encoder knows one: by the type marker of bson's RawBSONDocument, whose
-    constructor reads through the document and costs half as much as encoding it."""
-
-    _type_marker: ClassVar[int] = RawBSONDocument._type_marker
-    raw: bytes
-
-
 class Inserted(NamedTuple):
     """Which documents were there already, and why some will never be taken; both by their index."""
 
@@ -55,8 +44,8 @@ class Inserted(NamedTuple):
 
 
 class MongoSink:
-    def __init__(self, database: Database):
-        self._database = database
+    def __init__(self, database: Database, send=wire.send):
+        self._send = partial(send, database)
         self._collection = database[TelemetryEvent._get_collection_name()]
         self._inserts = GroupCommit(self._insert_all, lanes=LANES, enough=ENOUGH_BYTES_A_COMMAND)
         self._failed_at = 0.0  # monotonic
@@ -81,19 +70,16 @@ class MongoSink:
             raise _unavailable(error) from error
 
     def insert(self, documents: list[bytes], timeout_s: float | None = None) -> Inserted:
-        """One plain command: the driver's bulk writer would decode what is encoded already. It has no retry of its own;
-        who calls has. `timeout_s` is for who has more patience than a request. Raises SinkUnavailable, and SinkRefused for
-        an objection that nobody foresaw."""
+        """One plain command, without a retry of its own; who calls has one. `timeout_s` is for who has more patience than a
+        request. Raises SinkUnavailable, and SinkRefused for an objection that nobody foresaw."""
         concern = self._collection.write_concern
         command = {
             "insert": self._collection.name,
-            "documents": [Encoded(document) for document in documents],
             "ordered": False,
             "writeConcern": {**DURABLE, **concern.document} if concern.acknowledged else DURABLE,
         }
         try:
-            with pymongo.timeout(timeout_s) if timeout_s else nullcontext():
-                answer = self._database.command(command)
+            answer = self._send(command, documents, timeout_s)
         except PyMongoError as error:
             raise _unavailable(error) from error
         if "writeConcernError" in answer:

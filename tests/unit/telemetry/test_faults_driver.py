@@ -50,18 +50,18 @@ class FakeDatabase:
     def __getitem__(self, name):
         return self
 
-    def command(self, command):
+    def send(self, _database, command, documents, _timeout_s):
         self.commands.append(command)
         said, is_done = self.next.pop(0) if self.next else (None, True)
-        answer = self._write(command) if is_done else {"ok": 1}
+        answer = self._write(documents) if is_done else {"ok": 1}
         if isinstance(said, Exception):
             raise said
         return said or answer
 
-    def _write(self, command):
+    def _write(self, documents):
         problems = []
-        for index, document in enumerate(command["documents"]):
-            decoded = decode_bson(document.raw)
+        for index, document in enumerate(documents):
+            decoded = decode_bson(document)
             if decoded["_id"] in self.documents:
                 problems.append({"index": index, "code": 11000, "errmsg": "duplicate key"})
             self.documents.setdefault(decoded["_id"], decoded)
@@ -73,7 +73,7 @@ class House:
 
     def __init__(self, folder):
         self.database, self.clock, metrics = FakeDatabase(), Clock(), Metrics()
-        self.sink = MongoSink(self.database)
+        self.sink = MongoSink(self.database, self.database.send)
         limits = {"max_bytes": 10_000_000, "segment_bytes": 500, "known_ids": 100, "ttl_days": 90, "is_store": False}
         self.spool = SpoolSink(folder, metrics=metrics, clock=self.clock, **limits)
         self.spool.open()

@@ -13,6 +13,7 @@ import werkzeug.serving
 from werkzeug.serving import is_running_from_reloader
 
 from app.serving.errors import log_what_nobody_catches
+from app.serving.garbage import spare_what_stays
 from app.serving.server import Server, server_options
 
 
@@ -50,6 +51,7 @@ class DevServer:
         self._parts.lifecycle.start()
         if not is_running_from_reloader():  # there the reloader's own signal handler ends the process
             gevent.signal_handler(signal.SIGTERM, self._server.close)
+        spare_what_stays()
         self._server.start()
         print(self._parts.welcome(f"{self._scheme}://{self._shown_host()}:{self.port}"), flush=True)
         try:

@@ -8,6 +8,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.serving.errors import log_what_nobody_catches
+from app.serving.garbage import spare_what_stays
 from app.serving.server import Server, server_options
 from app.settings import SettingsError
 
@@ -44,6 +45,7 @@ class Worker(GeventWorker):
         parts = self.wsgi.extensions["switchyard"]
         servers = [self._server(listener, parts.settings) for listener in self.sockets]
         parts.lifecycle.start()
+        spare_what_stays()
         for server in servers:
             server.start()
         while self.alive:

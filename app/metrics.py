@@ -84,6 +84,19 @@ class Metrics:
         return generate_latest(merged)
 
 
+class ByLabel(dict):
+    """What a metric counts under each value of its one label: looked up in the library once, which would cost as much as
+    counting. For values that are our own words; those that a client chooses have no end."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, value: str):
+        counter = self[value] = self._metric.labels(value)
+        return counter
+
+
 def is_multiprocess() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 

@@ -5,6 +5,7 @@ two steps finds it again: made from (app, eventId) where the SDK sends one, else
 """
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
@@ -101,8 +102,7 @@ class EventMaker:
         if abs(self._skew) <= MAX_SKEW_MS:
             self._skew = 0
         self._latest = now + MAX_AHEAD_MS
-        self._fresh_prefix = f"{now:012x}{os.urandom(8).hex()}"  # ordered by time, which keeps MongoDB's `_id` index compact
-        self._fresh_count = count(1)
+        self._fresh_ids: Iterator[str] | None = None
 
     def make(self, type_, name, ts=None, props=None, event_id=None, overrides: Envelope | None = None) -> StoredEvent:
         """Raises Rejected where neither the event nor its batch says of which application it is."""
@@ -115,11 +115,17 @@ class EventMaker:
         elif self._skew or ts > self._latest:
             raw_ts, ts = ts, self._corrected(ts)
         if event_id is None:
-            id_ = f"{self._fresh_prefix}{next(self._fresh_count):04x}"
+            id_ = self._fresh_id()
         else:
             id_ = known_id(app, event_id)
         props = {} if props is None else props
         return StoredEvent(id_, app, type_, name, props, ts, now, env, release, user_id, session_id, user, raw_ts)
+
+    def _fresh_id(self) -> str:
+        if self._fresh_ids is None:
+            prefix = f"{self._now:012x}{os.urandom(8).hex()}"  # ordered by time, which keeps MongoDB's `_id` index compact
+            self._fresh_ids = (f"{prefix}{number:04x}" for number in count(1))
+        return next(self._fresh_ids)
 
     def _merged(self, overrides: Envelope) -> tuple:
         return tuple(shared if own is None else own for own, shared in zip(overrides[:SHARED], self._shared, strict=True))

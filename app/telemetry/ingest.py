@@ -6,7 +6,7 @@ from typing import Any
 
 from app.clock import Clock
 from app.errors import ApiError
-from app.metrics import Metrics
+from app.metrics import ByLabel, Metrics
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
 from app.telemetry.event import StoredEvent
@@ -27,7 +27,9 @@ class Ingest:
         self._note = note
         self._sink = sink
         self._clock = clock
-        self._metrics = metrics
+        self._batches = ByLabel(metrics.telemetry_batches_total)
+        self._events = ByLabel(metrics.telemetry_events_total)
+        self._seconds = ByLabel(metrics.telemetry_write_seconds)
         self._max_events = max_events
         self._max_in_flight = max_in_flight
         self.in_flight = 0
@@ -39,7 +41,7 @@ class Ingest:
         this worker takes, it is `unavailable` before anything was done for it: better one client told to come back than
         all of them waiting."""
         if self.in_flight >= self._max_in_flight:
-            self._metrics.telemetry_batches_total.labels("refused").inc()
+            self._batches["refused"].inc()
             raise ApiError("unavailable", "Too many batches at once; send it again later.", retry_after_ms=OVERLOADED_RETRY_AFTER_MS)
         self.in_flight += 1
         self.taken += 1
@@ -57,10 +59,10 @@ class Ingest:
         try:
             written = self._sink.write(batch.events)
         except (SinkFull, SinkUnavailable):
-            self._metrics.telemetry_batches_total.labels("unavailable").inc()
+            self._batches["unavailable"].inc()
             raise ApiError("storage_full", retry_after_ms=RETRY_AFTER_MS) from None
         self._note(batch.events, written.known)
-        self._metrics.telemetry_write_seconds.labels(written.storage).observe(time.perf_counter() - started)
+        self._seconds[written.storage].observe(time.perf_counter() - started)
         return written
 
     def _answer(self, batch: Batch, written: Written | None) -> dict[str, Any]:
@@ -75,8 +77,8 @@ class Ingest:
         return answer
 
     def _count(self, batch: Batch, duplicates: int) -> None:
-        self._metrics.telemetry_batches_total.labels("saved").inc()
+        self._batches["saved"].inc()
         fates = {"saved": len(batch.events) - duplicates, "duplicate": duplicates, "rejected": len(batch.rejected)}
         for fate, count in fates.items():
             if count:
-                self._metrics.telemetry_events_total.labels(fate).inc(count)
+                self._events[fate].inc(count)

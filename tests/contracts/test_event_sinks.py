@@ -110,6 +110,16 @@ def test_a_new_process_finds_what_the_last_one_wrote_and_knows_its_event_ids(tmp
     assert names(again.find(EventQuery(exact={}))) == ["a"]
 
 
+def test_a_new_process_knows_the_newest_ids_before_older_ones(tmp_path):
+    first = make_spool(tmp_path, segment_bytes=300)
+    for number in range(20):
+        first.write(events("a", eventId=str(number)))
+    again = make_spool(tmp_path, known_ids=5)
+    for number in (100, 101, 102):
+        again.write(events("a", eventId=str(number)))
+    assert again.write(events("a", eventId="19")).duplicates == 1
+
+
 def test_an_event_that_stands_twice_on_disk_is_read_once(tmp_path):
     forgetful = make_spool(tmp_path, known_ids=0)
     for _ in range(3):

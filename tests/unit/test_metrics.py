@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.metrics import CATALOGUE, Gauge, Metrics
+from app.metrics import CATALOGUE, ByLabel, Gauge, Metrics
 
 APP = Path(__file__).parents[2] / "app"
 CODE = "".join(path.read_text() for path in APP.rglob("*.py") if path.name != "metrics.py" or path.parent != APP)
@@ -29,6 +29,15 @@ def test_every_metric_says_what_it_counts(name):
     assert row.help.endswith(".")
     assert name.endswith("_total") == (row.kind.__name__ == "Counter")
     assert row.merge.startswith("live"), "the last word of a dead worker must not count"
+
+
+def test_a_metric_kept_by_its_label_counts_as_the_metric_does():
+    metrics = Metrics()
+    writes = ByLabel(metrics.telemetry_writes_total)
+    writes["mongo"].inc()
+    writes["mongo"].inc()
+    metrics.telemetry_writes_total.labels("mongo").inc()
+    assert b'telemetry_writes_total{rung="mongo"} 3.0' in metrics.render()
 
 
 def test_two_applications_in_one_process_count_apart():

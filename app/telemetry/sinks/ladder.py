@@ -8,7 +8,7 @@ What was tried on both rungs and answered 503 is remembered, so that it counts a
 
 from app.clock import Clock
 from app.logs import get_logger
-from app.metrics import Metrics
+from app.metrics import ByLabel, Metrics
 from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import Sink, SinkFull, SinkRefused, SinkUnavailable, Written
 from app.telemetry.sinks.in_doubt import InDoubt
@@ -23,7 +23,7 @@ class Ladder:
         self._primary = primary
         self._spool = spool
         self._clock = clock
-        self._rungs = metrics.telemetry_writes_total
+        self._rungs = ByLabel(metrics.telemetry_writes_total)
         self._in_doubt = InDoubt()
         self.breaker = Breaker()
 
@@ -34,7 +34,7 @@ class Ladder:
             try:
                 written = self._primary.write(events)
                 self._recovered()
-                self._rungs.labels("mongo").inc()
+                self._rungs["mongo"].inc()
                 return self._in_doubt.settle(events, written)
             except SinkRefused as error:
                 log.error("mongo_refused", error=str(error)[:300], events_go_to="spool")
@@ -42,10 +42,10 @@ class Ladder:
                 self._failed(error)
         try:
             written = self._spool.write(events)
-            self._rungs.labels("spool").inc()
+            self._rungs["spool"].inc()
             return self._in_doubt.settle(events, written)
         except (SinkFull, SinkUnavailable) as error:
-            self._rungs.labels("full").inc()
+            self._rungs["full"].inc()
             if is_tried:
                 self._in_doubt.add(events)
             log.error("storage_full", error=str(error))

@@ -1,13 +1,13 @@
 """Events in files: durable after one fsync, readable, bounded. The store where there is no MongoDB.
 
-A repeated `eventId` is recognised among the last SPOOL_KNOWN_IDS of this process and of what it found at its start; one
-that is older than that stands twice on disk and is still read, and later imported, once, because both have the same `_id`.
+A repeated `eventId` is recognised among at least the last SPOOL_KNOWN_IDS of this process and of what it found at its
+start; one that is older than that stands twice on disk and is still read, and later imported, once, because both have the
+same `_id`.
 
 Where there is MongoDB (`is_store` is False) this is a place of passage: nothing is deleted here but by the drainer.
 """
 
 import os
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
 from app.telemetry.sinks import SinkFull, SinkUnavailable, Written
+from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.spool.index import SpoolIndex
 from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
 
@@ -51,7 +52,7 @@ class SpoolSink:
         self._ttl_s = ttl_days * 86_400
         self._metrics = metrics
         self._clock = clock
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known = RecentIds(known_ids)
         self._writer = SegmentWriter(folder, KIND, "SPOOL_MAX_BYTES", max_bytes=max_bytes, segment_bytes=segment_bytes, clock=clock)
         self._index = SpoolIndex(folder)
 
@@ -64,10 +65,12 @@ class SpoolSink:
 
     def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkFull, SinkUnavailable."""
-        fresh = {event.id: event for event in events if event.id not in self._known}  # two of one id: the later one
+        fresh = {event.id: event for event in events}  # two of one id: the later one
+        for id_ in self._known.among(fresh):
+            del fresh[id_]
         if fresh:
             self._append(encode(list(fresh.values())))
-            self._remember([id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK])
+            self._known.add([id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK])
             self._metrics.spool_events_total.inc(len(fresh))
             self._metrics.spool_bytes.set(self._writer.folder_bytes)
         return Written("spool", _known_places(events, fresh))
@@ -136,18 +139,17 @@ class SpoolSink:
         self._metrics.spool_bytes.set(self._writer.folder_bytes)
 
     def _recall(self) -> None:
-        looked_at = 0
+        """The newest segments until there are enough ids in them, and of these the oldest first."""
+        found: list[list[str]] = []
+        looked_at = count = 0
         for path in reversed(segments(self.folder)):
-            if len(self._known) >= self._max_known or looked_at >= REMEMBERED_BYTES:
+            if count >= self._max_known or looked_at >= REMEMBERED_BYTES:
                 break
             looked_at += size_of(path)
-            self._remember(_ids_in(path))
-
-    def _remember(self, ids) -> None:
-        for id_ in ids:
-            self._known[id_] = None
-        while len(self._known) > self._max_known:
-            self._known.popitem(last=False)
+            found.append(list(_ids_in(path)))
+            count += len(found[-1])
+        for ids in reversed(found):
+            self._known.add(ids)
 
 
 def _known_places(events: list[StoredEvent], fresh: dict[str, StoredEvent]) -> list[int]:

@@ -84,7 +84,7 @@ def test_each_rung_has_its_count(ladder):
     ladder.spool.error = SinkFull("no room")
     with pytest.raises(SinkFull):
         ladder.write([EVENT])
-    assert [ladder._rungs.labels(rung)._value.get() for rung in ("mongo", "spool", "full")] == [1, 1, 1]
+    assert [ladder._rungs[rung]._value.get() for rung in ("mongo", "spool", "full")] == [1, 1, 1]
 
 
 class ForgetfulMongo(MemorySink):

@@ -3,12 +3,13 @@
 import pytest
 from msgspec import structs
 
+from app.breaker import FIRST_REST_MS, LONGEST_REST_MS, Breaker
 from app.metrics import Metrics
 from app.telemetry.batch import KNOWN_ID_MARK
 from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import SinkFull, SinkRefused, SinkUnavailable, Written
 from app.telemetry.sinks.in_doubt import InDoubt
-from app.telemetry.sinks.ladder import FIRST_REST_MS, LONGEST_REST_MS, Breaker, Ladder
+from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.memory import MemorySink
 from tests.apps import NOW, Clock
 

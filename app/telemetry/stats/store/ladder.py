@@ -7,9 +7,9 @@ which is filling at the same time, and no longer.
 
 from threading import Lock
 
+from app.breaker import Breaker
 from app.clock import Clock
 from app.logs import get_logger
-from app.telemetry.sinks.ladder import Breaker
 from app.telemetry.stats.cell import Cell, Delta
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
 from app.telemetry.stats.store.file import FileRollups

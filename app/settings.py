@@ -207,6 +207,7 @@ class Settings(BaseSettings):
     rt_log_retention: Retention = ()
     rt_durable_topics: CommaList = ()
     rt_durable_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 30
+    rt_durable_spool_bytes: Bytes = 268_435_456
     rt_durable_buffer_bytes: Bytes = 16_777_216
 
     def __repr_args__(self):

@@ -22,8 +22,11 @@ from app.indexes import IndexWatch
 from app.jwks import Jwks
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
-from app.realtime.log.archive import MongoArchive
+from app.realtime.archive.archive import DurableArchive
+from app.realtime.archive.mongo import MongoMessages
+from app.realtime.archive.spool import MessageSpool
 from app.realtime.log.memory import Keep, MemoryTopicLog
+from app.realtime.log.numbers import FileNumbers
 from app.realtime.realtime import Realtime
 from app.realtime.rules import Rules
 from app.settings import Settings, SettingsError
@@ -96,6 +99,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     limits = {"max_events": settings.telemetry_max_events, "max_in_flight": settings.telemetry_max_in_flight}
     ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, configs=configs, note=rollups.note, **limits)
 
+    numbers = FileNumbers(settings.data_dir / "realtime" / "numbers", settings.rt_durable_topics, settings.rt_log_max_topics)
+    lifecycle.on_start(numbers.open)
     topic_log = MemoryTopicLog(
         max_messages=settings.rt_log_max_messages,
         max_bytes=settings.rt_log_max_bytes,
@@ -103,12 +108,15 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         max_age_ms=settings.rt_log_max_age_s * 1000 or None,
         retention=[(pattern, Keep(count, size, age_s * 1000 or None)) for pattern, count, size, age_s in settings.rt_log_retention],
         max_total_bytes=settings.rt_log_max_total_bytes,
+        numbers=numbers,
     )
     lifecycle.every("realtime_tidy", 10, lambda: topic_log.tidy(clock()))
     archive = None
     if database is not None and settings.rt_durable_topics:
-        archive = MongoArchive(database, settings.rt_durable_topics, settings.rt_durable_buffer_bytes, clock, metrics)
-        lifecycle.every("realtime_archive", 0.2, archive.flush)
+        messages = MessageSpool(settings.data_dir / "realtime", settings.rt_durable_spool_bytes, clock)
+        limits = (settings.rt_durable_topics, settings.rt_durable_buffer_bytes)
+        archive = DurableArchive(MongoMessages(database), messages, *limits, clock, metrics)
+        lifecycle.add("realtime_archive", archive.run)
     realtime = Realtime(topic_log, clock, metrics, Rules.from_settings(settings), archive)
     flags = Flags(
         FileFlagStore(settings.data_dir / "flags.json") if database is None else MongoFlagStore(),
@@ -119,8 +127,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     lifecycle.on_start(flags.refresh)
     lifecycle.every("flags_refresh", settings.flags_refresh_ms / 1000, flags.refresh)
     lifecycle.on_drain("spool", spool.close)
-    if archive is not None:
-        lifecycle.on_drain("realtime_archive", archive.flush)
+    lifecycle.on_drain("realtime_numbers", numbers.seal)
 
     checks = {"spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}

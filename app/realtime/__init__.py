@@ -8,6 +8,7 @@ hub.py          who is there, and what happens when something does, by a table; 
 subscribing.py  publishing.py, acknowledging.py: what it does for a client who says so; subscription.py: a cursor into the log
 log/            the topic log: numbers, keeps and announces messages
 delivery/       who is sent what, and when
+archive/        durable topics in MongoDB, for longer than the log has them
 transport/      how frames leave, and what garbage is stopped by
 realtime.py     the service that other parts use; routes.py and schemas.py: the same over HTTP
 """

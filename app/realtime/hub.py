@@ -10,10 +10,11 @@ from app.errors import ApiError
 from app.identity import Identity
 from app.realtime import protocol
 from app.realtime.acknowledging import Acknowledging
+from app.realtime.archive import Archive, NoArchive
 from app.realtime.buckets import MemoryBuckets, Rate
 from app.realtime.connection import Answer, Connection
 from app.realtime.delivery import Delivery
-from app.realtime.log import Archive, Message, NoArchive, TopicLog
+from app.realtime.log import Message, TopicLog
 from app.realtime.publishing import Publishing
 from app.realtime.rules import Rules
 from app.realtime.subscribing import Subscribing

@@ -4,8 +4,9 @@ from typing import Any
 
 from app.errors import ApiError
 from app.identity import Identity
+from app.realtime.archive import Archive, NoArchive
 from app.realtime.hub import Hub
-from app.realtime.log import Archive, Message, NoArchive, TopicLog
+from app.realtime.log import Message, TopicLog
 from app.realtime.protocol import ID_RULE, Publish, encode_payload, is_id
 from app.realtime.rules import Rules
 from app.realtime.topics import TOPIC_RULE, is_topic

@@ -2,9 +2,10 @@
 
 from app.errors import ApiError
 from app.realtime import protocol
+from app.realtime.archive import Archive
 from app.realtime.connection import Answer, Connection
 from app.realtime.delivery import Delivery
-from app.realtime.log import Archive, Head, TopicLog
+from app.realtime.log import Head, TopicLog
 from app.realtime.permissions import may_subscribe
 from app.realtime.rules import Rules
 from app.realtime.subscription import Resumption, Subscription, resume_from

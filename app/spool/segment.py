@@ -63,12 +63,14 @@ def has_writer(path: Path) -> bool:
     return False
 
 
-def lines_from(file: BinaryIO, start: int, *, is_complete: bool) -> Iterator[tuple[int, bytes]]:
+def lines_from(file: BinaryIO, start: int, *, is_complete: bool, longest: int | None = None) -> Iterator[tuple[int, bytes]]:
     """(the offset behind it, the line) from an offset that is a line's beginning. A last line without a newline is given
-    only where `is_complete`: else its writer may be in the middle of it. An overlong line comes in pieces."""
+    only where `is_complete`: else its writer may be in the middle of it. A line over `longest`
+    (MAX_LINE_BYTES) comes in pieces."""
+    longest = longest or MAX_LINE_BYTES
     file.seek(start)
-    while line := file.readline(MAX_LINE_BYTES):
-        if not is_complete and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+    while line := file.readline(longest):
+        if not is_complete and not line.endswith(b"\n") and len(line) < longest:
             return
         start += len(line)
         yield start, line

@@ -1,8 +1,11 @@
-"""Durable topics: replays that reach further back than the log, with MongoDB there, away, and back again."""
+"""Durable topics: what the log has lost, and what a restart would lose, comes from MongoDB; while it is away, from the disk."""
 
+import random
+import threading
 import time
 
 import pymongo
+import pytest
 import requests
 
 from tests.apps import SECRET, bearer, token
@@ -14,63 +17,206 @@ SETTINGS = {
     "RT_TOPIC_RATE": "10000/second",
     "RT_LOG_MAX_MESSAGES": 10,
     "RT_DURABLE_TOPICS": "orders:*",
+    "MONGO_TIMEOUT_MS": 500,
 }
+TOPIC = "orders:eu"
+REMEMBERED_S = 1.1  # for so long /healthz gives an answer again
 
 
-def publish(app, topic, numbers):
-    body = {"messages": [{"topic": topic, "payload": number} for number in numbers]}
+def publish(app, topic, numbers, **fields):
+    body = {"messages": [{"topic": topic, "payload": number, **fields} for number in numbers]}
     answer = requests.post(f"{app.url}/api/realtime/publish", json=body, headers=bearer("billing", "service"), timeout=5).json()
     assert answer["ok"]
     return answer["messages"][-1]
 
 
-def waiting(app):
-    report = requests.get(f"{app.url}/healthz", headers=bearer("root", "admin"), timeout=10).json()
-    return report["dependencies"]["realtime"]["archiveWaiting"]
+def report(app):
+    return requests.get(f"{app.url}/healthz", headers=bearer("root", "admin"), timeout=10).json()["dependencies"]["realtime"]
+
+
+def wait_until(is_so, within_s=20):
+    time.sleep(REMEMBERED_S)
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_until_saved(app):
+    """Wherever that is: nothing is in memory alone."""
+    wait_until(lambda: report(app)["archiveWaiting"] == 0)
 
 
 def wait_until_stored(app):
-    deadline = time.monotonic() + 20
-    while waiting(app):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: (found := report(app))["archiveWaiting"] == 0 == found["archiveSpooledBytes"])
 
 
-def test_what_the_log_has_lost_comes_from_mongodb_in_order_before_anything_newer(switchyard, mongo_uri):
+def documents(mongo_uri, topic=TOPIC):
+    with pymongo.MongoClient(mongo_uri) as mongo:
+        return list(mongo.get_default_database()["realtime_messages"].find({"topic": topic}).sort([("epoch", 1), ("seq", 1)]))
+
+
+def resume(app, since, epoch, topic=TOPIC):
+    """A client that was away, and what it was answered."""
+    client = Client(app.url, token("root", "admin"))
+    return client, client.say(type="subscribe", topic=topic, since=since, epoch=epoch, ack=False)
+
+
+def told(client):
+    """Every number of which the client knows: by its message, or by a gap. By number: the client hands each frame to a thread of its
+    own, so that two may change places in its list."""
+    events = sorted((frame["seq"], frame["payload"]) for frame in client.of("event"))
+    return events, [(frame["code"], frame.get("from"), frame.get("to")) for frame in client.of("error")]
+
+
+@pytest.fixture
+def behind_a_proxy(mongo_server, mongo_uri, proxy_to):
+    """(the MongoDB as the application sees it, how to take it away)"""
+    proxy = proxy_to(mongo_server.port)
+    return mongo_uri.replace(str(mongo_server.port), str(proxy.port)), proxy
+
+
+def test_what_the_log_has_lost_comes_from_mongodb_without_a_hole_up_to_what_is_new(switchyard, mongo_uri):
     app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
-    place = publish(app, "orders:eu", range(300))
+    place = publish(app, TOPIC, range(300))
     publish(app, "chat", range(300))
     wait_until_stored(app)
-    client = Client(app.url, token("root", "admin"))
-    answer = client.say(type="subscribe", topic="orders:eu", since=0, epoch=place["epoch"], ack=False)
+    client, answer = resume(app, 0, place["epoch"])
     assert (answer["recovered"], answer["seq"], answer["head"]) == (True, 0, 300)
-    publish(app, "orders:eu", [300])
+    publish(app, TOPIC, [300])
     client.wait(lambda client: len(client.of("event")) == 301)
-    assert [(frame["seq"], frame["payload"]) for frame in client.of("event")] == [(number + 1, number) for number in range(301)]
-    assert client.of("error") == []
+    assert told(client) == ([(number + 1, number) for number in range(301)], [])
     assert client.say(type="subscribe", topic="chat", since=0)["reason"] == "history_gap"
     client.close()
-    with pymongo.MongoClient(mongo_uri) as mongo:
-        assert mongo.get_default_database()["realtime_messages"].count_documents({"topic": {"$ne": "orders:eu"}}) == 0
+    assert documents(mongo_uri, "chat") == []
 
 
-def test_while_mongodb_is_away_publishing_goes_on_and_is_stored_afterwards(switchyard, own_mongo):
-    app = switchyard(MONGO_URI=own_mongo.uri_of("durable"), MONGO_TIMEOUT_MS=500, **SETTINGS)
-    publish(app, "orders:eu", range(20))
+def test_the_delivery_log_says_who_said_what_when(switchyard, mongo_uri):
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    before = time.time()
+    place = publish(app, TOPIC, [7], id="order-7")
     wait_until_stored(app)
-    own_mongo.stop()
-    started = time.monotonic()
-    place = publish(app, "orders:eu", range(20, 60))
-    assert time.monotonic() - started < 1
-    client = Client(app.url, token("root", "admin"))
-    client.say(type="subscribe", topic="orders:eu", since=0, epoch=place["epoch"], ack=False)
-    gap = client.wait_for("error")
-    assert (gap["code"], gap["from"], gap["to"]) == ("history_gap", 1, 50)
-    client.wait(lambda client: len(client.of("event")) == 10)
-    own_mongo.start()
-    wait_until_stored(app)
-    client.say(type="subscribe", topic="orders:eu", since=0, epoch=place["epoch"], ack=False)
-    client.wait(lambda client: len(client.of("event")) == 70)
-    assert [frame["payload"] for frame in client.of("event")][10:] == list(range(60))
+    (document,) = documents(mongo_uri)
+    assert document["ts"].timestamp() == pytest.approx(before, abs=1.5 * 86_400)  # the driver gives UTC without saying so
+    expected = {"topic": TOPIC, "epoch": place["epoch"], "seq": 1, "id": "order-7", "userId": "billing", "payload": "7"}
+    assert {name: document[name] for name in expected} == expected
+
+
+def test_after_a_restart_who_resumes_gets_exactly_what_was_missed(switchyard, mongo_uri):
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    place = publish(app, TOPIC, range(100))
+    app.stop()
+    app.start()
+    client, answer = resume(app, 40, place["epoch"])
+    assert (answer["recovered"], answer["seq"], answer["head"], answer["epoch"]) == (True, 40, 100, place["epoch"])
+    assert publish(app, TOPIC, [100]) == {"topic": TOPIC, "seq": 101, "epoch": place["epoch"]}
+    client.wait(lambda client: len(client.of("event")) == 61)
+    assert told(client) == ([(number + 1, number) for number in range(40, 101)], [])
     client.close()
+
+
+def test_while_mongodb_is_away_messages_are_kept_on_disk_and_stored_afterwards_once(switchyard, mongo_uri, behind_a_proxy):
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, **SETTINGS)
+    publish(app, TOPIC, range(20))
+    wait_until_stored(app)
+    proxy.disable()
+    started = time.monotonic()
+    place = publish(app, TOPIC, range(20, 60))
+    assert time.monotonic() - started < 1
+    wait_until_saved(app)
+    assert (report(app)["state"], report(app)["archiveSpooledBytes"] > 0) == ("degraded", True)
+    client, _ = resume(app, 0, place["epoch"])
+    client.wait(lambda client: len(client.of("event")) == 40)
+    assert told(client) == ([(number + 1, number) for number in range(20, 60)], [("history_gap", 1, 20)])
+    proxy.enable()
+    wait_until_stored(app)
+    client.say(type="subscribe", topic=TOPIC, since=0, epoch=place["epoch"], ack=False)
+    client.wait(lambda client: len(client.of("event")) == 100)
+    assert sorted(client.payloads()[40:]) == list(range(60))
+    client.close()
+    assert [(document["seq"], document["payload"]) for document in documents(mongo_uri)] == [(n + 1, str(n)) for n in range(60)]
+    assert list((app.data_dir / "realtime").glob("messages-*")) == []
     assert "Traceback" not in app.log
+
+
+def test_an_answer_that_is_lost_stores_nothing_twice(switchyard, mongo_uri, behind_a_proxy):
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, **SETTINGS)
+    publish(app, TOPIC, range(5))
+    wait_until_stored(app)
+    with proxy.toxic("timeout", timeout=0):
+        publish(app, TOPIC, range(5, 50))
+        wait_until_saved(app)
+    wait_until_stored(app)
+    assert [document["payload"] for document in documents(mongo_uri)] == [str(number) for number in range(50)]
+
+
+def test_killed_while_mongodb_is_away_what_was_on_disk_is_stored_by_the_next_process(switchyard, mongo_uri, behind_a_proxy):
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, **SETTINGS)
+    place = publish(app, TOPIC, range(20))
+    wait_until_stored(app)
+    proxy.disable()
+    publish(app, TOPIC, range(20, 60))
+    wait_until_saved(app)
+    app.kill()
+    app.start()
+    assert publish(app, TOPIC, [60])["seq"] == 61, "the numbering needs no MongoDB to go on"
+    proxy.enable()
+    wait_until_stored(app)
+    client, answer = resume(app, 5, place["epoch"])
+    assert answer["recovered"] is True
+    client.wait(lambda client: len(client.of("event")) == 56)
+    assert told(client) == ([(number + 1, number) for number in range(5, 61)], [])
+    client.close()
+
+
+def test_killed_again_and_again_under_load_no_number_is_given_twice_and_nothing_is_passed_over(switchyard, mongo_uri, behind_a_proxy):
+    """What kill -9 may cost is what was published in the last moments before it, and then a gap says so."""
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, **SETTINGS)
+    published, stop = {}, threading.Event()
+
+    def load():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                place = publish(app, TOPIC, [number])
+            except (requests.RequestException, AssertionError):
+                continue
+            assert (place["epoch"], place["seq"]) not in published, "a number was given twice"
+            published[place["epoch"], place["seq"]] = (number, time.monotonic())
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    kills = []
+    for round_ in range(4):
+        proxy.disable() if round_ % 2 else proxy.enable()
+        time.sleep(random.uniform(0.8, 2.0))
+        kills.append(time.monotonic())
+        app.kill()
+        app.start()
+    proxy.enable()
+    time.sleep(0.5)
+    stop.set()
+    loader.join()
+    wait_until_stored(app)
+    (epoch,) = {epoch for epoch, _ in published}
+    stored = {document["seq"]: int(document["payload"]) for document in documents(mongo_uri)}
+    for (_, seq), (number, at) in published.items():
+        if seq in stored:
+            assert stored[seq] == number
+        else:
+            assert any(kill - 2.5 < at < kill + 0.5 for kill in kills), f"{seq} is missing and nobody was killed"
+    head = max(seq for _, seq in published)
+    client, answer = resume(app, 0, epoch)
+    assert answer["recovered"] is True
+    client.wait(lambda client: max((seq for seq, _ in told(client)[0]), default=0) >= head, within_s=20)
+    events, gaps = told(client)
+    known = {seq for seq, _ in events} | {seq for _, first, last in gaps for seq in range(first, last + 1)}
+    assert known >= set(range(1, head + 1))
+    assert {seq for seq, _ in events} >= stored.keys() & set(range(1, head + 1))
+    assert len(events) == len({seq for seq, _ in events})
+    client.close()

@@ -8,6 +8,7 @@ acknowledgement, room in its transport or a deadline lets the pump go on from wh
 from collections.abc import Iterable
 from random import Random
 
+from app.realtime.archive import Archive, NoArchive
 from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.audience import Audience, Audiences
 from app.realtime.delivery.merging import Merging
@@ -15,7 +16,7 @@ from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pump import Pump
 from app.realtime.delivery.replay import Replay
 from app.realtime.delivery.room import Room
-from app.realtime.log import Archive, Message, NoArchive, TopicLog
+from app.realtime.log import Message, TopicLog
 from app.realtime.rules import Rules
 from app.realtime.subscription import Subscription
 from app.realtime.timers import Timers

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from app.realtime.archive import Archive
 from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE
 from app.realtime.delivery.room import Room
-from app.realtime.log import Archive, Message
+from app.realtime.log import Message
 from app.realtime.rules import Rules
 from app.realtime.subscription import Subscription
 

@@ -2,7 +2,7 @@
 
 A position is `(epoch, seq)`. Within one epoch of a topic `seq` counts 1, 2, 3 … without a hole; where the numbering has
 to begin anew, the epoch is another one, so an old position can never be mistaken for a new one.
-memory.py keeps it in this process; archive.py keeps some topics in MongoDB for longer.
+memory.py keeps it in this process; numbers.py lets the numbering of some topics go on when another process comes after it.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`payload` is JSON text, encoded once when it was published; `ts` is in epoch milliseconds."""
+    """`payload` is JSON text, encoded once when it was published; `ts` is in epoch milliseconds; `user` is who published it,
+    for the archive: subscribers are not told."""
 
     topic: str
     epoch: str
@@ -20,6 +21,7 @@ class Message:
     id: str
     ts: int
     payload: bytes
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +67,28 @@ class TopicLog(Protocol):
         """Every appended message goes to `listener`, each topic's in the order of seq. A listener must not raise."""
 
 
-class Archive(Protocol):
-    """Where messages of some topics are kept for longer than the log has them. It never keeps anybody waiting."""
+class Numbers(Protocol):
+    """How far topics were numbered, for a log that begins where another one ended. The invariant behind it: `(topic, epoch,
+    seq)` never names two messages."""
 
-    def keep(self, message: Message) -> None:
-        """Take it, if it is of a topic to be kept. It is stored a little later, and never refused."""
+    def keeps(self, topic: str) -> bool:
+        """Whether the numbering of this topic is to go on."""
 
-    def keeps(self, topic: str, epoch: str, after: int) -> bool:
-        """Whether the messages right after this position should be there."""
+    def last(self, topic: str) -> tuple[str, int] | None:
+        """(epoch, seq) that it goes on from; None where its numbering begins."""
 
-    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message] | None, int], None]) -> None:
-        """Calls `then(messages, now)` once, later: those with `after` < seq <= `last`, oldest first; None where it fails."""
-
-    def check(self) -> dict:
-        """For health."""
+    def note(self, topic: str, epoch: str, seq: int, now: int) -> None:
+        """To be called before anybody is told of this number."""
 
 
-class NoArchive:
-    def keep(self, message):
-        pass
+class NoNumbers:
+    """Every log begins in epochs of its own."""
 
-    def check(self):
-        return {}
-
-    def keeps(self, topic, epoch, after):
+    def keeps(self, topic):
         return False
 
-    def fetch(self, topic, epoch, after, last, then):
-        raise NotImplementedError("nothing is kept here")
+    def last(self, topic):
+        return None
+
+    def note(self, topic, epoch, seq, now):
+        pass

@@ -3,9 +3,9 @@
 Everything in it is bounded. A topic that is over its count or its bytes loses its oldest messages (the newest one
 always stays), and at the next `tidy` those over its age; one to which nobody published for twice that long is
 forgotten whole. So is, over the number of topics or the bytes of all together, the topic that was published to least
-recently. A forgotten topic starts at seq 1 in another epoch when it comes back, and whoever resumes is told so. Of the
-message ids that make a repeated publish harmless the oldest is forgotten first: a retry that comes later than
-`max_ids` other messages is a new message.
+recently. A forgotten topic starts at seq 1 in another epoch when it comes back, and whoever resumes is told so; one that
+`numbers` keep goes on in its epoch, with what was forgotten gone. Of the message ids that make a repeated publish
+harmless the oldest is forgotten first: a retry that comes later than `max_ids` other messages is a new message.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from app.realtime.log import Appended, Head, Message, Page
+from app.realtime.log import Appended, Head, Message, NoNumbers, Numbers, Page
 from app.realtime.topics import matches
 
 MAX_TOTAL_BYTES = 268_435_456
@@ -33,9 +33,10 @@ class Keep:
 @dataclass(slots=True)
 class _Topic:
     epoch: str
+    seq: int
     keep: Keep
+    is_numbered: bool
     published_at: int = 0
-    seq: int = 0
     bytes: int = 0
     messages: deque[Message] = field(default_factory=deque)
 
@@ -57,7 +58,9 @@ class MemoryTopicLog:
         retention: Sequence[tuple[str, Keep]] = (),
         max_total_bytes: int = MAX_TOTAL_BYTES,
         max_ids: int = MAX_IDS,
+        numbers: Numbers | None = None,
     ):
+        self._numbers = numbers or NoNumbers()
         self._keep_by_default = Keep(max_messages, max_bytes, max_age_ms)
         self._retention = retention
         self._max_topics = max_topics
@@ -77,11 +80,13 @@ class MemoryTopicLog:
             return Appended(first.seq, first.epoch, duplicate=True)
         entry = self._topics.get(topic)
         if entry is None:
-            entry = self._topics[topic] = _Topic(self._next_epoch, self._keep_of(topic))
+            entry = self._topics[topic] = _Topic(*self._begins(topic), self._keep_of(topic), self._numbers.keeps(topic))
         self._topics.move_to_end(topic)
         entry.seq += 1
         entry.published_at = now
-        message = Message(topic, entry.epoch, entry.seq, id or f"{entry.epoch}:{entry.seq}", now, payload)
+        if entry.is_numbered:
+            self._numbers.note(topic, entry.epoch, entry.seq, now)
+        message = Message(topic, entry.epoch, entry.seq, id or f"{entry.epoch}:{entry.seq}", now, payload, user)
         appended = Appended(message.seq, message.epoch)
         self._keep(entry, message)
         if id is not None:
@@ -92,7 +97,8 @@ class MemoryTopicLog:
     def read(self, topic: str, after: int, limit: int) -> Page:
         entry = self._topics.get(topic)
         if entry is None:
-            return Page(self._next_epoch, [])
+            epoch, seq = self._begins(topic)
+            return Page(epoch, [], (after + 1, seq) if after < seq else None)
         begin = max(0, after - entry.first + 1)
         end = min(begin + limit, len(entry.messages))
         gone = (after + 1, entry.first - 1) if after + 1 < entry.first else None
@@ -100,7 +106,10 @@ class MemoryTopicLog:
 
     def head(self, topic: str) -> Head:
         entry = self._topics.get(topic)
-        return Head(entry.seq, entry.epoch, entry.first) if entry else Head(0, self._next_epoch, 1)
+        if entry is None:
+            epoch, seq = self._begins(topic)
+            return Head(seq, epoch, seq + 1)
+        return Head(entry.seq, entry.epoch, entry.first)
 
     def listen(self, listener: Callable[[Message], None]) -> None:
         self._listener = listener
@@ -123,10 +132,10 @@ class MemoryTopicLog:
         self._bytes -= self._topics.pop(topic).bytes
         self._forgotten += 1
 
-    @property
-    def _next_epoch(self) -> str:
-        """The epoch of a topic that begins now. It changes whenever one is forgotten, so none begins twice in the same."""
-        return f"{self._name}.{self._forgotten}"
+    def _begins(self, topic: str) -> tuple[str, int]:
+        """(epoch, seq) that a topic goes on from which is not remembered. A new epoch is another one whenever a topic was
+        forgotten, so none begins twice in the same."""
+        return self._numbers.last(topic) or (f"{self._name}.{self._forgotten}", 0)
 
     def _keep(self, entry: _Topic, message: Message) -> None:
         entry.messages.append(message)

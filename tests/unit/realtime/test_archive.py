@@ -1,104 +1,272 @@
-"""What waits for MongoDB is bounded, and what does not come back from it is told."""
+"""The ladder of durable topics: MongoDB, else the disk, else memory as far as it goes; and what a replay finds on it."""
 
-from pymongo.errors import AutoReconnect
+import gevent
+import pytest
 
 from app.metrics import Metrics
-from app.realtime import protocol
-from app.realtime.hub import Hub
+from app.realtime.archive.archive import DurableArchive
+from app.realtime.archive.mongo import StoreUnavailable
+from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
-from app.realtime.log.archive import MongoArchive
-from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.rules import Rules
+from app.spool.segment import segments
 from tests.apps import NOW, Clock
-from tests.unit.realtime.fakes import MemoryTransport
-from tests.unit.realtime.test_hub import ADMIN
 
 
-class FailingCollection:
+class MemoryMessages:
+    """Stands for MongoDB; away while `is_away`."""
+
     def __init__(self):
-        self.calls = 0
+        self.messages, self.order, self.is_away, self.asked, self.loses_answers = {}, [], False, 0, False
 
-    def insert_many(self, documents, ordered):
-        self.calls += 1
-        raise AutoReconnect("away")
+    def insert(self, messages, now):
+        self.asked += 1
+        if self.is_away:
+            raise StoreUnavailable("away")
+        for message in messages:
+            place = (message.topic, message.epoch, message.seq)
+            assert self.messages.setdefault(place, message) == message, "another message under this number"
+            self.order.append(place)
+        if self.loses_answers:
+            self.loses_answers = False
+            raise StoreUnavailable("the answer was lost")
+
+    def find(self, topic, epoch, after, last):
+        if self.is_away:
+            raise StoreUnavailable("away")
+        return [self.messages[place] for place in sorted(self.messages) if place[:2] == (topic, epoch) and after < place[2] <= last]
+
+    def seqs(self, topic="t"):
+        return [seq for name, _, seq in sorted(self.messages) if name == topic]
 
 
-def test_while_mongodb_is_away_the_buffer_is_bounded_and_it_is_asked_less_and_less_often():
-    collection, clock, metrics = FailingCollection(), Clock(), Metrics()
-    archive = MongoArchive({"realtime_messages": collection}, ("t*",), 10_000, clock, metrics)
+class House:
+    def __init__(self, folder, *, disk_bytes=1_000_000, buffer_bytes=100_000):
+        self.folder, self.disk_bytes, self.buffer_bytes = folder, disk_bytes, buffer_bytes
+        self.store, self.clock, self.metrics = MemoryMessages(), Clock(), Metrics()
+        self.begin()
+
+    def begin(self):
+        """The process: what was in memory is gone, and its files have no writer any more."""
+        self.spool = MessageSpool(self.folder, self.disk_bytes, self.clock)
+        self.archive = DurableArchive(self.store, self.spool, ("t*",), self.buffer_bytes, self.clock, self.metrics)
+
+    def kill(self):
+        self.spool.close()
+        self.begin()
+
+    def keep(self, *seqs, topic="t", size=2):
+        for seq in seqs:
+            self.archive.keep(Message(topic, "e", seq, f"m{seq}", NOW, b'"' + b"x" * size + b'"', "u1"))
+
+    def round(self):
+        """What the background task does again and again."""
+        self.archive.save()
+        while self.archive.move():
+            self.archive.save()
+
+    def rest(self):
+        self.clock.pass_ms(10_000)
+        for _ in range(3):
+            self.round()
+
+    def fate(self, name):
+        return self.metrics.realtime_archived_total.labels(name)._value.get()
+
+    def fetch(self, after, last, topic="t"):
+        answers = []
+        self.archive.fetch(topic, "e", after, last, lambda messages, now: answers.append(messages))
+        gevent.sleep(0.01)
+        return answers[0] and [message.seq for message in answers[0]]
+
+    @property
+    def files(self):
+        return segments(self.folder, "messages")
+
+
+@pytest.fixture
+def make(tmp_path):
+    houses = []
+
+    def make(**limits):
+        houses.append(House(tmp_path, **limits))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.spool.close()
+
+
+@pytest.fixture
+def house(make):
+    return make()
+
+
+def test_while_mongodb_answers_the_disk_is_not_touched(house):
+    house.keep(1, 2, 3)
+    house.keep(1, topic="other")
+    house.round()
+    assert (house.store.seqs(), house.store.seqs("other"), house.files) == ([1, 2, 3], [], [])
+    assert house.fate("stored") == 3
+    assert house.archive.check() == {"archiveWaiting": 0, "archiveSpooledBytes": 0}
+
+
+def test_when_mongodb_is_away_messages_go_to_the_disk_and_from_there_into_it_in_order_and_once(house):
+    house.store.is_away = True
+    for seq in range(1, 8):
+        house.keep(seq)
+        house.round()
+    assert house.fate("spooled") == 7
+    report = house.archive.check()
+    assert (report["state"], report["archiveWaiting"]) == ("degraded", 0)
+    house.store.is_away = False
+    house.keep(8)
+    house.rest()
+    assert house.store.order == [("t", "e", seq) for seq in range(1, 9)]
+    assert (house.files, house.fate("stored")) == ([], 8)
+    assert "state" not in house.archive.check()
+
+
+def test_a_mongodb_that_is_away_is_asked_now_and_then_and_not_every_time(house):
+    house.store.is_away = True
     for seq in range(1, 101):
-        archive.keep(Message("t", "e", seq, "m", NOW, b"x" * 244))
-        archive.keep(Message("other", "e", seq, "m", NOW, b"x"))
-        archive.flush()
-        clock.pass_ms(100)
-    assert archive.check() == {"archiveWaiting": 20}
-    assert metrics.realtime_archived_total.labels("dropped")._value.get() == 80
-    assert 3 <= collection.calls <= 6
+        house.keep(seq)
+        house.round()
+        house.clock.pass_ms(100)
+    assert 3 <= house.store.asked <= 7
 
 
-class LaterArchive:
-    """Answers when the test says so."""
-
-    def __init__(self, *seqs):
-        self.seqs, self.asked = seqs, []
-
-    def keeps(self, topic, epoch, after):
-        return True
-
-    def fetch(self, topic, epoch, after, last, then):
-        self.asked.append((after, last))
-        found = None if self.seqs == (None,) else [Message(topic, epoch, seq, "m", NOW, b"1") for seq in self.seqs if after < seq <= last]
-        self.answer = lambda: then(found, NOW)
+def test_what_is_new_does_not_overtake_what_waits_on_disk(house):
+    house.store.is_away = True
+    house.keep(1)
+    house.round()
+    house.store.is_away = False
+    house.clock.pass_ms(10_000)
+    house.keep(2)
+    house.archive.save()
+    assert house.store.order == []
+    house.rest()
+    assert [seq for _, _, seq in house.store.order] == [1, 2]
 
 
-def resumed(archive, since=0):
-    log = MemoryTopicLog(max_messages=3, max_bytes=100_000, max_topics=3)
-    hub = Hub(log, Metrics(), Rules(), archive=archive)
-    log.listen(lambda message: hub.announce(message, NOW))
-    transport = hub.transport = MemoryTransport()
-    for _ in range(8):
-        hub.publish("t", b"1", NOW, None, None)
-    hub.connect("a", ADMIN)
-    hub.handle("a", protocol.Subscribe("t", since=since), NOW, lambda answer: transport.send("a", answer))
-    hub.publish("t", b"1", NOW, None, None)
-    return hub, transport.sent["a"]
+def test_what_mongodb_took_while_its_answer_was_lost_is_not_there_twice(house):
+    house.store.loses_answers = True
+    house.keep(1, 2)
+    house.round()
+    house.rest()
+    assert house.store.seqs() == [1, 2]
 
 
-def kinds(frames):
-    return [(frame["type"], frame.get("seq") or (frame["from"], frame["to"])) for frame in frames[1:]]
+def test_what_is_on_disk_survives_a_kill_and_is_moved_by_the_next_process(house):
+    house.store.is_away = True
+    house.keep(1, 2)
+    house.round()
+    house.keep(3)  # still in memory: this is what a kill costs
+    house.kill()
+    house.store.is_away = False
+    house.rest()
+    assert (house.store.seqs(), house.files) == ([1, 2], [])
+    assert house.store.messages["t", "e", 1].user == "u1"
 
 
-def test_while_the_archive_is_asked_nothing_newer_overtakes():
-    archive = LaterArchive(1, 2, 3, 4, 5, 6)
-    _, frames = resumed(archive)
-    assert frames[0]["recovered"] is True and len(frames) == 1 and archive.asked == [(0, 5)]
-    archive.answer()
-    assert archive.asked[1:] == [(5, 6)]
-    archive.answer()
-    assert kinds(frames) == [("event", seq) for seq in range(1, 10)]
+def test_a_kill_in_the_middle_of_moving_moves_again_what_changes_nothing(house, monkeypatch):
+    monkeypatch.setattr("app.realtime.archive.archive.BATCH", 2)
+    house.store.is_away = True
+    house.keep(*range(1, 8))
+    house.round()
+    house.store.is_away = False
+    house.clock.pass_ms(10_000)
+    house.archive.move()
+    house.kill()
+    house.rest()
+    assert (house.store.seqs(), house.files) == ([*range(1, 8)], [])
 
 
-def test_holes_in_the_archive_are_told_where_they_are():
-    archive = LaterArchive(2, 3, 5)
-    _, frames = resumed(archive)
-    archive.answer()
-    assert kinds(frames)[:5] == [("error", (1, 1)), ("event", 2), ("event", 3), ("error", (4, 4)), ("event", 5)]
+def test_a_line_that_a_crash_cut_through_is_put_aside_and_the_others_are_moved(house):
+    house.store.is_away = True
+    house.keep(1, 2)
+    house.round()
+    with open(house.files[0], "ab") as file:
+        file.write(b'{"topic":"t","ep')
+    house.kill()
+    house.store.is_away = False
+    house.rest()
+    assert (house.store.seqs(), house.files) == ([1, 2], [])
+    assert len(list(house.folder.glob("*.rejected"))) == 1
 
 
-def test_an_archive_that_fails_is_a_gap():
-    archive = LaterArchive(None)
-    _, frames = resumed(archive)
-    archive.answer()
-    archive.answer()  # asked once more for what the log has lost in the meantime
-    assert kinds(frames) == [("error", (1, 5)), ("error", (6, 6)), ("event", 7), ("event", 8), ("event", 9)]
+def test_where_the_disk_is_full_they_stay_in_memory_as_far_as_it_goes_and_then_the_oldest_are_dropped(make):
+    house = make(disk_bytes=3000, buffer_bytes=10_000)
+    house.store.is_away = True
+    for seq in range(1, 101):
+        house.keep(seq, size=242)
+        house.round()
+    kept = house.archive.check()["archiveWaiting"]
+    assert kept == 20
+    spooled, dropped = house.fate("spooled"), house.fate("dropped")
+    assert spooled + dropped + kept == 100 and 5 < spooled < 12
+    house.store.is_away = False
+    house.rest()
+    assert house.store.seqs() == [*range(1, int(spooled) + 1), *range(81, 101)]
 
 
-def test_an_answer_for_a_client_that_went_on_or_away_is_dropped():
-    archive = LaterArchive(1, 2, 3, 4, 5)
-    hub, frames = resumed(archive)
-    hub.handle("a", protocol.Subscribe("t", since=9), NOW, frames.append)
-    archive.answer()
-    assert [frame["type"] for frame in frames] == ["ack", "ack"]
-    hub.disconnect("a")
-    archive.answer()
-    assert len(frames) == 2
+def test_one_process_moves_and_the_other_one_keeps_writing(house, make):
+    other = make()
+    assert house.spool.next_chunk(1) is None  # now it is its duty
+    house.store.is_away = other.store.is_away = True
+    house.keep(1)
+    house.round()
+    other.keep(2, topic="t2")
+    other.round()
+    house.store.is_away = False
+    house.rest()
+    assert (house.store.seqs(), house.store.seqs("t2")) == ([1], [2])
+    other.store.is_away = False
+    other.keep(3, topic="t2")
+    other.rest()
+    assert other.store.seqs("t2") == []
+    house.rest()
+    assert house.store.seqs("t2") == [2, 3]
+
+
+def test_a_replay_finds_what_is_in_mongodb_on_disk_and_in_memory(house):
+    house.keep(1, 2)
+    house.round()
+    house.store.is_away = True
+    house.keep(3, 4)
+    house.keep(1, topic="t2")
+    house.round()
+    house.keep(5)
+    house.store.is_away = False
+    house.archive._breaker.succeeded()
+    assert house.fetch(0, 64) == [1, 2, 3, 4, 5]
+    assert house.fetch(1, 3) == [2, 3]
+    assert house.fetch(0, 64, "t2") == [1]
+    assert house.fetch(5, 64) == []
+
+
+def test_while_mongodb_is_away_a_replay_goes_on_with_the_first_that_is_at_hand(house):
+    house.keep(*range(1, 11))
+    house.round()
+    house.store.is_away = True
+    house.keep(*range(11, 15))
+    house.round()
+    house.keep(15)
+    assert house.fetch(0, 5) == [11, 12, 13, 14, 15]
+    assert house.fetch(0, 3) == [11, 12, 13]
+    assert house.fetch(15, 20) is None
+
+
+def test_a_replay_reads_only_the_files_that_hold_what_it_needs(house, monkeypatch):
+    monkeypatch.setattr("app.realtime.archive.spool.SEGMENT_BYTES", 1000)
+    house.begin()
+    house.store.is_away = True
+    for seq in range(1, 41):
+        house.keep(seq)
+        house.round()
+    assert len(house.files) > 2
+    assert [*house.spool.find("t", "e", 0, 40)] == [*range(1, 41)]
+    read = []
+    scan = house.spool._scan
+    monkeypatch.setattr(house.spool, "_scan", lambda path: read.append(path) or scan(path))
+    assert [*house.spool.find("t", "e", 38, 40)] == [39, 40]
+    assert read == house.files[-1:]

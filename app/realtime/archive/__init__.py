@@ -1,0 +1,42 @@
+"""The archive of the durable topics: for replays that reach further back than the log, and for whoever asks later who said what.
+
+archive.py  the ladder: MongoDB, else the disk, else memory as far as it goes; and what a replay finds on all of them
+mongo.py    messages as documents, each once
+spool.py    messages as lines in files, until MongoDB takes them
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from app.realtime.log import Message
+
+
+class Archive(Protocol):
+    """Where messages of some topics are kept for longer than the log has them. It never keeps anybody waiting."""
+
+    def keep(self, message: Message) -> None:
+        """Take it, if it is of a topic to be kept. It is stored a little later, and never refused."""
+
+    def keeps(self, topic: str, epoch: str, after: int) -> bool:
+        """Whether the messages right after this position should be there."""
+
+    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message] | None, int], None]) -> None:
+        """Calls `then(messages, now)` once, later: those with `after` < seq <= `last`, oldest first. Where a part of the archive
+        does not answer, the first that the others have, which may be later ones; None where they have none."""
+
+    def check(self) -> dict:
+        """For health."""
+
+
+class NoArchive:
+    def keep(self, message):
+        pass
+
+    def check(self):
+        return {}
+
+    def keeps(self, topic, epoch, after):
+        return False
+
+    def fetch(self, topic, epoch, after, last, then):
+        raise NotImplementedError("nothing is kept here")

@@ -1,0 +1,64 @@
+"""Messages of durable topics as documents. Their `_id` is their place, so that storing one again changes nothing."""
+
+from datetime import datetime
+from typing import Any
+
+from pymongo import WriteConcern
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from app.clock import to_datetime, to_ms
+from app.realtime.log import Message
+
+COLLECTION = "realtime_messages"
+DUPLICATE_KEY = 11000
+DURABLE = WriteConcern(w="majority", j=True)  # what is acknowledged is deleted from the disk
+
+
+class StoreUnavailable(Exception):
+    """MongoDB does not answer, or does not take it now."""
+
+
+class MongoMessages:
+    def __init__(self, database: Database):
+        self._collection = database[COLLECTION].with_options(write_concern=DURABLE)
+
+    def insert(self, messages: list[Message], now: int) -> None:
+        """All of them are there when it returns. Raises StoreUnavailable; then some may be."""
+        stored_at = to_datetime(now)
+        try:
+            self._collection.insert_many([_to_document(message, stored_at) for message in messages], ordered=False)
+        except BulkWriteError as error:
+            problems = [problem for problem in error.details.get("writeErrors", ()) if problem.get("code") != DUPLICATE_KEY]
+            if problems or error.details.get("writeConcernErrors"):
+                raise StoreUnavailable(str((problems or error.details["writeConcernErrors"])[0].get("errmsg", error))) from error
+        except PyMongoError as error:
+            raise StoreUnavailable(str(error)) from error
+
+    def find(self, topic: str, epoch: str, after: int, last: int) -> list[Message]:
+        """Those with `after` < seq <= `last`, oldest first. Raises StoreUnavailable."""
+        place = {"topic": topic, "epoch": epoch, "seq": {"$gt": after, "$lte": last}}
+        try:
+            return [_to_message(document) for document in self._collection.find(place).sort("seq", 1)]
+        except PyMongoError as error:
+            raise StoreUnavailable(str(error)) from error
+
+
+def _to_document(message: Message, stored_at: datetime) -> dict[str, Any]:
+    """The payload as its JSON text: any JSON can be stored so, also what BSON has no form for."""
+    return {
+        "_id": f"{message.topic} {message.epoch} {message.seq}",
+        "topic": message.topic,
+        "epoch": message.epoch,
+        "seq": message.seq,
+        "id": message.id,
+        "userId": message.user,
+        "ts": to_datetime(message.ts),
+        "payload": message.payload.decode(),
+        "createdAt": stored_at,
+    }
+
+
+def _to_message(document: dict[str, Any]) -> Message:
+    payload, user = document["payload"].encode(), document.get("userId")
+    return Message(document["topic"], document["epoch"], document["seq"], document["id"], to_ms(document["ts"]), payload, user)

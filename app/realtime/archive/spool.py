@@ -1,0 +1,163 @@
+"""Messages of durable topics as lines in files, DATA_DIR/realtime/messages-….jsonl, until MongoDB takes them.
+
+They leave in the order in which they came, and a file goes when all that is in it was taken and nobody writes to it any
+more. Which places a file holds is remembered, so that a replay reads only those it needs.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import gevent
+import msgspec
+
+from app.clock import Clock
+from app.logs import get_logger
+from app.realtime.log import Message
+from app.spool.duty import Duty
+from app.spool.rejected import RejectedFile
+from app.spool.segment import lines_from, lock_to_read, segments, size_of, whole_lines
+from app.spool.writer import SegmentWriter, make_folder
+
+log = get_logger(__name__)
+
+KIND = "messages"
+SEGMENT_BYTES = 1_048_576  # small, since a replay reads a whole one
+LONGEST_LINE_BYTES = 16_777_216  # what a document may have in MongoDB
+LINES_BETWEEN_PAUSES = 500
+UNUSED_S = 1.0
+
+
+class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
+    topic: str
+    epoch: str
+    seq: int
+    id: str
+    ts: int
+    payload: msgspec.Raw
+    user_id: str | None = None
+
+
+class Chunk(NamedTuple):
+    """What is to be moved next: the messages from a file up to the offset `end`."""
+
+    path: Path
+    messages: list[Message]
+    end: int
+
+
+class _Places(NamedTuple):
+    """(topic, epoch) -> (first, last) of a file that had this size."""
+
+    size: int
+    spans: dict[tuple[str, str], tuple[int, int]]
+
+
+class MessageSpool:
+    def __init__(self, folder: Path, max_bytes: int, clock: Clock):
+        self._folder = folder
+        self._writer = SegmentWriter(folder, KIND, "RT_DURABLE_SPOOL_BYTES", max_bytes=max_bytes, segment_bytes=SEGMENT_BYTES, clock=clock)
+        self._duty = Duty(folder / ".drainer.lock")
+        self._moved: dict[Path, int] = {}  # how far; after a restart a file is moved again, which changes nothing
+        self._places: dict[Path, _Places] = {}
+
+    def is_empty(self) -> bool:
+        return not segments(self._folder, KIND)
+
+    def waiting_bytes(self) -> int:
+        """What all processes of this data directory have here."""
+        return sum(size_of(path) - self._moved.get(path, 0) for path in segments(self._folder, KIND))
+
+    def append(self, messages: list[Message]) -> None:
+        """They are durable when it returns. Raises SpoolFull, SpoolUnavailable."""
+        self._writer.append(b"".join(_encode(message) for message in messages))
+
+    def next_chunk(self, limit: int) -> Chunk | None:
+        """From the oldest file that has more; None where nothing is to be moved, or another process does it. A file that we write
+        to ourselves ends here when all of it was moved. Raises OSError."""
+        if not self._duty.is_ours and not self._take_duty():
+            self._writer.close_unused(UNUSED_S)  # so that the other one can be done with it
+            return None
+        for path in segments(self._folder, KIND):
+            with suppress(FileNotFoundError), open(path, "rb") as file:
+                is_complete = lock_to_read(file.fileno())
+                chunk = self._read(file, path, is_complete, limit)
+                if chunk.messages:
+                    return chunk
+                if is_complete:
+                    self._drop(path)
+        self._writer.close()
+        return None
+
+    def moved(self, chunk: Chunk) -> None:
+        self._moved[chunk.path] = chunk.end
+
+    def close(self) -> None:
+        """Another process may move what is here."""
+        self._writer.close()
+        self._duty.end()
+
+    def find(self, topic: str, epoch: str, after: int, last: int | None = None) -> dict[int, Message]:
+        """By seq: those with `after` < seq <= `last`. Lets others have their turn now and then."""
+        found: dict[int, Message] = {}
+        for path in segments(self._folder, KIND):
+            if self._may_hold(path, topic, epoch, after, last):
+                for message in self._scan(path):
+                    if (message.topic, message.epoch) == (topic, epoch) and message.seq > after and (last is None or message.seq <= last):
+                        found[message.seq] = message
+        return found
+
+    def _take_duty(self) -> bool:
+        make_folder(self._folder)
+        return self._duty.take()
+
+    def _read(self, file: BinaryIO, path: Path, is_complete: bool, limit: int) -> Chunk:
+        chunk = Chunk(path, [], self._moved.get(path, 0))
+        for end, line in lines_from(file, chunk.end, is_complete=is_complete, longest=LONGEST_LINE_BYTES):
+            chunk = chunk._replace(end=end)
+            try:
+                chunk.messages.append(_decode(line))
+            except ValueError as error:
+                log.error("archive_line_rejected", file=str(path), error=str(error)[:200])
+                RejectedFile(path).add([(line, str(error))])
+            if len(chunk.messages) >= limit:
+                break
+        return chunk
+
+    def _drop(self, path: Path) -> None:
+        os.unlink(path)
+        self._moved.pop(path, None)
+        self._places.pop(path, None)
+
+    def _may_hold(self, path: Path, topic: str, epoch: str, after: int, last: int | None) -> bool:
+        places = self._places.get(path)
+        if places is None or places.size != size_of(path):
+            return True
+        first_there, last_there = places.spans.get((topic, epoch), (0, 0))
+        return last_there > after and (last is None or first_there <= last)
+
+    def _scan(self, path: Path):
+        size, spans = 0, {}
+        for count, line in enumerate(whole_lines(path), 1):
+            size += len(line)
+            if count % LINES_BETWEEN_PAUSES == 0:
+                gevent.sleep(0)
+            with suppress(ValueError):
+                message = _decode(line)
+                first, _ = spans.get(key := (message.topic, message.epoch), (message.seq, 0))
+                spans[key] = (first, message.seq)
+                yield message
+        self._places[path] = _Places(size, spans)
+
+
+def _encode(message: Message) -> bytes:
+    payload = msgspec.Raw(message.payload)
+    line = _Line(message.topic, message.epoch, message.seq, message.id, message.ts, payload, message.user)
+    return msgspec.json.encode(line) + b"\n"
+
+
+def _decode(line: bytes) -> Message:
+    """Raises ValueError."""
+    found = msgspec.json.decode(line, type=_Line)
+    return Message(found.topic, found.epoch, found.seq, found.id, found.ts, bytes(found.payload), found.user_id)

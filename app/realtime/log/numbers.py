@@ -1,0 +1,169 @@
+"""How far each durable topic was numbered, on disk, so that its numbering goes on after a restart, and who comes back with a
+position gets exactly what was missed, out of the archive.
+
+The invariant: (topic, epoch, seq) never names two messages. A number is in the file before anybody is told of it: one write
+into one slot within one page, which stands however the process ends, kill -9 included. Only a crash of the machine may take
+it back, so the file says which boot of the machine it belongs to, and whether it was sealed (synced) since; where neither
+vouches for it, all topics begin in new epochs.
+
+The other half, that nothing is passed over in silence, needs the file to know of every message: so there is one file, and
+it belongs to the process that began last. It makes a new file in the place of the old one, and takes over what stands there only
+where nobody holds it any more. Any trouble with the disk removes the file. Never bring one back from a backup.
+"""
+
+import os
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from app.disk import sync_folder
+from app.logs import get_logger
+from app.realtime.topics import MAX_TOPIC_LENGTH, matches
+from app.spool.segment import lock_alone
+from app.spool.writer import make_folder
+
+log = get_logger(__name__)
+
+SLOT_BYTES = 512  # so that none lies across two pages; the longest topic with its epoch has room in it
+MAX_EPOCH_LENGTH = SLOT_BYTES - MAX_TOPIC_LENGTH - 100
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class _Place(NamedTuple):
+    slot: int
+    epoch: str
+    seq: int
+    at: int
+
+
+class FileNumbers:
+    """Before `open`, and where there is trouble, every topic is one that nobody has numbered yet. Of more than `max_topics` the
+    one published to least recently is forgotten."""
+
+    def __init__(self, path: Path, patterns: tuple[str, ...], max_topics: int, boot_id=None):
+        self._path = path
+        self._patterns = patterns
+        self._max_topics = max_topics
+        self._boot_id = boot_id or _boot_id
+        self._fd: int | None = None
+        self._places: OrderedDict[str, _Place] = OrderedDict()  # the least recently used first
+        self._is_sealed = False
+
+    def keeps(self, topic: str) -> bool:
+        return any(matches(pattern, topic) for pattern in self._patterns)
+
+    def last(self, topic: str) -> tuple[str, int] | None:
+        place = self._places.get(topic)
+        return place and (place.epoch, place.seq)
+
+    def note(self, topic: str, epoch: str, seq: int, now: int) -> None:
+        if self._fd is None:
+            return
+        try:
+            if self._is_sealed:
+                self._write_header(is_sealed=False)
+            place = self._places[topic] = _Place(self._slot_of(topic), epoch, seq, now)
+            self._places.move_to_end(topic)
+            _put(self._fd, place.slot, {"topic": topic, "epoch": epoch, "seq": seq, "at": now})
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+
+    def open(self) -> None:
+        """After the fork. What a process before this one has left is taken over, if it is certain. A topic that is not to be kept
+        now goes from the file: nothing here would know what is said on it meanwhile."""
+        try:
+            if self._patterns:
+                make_folder(self._path.parent)
+                rows = [row for row in self._take_over() if self.keeps(row["topic"])]
+                self._begin(rows[-self._max_topics :])
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            self._give_up(error)
+
+    def seal(self) -> None:
+        """At the end: what is written is there after a crash of the machine, too."""
+        if self._fd is None:
+            return
+        try:
+            os.fsync(self._fd)
+            self._write_header(is_sealed=True)
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """As the end of the process does."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _take_over(self) -> list[dict]:
+        """The slots of the file, the least recently used first; none where another process holds it or nothing vouches for it."""
+        try:
+            with open(self._path, "rb") as file:
+                if not lock_alone(file.fileno()) or not os.path.samestat(os.stat(self._path), os.fstat(file.fileno())):
+                    reason = "another process holds it"
+                else:
+                    header, *rows = [orjson.loads(row) for row in iter(lambda: file.read(SLOT_BYTES), b"")]
+                    if header["isSealed"] or header["boot"] is not None and header["boot"] == self._boot_id():
+                        return sorted(rows, key=lambda row: row["at"])
+                    reason = "the machine was started anew"
+        except FileNotFoundError:
+            return []
+        except (ValueError, LookupError, TypeError) as error:
+            reason = str(error)
+        log.warning("numbers_not_taken_over", file=str(self._path), reason=reason, topics_begin="new epochs")
+        return []
+
+    def _begin(self, rows: list[dict]) -> None:
+        """The file gets its name when it is locked and on disk, so that there is never a half one."""
+        half = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        self._fd = os.open(half, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
+        lock_alone(self._fd)
+        for slot, row in enumerate(rows, 1):
+            self._places[row["topic"]] = _Place(slot, row["epoch"], row["seq"], row["at"])
+            _put(self._fd, slot, row)
+        self._write_header(is_sealed=False)
+        half.rename(self._path)
+        sync_folder(self._path.parent)
+
+    def _slot_of(self, topic: str) -> int:
+        """Its own, or a new one, or that of the topic used least recently."""
+        if topic in self._places:
+            return self._places[topic].slot
+        if len(self._places) < self._max_topics:
+            return len(self._places) + 1
+        return self._places.popitem(last=False)[1].slot
+
+    def _write_header(self, *, is_sealed: bool) -> None:
+        _put(self._fd, 0, {"boot": self._boot_id(), "isSealed": is_sealed})
+        os.fsync(self._fd)
+        self._is_sealed = is_sealed
+
+    def _give_up(self, error: Exception) -> None:
+        """A file that does not know of every message must not be found by anybody."""
+        log.error("numbers_not_kept", file=str(self._path), error=str(error))
+        self._places.clear()
+        self.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            sync_folder(self._path.parent)
+
+
+def _put(fd: int, slot: int, row: dict) -> None:
+    text = orjson.dumps(row).ljust(SLOT_BYTES - 1) + b"\n"
+    if len(text) != SLOT_BYTES:
+        raise ValueError(f"{row} is too long")
+    if os.pwrite(fd, text, slot * SLOT_BYTES) != SLOT_BYTES:
+        raise OSError("a slot was written in part")
+
+
+def _boot_id() -> str | None:
+    """Of this start of the machine; None where the system does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,190 @@
+"""(topic, epoch, seq) never names two messages, and nothing is passed over in silence: what a numbering may go on from."""
+
+import os
+from itertools import count
+
+import pytest
+
+from app.realtime.log.memory import MemoryTopicLog
+from app.realtime.log.numbers import SLOT_BYTES, FileNumbers
+from tests.apps import NOW
+
+
+class Machine:
+    """Processes over one data directory, as far as the numbers see them. `boot` is its start."""
+
+    def __init__(self, folder):
+        self.path, self.boot, self.running = folder / "realtime" / "numbers", "boot-1", []
+
+    def start(self, *patterns, max_topics=100):
+        """A process: its log, with the numbers as an attribute."""
+        numbers = FileNumbers(self.path, patterns or ("t*",), max_topics, lambda: self.boot)
+        log = MemoryTopicLog(max_messages=5, max_bytes=100_000, max_topics=3, numbers=numbers)
+        log.numbers = numbers
+        numbers.open()
+        return log
+
+    def kill(self, log):
+        log.numbers.close()
+
+    def stop(self, log):
+        log.numbers.seal()
+        log.numbers.close()
+
+    def crash(self, log):
+        """All of it, with what was not synced: here, the file stays as it is, which the next one must not believe."""
+        log.numbers.close()
+        self.boot = f"{self.boot}+"
+
+
+times = count(NOW)
+
+
+def append(log, topic="t", count=1):
+    return [log.append(topic, b"1", next(times)) for _ in range(count)][-1]
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_after_a_stop_and_after_a_kill_the_numbering_goes_on_in_its_epoch(machine, end):
+    first = machine.start()
+    place = append(first, count=7)
+    getattr(machine, end)(first)
+    second = machine.start()
+    head = second.head("t")
+    assert (head.epoch, head.seq, head.first) == (place.epoch, 7, 8)
+    assert second.read("t", 3, 10).gone == (4, 7)
+    assert second.read("t", 7, 10).gone is None
+    assert (append(second).seq, append(second).epoch) == (8, place.epoch)
+    assert second.read("t", 7, 10).messages[0].seq == 8
+
+
+def test_after_a_crash_of_the_machine_it_begins_anew(machine):
+    first = machine.start()
+    place = append(first)
+    machine.crash(first)
+    second = machine.start()
+    assert (second.head("t").seq, second.head("t").epoch != place.epoch) == (0, True)
+
+
+def test_what_was_sealed_outlives_the_machine_unless_something_was_published_after(machine):
+    first = machine.start()
+    place = append(first)
+    machine.stop(first)
+    machine.boot = "boot-2"
+    second = machine.start()
+    assert second.head("t").epoch == place.epoch
+    second.numbers.seal()
+    append(second)
+    machine.crash(second)
+    assert machine.start().head("t").epoch != place.epoch
+
+
+def test_where_the_system_does_not_say_which_boot_it_is_only_a_seal_counts(machine):
+    machine.boot = None
+    first = machine.start()
+    place = append(first)
+    machine.kill(first)
+    second = machine.start()
+    assert second.head("t").epoch != place.epoch
+    place = append(second)
+    machine.stop(second)
+    assert machine.start().head("t").epoch == place.epoch
+
+
+def test_a_process_that_comes_while_another_one_is_there_begins_anew_and_the_one_after_goes_on_from_it(machine):
+    """Else who had a position of the first would resume at the third without a word about what the second published."""
+    first = machine.start()
+    append(first, count=3)
+    second = machine.start()
+    assert second.head("t").seq == 0
+    place = append(second, count=2)
+    append(first)
+    machine.stop(first)
+    machine.stop(second)
+    third = machine.start()
+    assert (third.head("t").epoch, third.head("t").seq) == (place.epoch, 2)
+
+
+def test_a_topic_that_was_not_durable_in_between_begins_anew(machine):
+    first = machine.start("t*")
+    place = append(first)
+    machine.stop(first)
+    machine.stop(machine.start("other"))
+    assert machine.start("t*").head("t").epoch != place.epoch
+
+
+def test_without_durable_topics_the_file_goes(machine):
+    log = machine.start()
+    append(log)
+    machine.stop(log)
+    FileNumbers(machine.path, (), 100).open()
+    assert not machine.path.exists()
+
+
+def test_a_topic_that_the_log_forgets_goes_on_with_what_was_forgotten_gone(machine):
+    log = machine.start()
+    place = append(log, "t", 2)
+    append(log, "x1"), append(log, "x2"), append(log, "x3")
+    assert log.head("t").first == 3
+    assert (append(log, "t").seq, append(log, "t").epoch) == (3, place.epoch)
+
+
+def test_a_topic_that_is_not_durable_is_not_in_the_file(machine):
+    log = machine.start()
+    append(log, "x")
+    machine.kill(log)
+    assert machine.start().head("x").seq == 0
+    assert machine.path.stat().st_size == SLOT_BYTES
+
+
+def test_of_too_many_topics_the_one_used_least_recently_begins_anew(machine):
+    log = machine.start(max_topics=3)
+    for topic in ("t1", "t2", "t3", "t1", "t4"):
+        append(log, topic)
+    assert machine.path.stat().st_size == 4 * SLOT_BYTES
+    machine.kill(log)
+    again = machine.start(max_topics=3)
+    assert [again.head(topic).seq for topic in ("t1", "t2", "t3", "t4")] == [2, 0, 1, 1]
+    machine.kill(again)
+    fewer = machine.start(max_topics=2)
+    assert [fewer.head(topic).seq for topic in ("t1", "t3", "t4")] == [2, 0, 1]
+
+
+def test_the_longest_topic_has_room(machine):
+    log = machine.start()
+    append(log, "t" * 255)
+    machine.kill(log)
+    assert machine.start().head("t" * 255).seq == 1
+
+
+def test_when_the_disk_is_in_trouble_publishing_goes_on_and_the_next_process_begins_anew(machine, monkeypatch):
+    log = machine.start()
+    place = append(log)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        assert append(log).seq == 2
+    assert append(log).seq == 3
+    machine.stop(log)
+    assert machine.start().head("t").epoch != place.epoch
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"{}" + b" " * 509 + b"\n", b"[1]", b"\0" * 2048])
+def test_a_file_that_makes_no_sense_is_replaced(machine, content):
+    machine.path.parent.mkdir()
+    machine.path.write_bytes(content)
+    log = machine.start()
+    append(log)
+    machine.kill(log)
+    assert machine.start().head("t").seq == 1
+
+
+def test_a_folder_that_cannot_be_used_costs_the_numbering_and_nothing_else(machine):
+    machine.path.parent.write_text("in the way")
+    log = machine.start()
+    assert append(log).seq == 1
+    log.numbers.seal()

@@ -19,7 +19,7 @@ from app.http.body import inflate
 from app.http.cors import headers_for
 from app.http.errors import error_headers
 from app.http.limits import ALREADY_COUNTED, bucket_of
-from app.http.request_id import SANE_ID, Accounts, new_request_id
+from app.http.request_id import Accounts, request_id_for
 from app.identity import Identity
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
@@ -101,9 +101,7 @@ class FastLane:
 
 def _begin(environ, identity: Identity) -> str:
     """The request's id, bound to every line of the log from here on."""
-    request_id = environ.get("HTTP_X_REQUEST_ID", "")
-    if not SANE_ID.fullmatch(request_id):
-        request_id = new_request_id()
+    request_id = request_id_for(environ.get("HTTP_X_REQUEST_ID", ""))
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     if identity.user_id is not None:

@@ -15,6 +15,7 @@ from app.metrics import Metrics
 log = get_logger(__name__)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others without end
 MAX_PATH = 200
+REQUEST_ID = "switchyard.request_id"  # in the environ of a request that does not come through Flask
 SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -23,14 +24,18 @@ def new_request_id() -> str:
     return f"{getrandbits(128):032x}"
 
 
+def request_id_for(given: str) -> str:
+    """The caller's own, where it is a sane one."""
+    return given if SANE_ID.fullmatch(given) else new_request_id()
+
+
 def init_request_ids(app: Flask) -> None:
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def _begin() -> None:
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if SANE_ID.fullmatch(given) else new_request_id()
+    g.request_id = request_id_for(request.headers.get("X-Request-Id", ""))
     g.started = time.perf_counter()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)

@@ -8,8 +8,11 @@ from flask import Flask
 from flask_socketio import SocketIO
 
 from app import origins
+from app.http.cors import headers_for
+from app.realtime.buckets import Rate
 from app.realtime.namespace import RealtimeNamespace, RoomsNamespace
 from app.realtime.ticker import Ticker
+from app.realtime.transport.door import Door
 from app.realtime.transport.guard import Guard
 from app.realtime.transport.stock import RoomQueue, SocketIOTransport
 from app.realtime.transport.wire import Json, WirePacket
@@ -53,7 +56,8 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     guard.install(clock)
     parts.lifecycle.add("realtime", Ticker(hub, clock).run)
     parts.lifecycle.every("realtime_unjoined", 1, lambda: guard.sweep(clock()))
-    app.wsgi_app = guard.wsgi(app.wsgi_app)
+    handshake_rate = Rate.of(settings.rt_handshake_rate, settings.rt_handshake_burst)
+    app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, clock, parts.metrics, lambda origin: headers_for(settings, origin) or [])
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
     return socketio
 

@@ -12,7 +12,7 @@ from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 from app.errors import ApiError
 from app.serving.request import BadRequest, RequestParser
 from app.serving.turns import Turn
-from app.serving.websocket import is_websocket, run_websocket
+from app.serving.websocket import has_opened, is_websocket, offer_websocket
 
 RECV_BYTES = 65_536
 LINGER_BYTES = 4_194_304
@@ -39,7 +39,7 @@ class Connection:
         try:
             while (environ := self._next_request()) is not None:
                 if self._parser.after_upgrade is not None and is_websocket(environ):
-                    run_websocket(self, environ, self._parser.after_upgrade)
+                    self._serve_websocket(environ)
                     return
                 if not self._respond(environ):
                     self._linger()
@@ -86,18 +86,29 @@ class Connection:
         finally:
             self.is_idle = False
 
+    def _serve_websocket(self, environ: dict) -> None:
+        """The application opens it, or gives an ordinary answer; what came after the head is no request in either case."""
+        environ["switchyard.keep_alive"] = False
+        websocket = offer_websocket(self, environ, self._parser.after_upgrade)
+        if websocket is not None:
+            self._respond(environ)
+            websocket.close()
+        if not has_opened(environ):
+            self._linger()
+
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""
         response = Response(self, environ)
         result = None
         try:
             result = self.server.application(environ, response.start)
-            response.send(result)
+            if not has_opened(environ):
+                response.send(result)
         except OSError:
             return False  # the client has gone
         except Exception:
             self.server.log_exception(sys.exc_info())
-            if response.head_sent:
+            if response.head_sent or has_opened(environ):
                 return False
             self._refuse(None)
             return False

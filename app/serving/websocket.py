@@ -33,28 +33,22 @@ def is_websocket(environ: dict) -> bool:
     )
 
 
-def run_websocket(connection, environ: dict, already_read: bytes) -> None:
-    """Answers 101 and calls the application with `wsgi.websocket`; returns when the websocket has ended."""
+def offer_websocket(connection, environ: dict, already_read: bytes) -> "WebSocket | None":
+    """Puts a websocket into the environ, which the application may open. None, and an answer, where the request is no opening."""
     accept = _accept(environ)
+    server = connection.server
     if accept is None:
         error = ApiError("bad_request", "This is not the opening of a websocket of version 13.")
-        connection.socket.sendall(connection.server.render_error("400 Bad Request\r\nSec-WebSocket-Version: 13", error))
-        return
-    head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-    connection.socket.sendall(head.encode())
-    server = connection.server
-    if server.websocket_buffer_bytes:
-        connection.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, server.websocket_buffer_bytes)
-    websocket = environ["wsgi.websocket"] = WebSocket(environ, connection.socket, already_read, server.max_body_bytes)
-    environ["wsgi.websocket_version"] = websocket.version
-    try:
-        result = server.application(environ, lambda status, headers, exc_info=None: None)
-        if hasattr(result, "close"):
-            result.close()
-    except OSError:
-        return  # the client has gone
-    finally:
-        websocket.close()
+        connection.socket.sendall(server.render_error("400 Bad Request\r\nSec-WebSocket-Version: 13", error))
+        return None
+    websocket = WebSocket(environ, connection.socket, accept, already_read, server)
+    environ["wsgi.websocket"], environ["wsgi.websocket_version"] = websocket, websocket.version
+    return websocket
+
+
+def has_opened(environ: dict) -> bool:
+    websocket = environ.get("wsgi.websocket")
+    return websocket is not None and websocket.has_opened
 
 
 def _accept(environ: dict) -> str | None:
@@ -69,19 +63,31 @@ def _accept(environ: dict) -> str | None:
 
 
 class WebSocket:
-    """Messages over one socket. A client that always has more to say is held to its turn; see turns.py."""
+    """Messages over one socket, after `open`. A client that always has more to say is held to its turn; see turns.py."""
 
-    def __init__(self, environ: dict, sock, already_read: bytes, max_bytes: int):
+    def __init__(self, environ: dict, sock, accept: str, already_read: bytes, server):
         self.version = environ["HTTP_SEC_WEBSOCKET_VERSION"]
         self.path = environ["PATH_INFO"]
         self.origin = environ.get("HTTP_ORIGIN")
         self.protocol = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
         self.socket = sock
+        self.has_opened = False
         self.closed = False
-        self._reader = frames.MessageReader(max_bytes)
+        self._accept = accept
+        self._buffer_bytes = server.websocket_buffer_bytes
+        self._reader = frames.MessageReader(server.max_body_bytes)
         self._reader.feed(already_read)
         self._turn = Turn()
         self._writing = BoundedSemaphore(1)  # the answer to a ping must not get into the middle of a frame
+
+    def open(self, *headers: tuple[str, str]) -> None:
+        """Answers 101. Until then the application can still refuse, in words of HTTP."""
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {self._accept}\r\n"
+        self.has_opened = True
+        self.socket.sendall(f"{head}{more}\r\n".encode())
+        if self._buffer_bytes:
+            self.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, self._buffer_bytes)
 
     def receive(self) -> str | bytes | None:
         """The next message; None when there will be none, whoever ended it."""
@@ -110,7 +116,7 @@ class WebSocket:
 
     def close(self, code: int = frames.NORMAL) -> None:
         """Says so, unless somebody is in the middle of a frame: then there is no place left to say it."""
-        if self.closed:
+        if self.closed or not self.has_opened:
             return
         self.closed = True
         if self._writing.acquire(blocking=False):

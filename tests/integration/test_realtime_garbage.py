@@ -9,7 +9,7 @@ import pytest
 import requests
 import websocket
 
-from tests.apps import SECRET, token
+from tests.apps import SECRET, error_of, token
 from tests.integration.realtime_client import Client
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
@@ -215,10 +215,10 @@ def test_a_polled_body_over_the_limit_is_400_and_ends_the_session(app, bystander
 
 
 @pytest.mark.parametrize("query", ["EIO=3", "transport=pigeon", "transport=websocket", "sid=x", "sid=%00%ff", "j=x"])
-def test_a_handshake_that_is_none_is_400(app, bystander, query):
+def test_a_handshake_that_is_none_is_400_in_the_shape_of_the_catalogue(app, bystander, query):
     url = f"{app.url}/socket.io/?{'' if 'EIO' in query else 'EIO=4&'}{query}"
-    assert requests.get(url, timeout=5).status_code == 400
-    assert requests.post(url, data="4", timeout=5).status_code == 400
+    for response in (requests.get(url, timeout=5), requests.post(url, data="4", timeout=5)):
+        assert (response.status_code, error_of(response)["code"]) == (400, "bad_request")
 
 
 def test_many_packets_in_one_poll_are_all_handled(app, session):

@@ -1,7 +1,8 @@
 """How frames leave: the port that the hub sends through, and the one behind which nobody listens.
 
 Sending never raises and never waits for a client; a connection that is gone is passed over. stock.py is the emit of
-Flask-SocketIO, wire.py its packets, guard.py what keeps its Engine.IO from believing everything.
+Flask-SocketIO, wire.py its packets, outbox.py what waits for one client, guard.py (with posts.py and websocket.py) what
+keeps its Engine.IO from believing everything, door.py what that answers over HTTP.
 """
 
 from collections.abc import Iterable

@@ -6,6 +6,7 @@ import socket
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
 
+from app.http.request_id import REQUEST_ID
 from app.logs import get_logger
 from app.realtime.transport.outbox import Outbox
 
@@ -27,6 +28,7 @@ class GuardedWebSocket(WebSocketWSGI):
     def __call__(self, environ, start_response):
         self._outbox.websocket = self
         self._tcp = environ["wsgi.websocket"].socket
+        environ["wsgi.websocket"].open(("X-Request-Id", environ[REQUEST_ID]))
         self._all.add(self)
         try:
             return super().__call__(environ, start_response)

@@ -1,7 +1,8 @@
 """Carries live topics to browsers over Socket.IO, and business events to rooms. The walk of a frame:
 
 server.py       puts Socket.IO in front of Flask, closes it when the process drains
-namespace.py    who connects, what comes in, what goes back
+namespace.py    who connects (credentials.py), what comes in, what goes back; realtime_namespace.py: the frames beside that
+members.py      who is connected, how much each may say, and until when its token holds
 protocol.py     a client's words -> frames, or an error
 permissions.py  who may listen and who may speak; topics.py: what a topic is
 hub.py          who is there, and what happens when something does, by a table; connection.py: what it knows of one client

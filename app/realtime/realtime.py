@@ -34,7 +34,7 @@ class Realtime:
         """`{ok: true, topic, seq, epoch, duplicate?}` once the message is in the log.
 
         The same `(topic, user, id)` again gets the first answer. Raises ApiError `bad_request`, `payload_too_large`,
-        `unavailable`. Nobody's permission is asked: whoever calls this is the server.
+        `unavailable`. Nobody's permission and no rate is asked: whoever calls this is the server, and knows how much it says.
         """
         if not is_topic(topic):
             raise ApiError("bad_request", f"topic must be {TOPIC_RULE}.")

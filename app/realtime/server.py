@@ -10,7 +10,8 @@ from flask_socketio import SocketIO
 from app import origins
 from app.http.cors import headers_for
 from app.realtime.buckets import Rate
-from app.realtime.namespace import RealtimeNamespace, RoomsNamespace
+from app.realtime.namespace import RoomsNamespace
+from app.realtime.realtime_namespace import RealtimeNamespace
 from app.realtime.ticker import Ticker
 from app.realtime.transport.door import Door
 from app.realtime.transport.guard import Guard
@@ -50,11 +51,13 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     realtime.bind(transport)
     dependencies = (parts.gatekeeper, realtime, clock, parts.metrics)
     socketio.on_namespace(RealtimeNamespace(transport, *dependencies))
-    socketio.on_namespace(RoomsNamespace("/", *dependencies))
+    rooms = RoomsNamespace("/", *dependencies)
+    socketio.on_namespace(rooms)
 
     guard = Guard(socketio.server, settings.rt_send_buffer_bytes + HEADROOM_BYTES, settings.rt_join_timeout_ms)
     guard.install(clock)
     parts.lifecycle.add("realtime", Ticker(hub, clock).run)
+    parts.lifecycle.every("realtime_tokens", 0.25, lambda: rooms.members.tick(clock()))
     parts.lifecycle.every("realtime_unjoined", 1, lambda: guard.sweep(clock()))
     handshake_rate = Rate.of(settings.rt_handshake_rate, settings.rt_handshake_burst)
     app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, clock, parts.metrics, lambda origin: headers_for(settings, origin) or [])

@@ -224,6 +224,32 @@ def test_a_token_that_expires_is_told_and_without_a_fresh_one_the_connection_end
     client.wait(lambda client: not client.sio.connected or client.refusal)
 
 
+def test_in_the_namespace_of_rooms_a_token_expires_too_and_a_fresh_one_changes_the_rooms(app, connect):
+    client = connect(token("u1", "editor", ttl_s=2), namespace="/")
+    left_alone = connect(token("u2", ttl_s=2), namespace="/")
+    assert client.wait_for("error")["code"] == "token_expired"
+    assert client.say(type="auth", token=token("u2"))["code"] == "forbidden"
+    assert client.say(type="auth", token=token("u1", "author"), id="a") == {"type": "ack", "id": "a", "ok": True}
+    left_alone.wait(lambda client: not client.sio.connected or client.refusal)
+    for role in ("editor", "author"):
+        body = {"event": "reservation:update", "to": f"role:{role}", "payload": role}
+        assert requests.post(f"{app.url}/api/realtime/emit", json=body, headers=SERVICE, timeout=5).json()["ok"]
+    client.wait(lambda client: client.others)
+    assert client.is_alive() and client.connects == 1
+    assert client.others == [("reservation:update", "author")]
+
+
+def test_in_the_namespace_of_rooms_the_rate_holds_too_and_there_are_no_topics(connect):
+    client = connect(token("root", "admin"), namespace="/")
+    assert client.say(type="subscribe", topic="flags", id="s")["code"] == "bad_request"
+    for _ in range(110):
+        client.emit("ping")
+    refused = client.wait_for("error")
+    assert (refused["code"], refused["retryable"]) == ("rate_limited", True) and refused["retryAfterMs"] > 0
+    client.wait(lambda client: len(client.others) + len(client.of("error")) == 110)
+    assert client.is_alive()
+
+
 def test_a_fresh_token_in_time_keeps_the_connection_but_not_what_it_does_not_allow(app, connect):
     client = connect(token("u1", ttl_s=2, topics={"sub": ["secret:*"]}))
     client.say(type="subscribe", topic="flags")

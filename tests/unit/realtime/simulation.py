@@ -361,7 +361,7 @@ class World:
         counts = self.hub.counts()
         merges = len(TOPICS)  # those of topics that everybody has just left, until they are due
         assert len(self.hub.timers) <= 3 * counts["connections"] + counts["subscriptions"] + merges
-        for connection in self.hub._connections.values():
+        for connection in self.hub.members:
             for subscription in connection.subscriptions.values():
                 assert len(subscription.unacked) <= self.rules.ack_window_messages
                 assert subscription.unacked_bytes == sum(subscription.unacked.values())

@@ -247,7 +247,7 @@ def test_acknowledging_what_was_never_sent_is_a_bad_ack(house, wrong):
 
 
 def subscription(house, connection_id="a", topic="t"):
-    return house.hub._connections[connection_id].subscriptions[topic]
+    return house.hub.members[connection_id].subscriptions[topic]
 
 
 def test_one_wrong_position_and_nothing_of_the_frame_counts(house):

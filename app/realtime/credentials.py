@@ -1,0 +1,31 @@
+"""Who connects to a namespace, by what the handshake brings."""
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from app.errors import ApiError
+from app.identity import Gatekeeper, Identity
+from app.realtime.permissions import may_connect
+
+
+def identity_of_connect(gatekeeper: Gatekeeper, environ: dict, auth: Any) -> Identity:
+    """`auth: {token}`, else the Authorization header, else `?token=`: the first that is given counts. Raises ApiError."""
+    token = auth.get("token") if isinstance(auth, dict) else None
+    query = parse_qs(environ.get("QUERY_STRING", "")).get("token")
+    if token is not None:
+        identity = identity_of(gatekeeper, token)
+    elif header := environ.get("HTTP_AUTHORIZATION"):
+        identity = gatekeeper.from_headers(header, None)
+    elif query:
+        identity = identity_of(gatekeeper, query[0])
+    else:
+        raise ApiError("unauthorized", "A token is needed: auth: {token}, Authorization: Bearer, or ?token=.")
+    if not may_connect(identity):
+        raise ApiError("forbidden", "A write key may not connect; use a token.")
+    return identity
+
+
+def identity_of(gatekeeper: Gatekeeper, token: Any) -> Identity:
+    if not isinstance(token, str):
+        raise ApiError("unauthorized", "The token must be a string.")
+    return gatekeeper.from_headers(f"Bearer {token}", None)

@@ -1,0 +1,87 @@
+"""Who is connected to a namespace: how much each may say, and how long each may stay with the token that it brought.
+
+A token that expires is told, and its owner given some time to send a fresh one; then the connection is closed. The hub has
+the members of /realtime here, the namespace / its own.
+"""
+
+from collections.abc import Callable, Iterator
+
+from app.errors import ApiError
+from app.identity import Identity
+from app.realtime.buckets import Rate
+from app.realtime.connection import Connection
+from app.realtime.rules import Rules
+from app.realtime.timers import Timers
+
+
+class Members:
+    """`tell(connection_id, error)` and `close(connection_id)` are how a client learns of it. `deadlines` are for who runs `timers`."""
+
+    def __init__(self, rules: Rules, timers: Timers, tell: Callable[[str, ApiError], None], close: Callable[[str], None]):
+        self._grace_ms = rules.token_grace_ms
+        self._rate = Rate.of(rules.connection_rate, rules.connection_burst)
+        self._timers = timers
+        self._tell = tell
+        self._close = close
+        self._connections: dict[str, Connection] = {}
+        self.deadlines = {"token": self._on_token_expired, "grace": self._on_grace_over}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __contains__(self, connection_id: str) -> bool:
+        return connection_id in self._connections
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._connections.values())
+
+    def __getitem__(self, connection_id: str) -> Connection:
+        return self._connections[connection_id]
+
+    def join(self, connection_id: str, identity: Identity) -> None:
+        self._connections[connection_id] = Connection(connection_id, identity)
+        self._watch_token(connection_id, identity)
+
+    def leave(self, connection_id: str) -> Connection | None:
+        connection = self._connections.pop(connection_id, None)
+        for kind in self.deadlines:
+            self._timers.cancel((kind, connection_id))
+        return connection
+
+    def admit(self, connection_id: str, now: int) -> None:
+        """Takes a token for one frame, or raises `rate_limited`. One refusal too many closes the connection."""
+        connection = self._connections[connection_id]
+        wait_ms = connection.wait_for_token(self._rate, now)
+        if wait_ms:
+            if connection.note_refusal(now):
+                self._close(connection_id)
+            raise ApiError("rate_limited", "Too many frames; slow down.", retry_after_ms=wait_ms)
+
+    def renew(self, connection_id: str, identity: Identity) -> Identity:
+        """A fresh token of the same user; any other raises `forbidden`. Returns the old identity."""
+        connection = self._connections[connection_id]
+        before = connection.identity
+        if identity.user_id != before.user_id:
+            raise ApiError("forbidden", "The token is of another user; connect anew with it.")
+        connection.identity, connection.has_expired = identity, False
+        self._timers.cancel(("grace", connection_id))
+        self._watch_token(connection_id, identity)
+        return before
+
+    def tick(self, now: int) -> None:
+        """For who has timers of its own for this alone."""
+        for kind, connection_id in self._timers.due(now):
+            self.deadlines[kind](connection_id, now)
+
+    def _watch_token(self, connection_id: str, identity: Identity) -> None:
+        if identity.expires_at is not None:
+            self._timers.set(("token", connection_id), identity.expires_at)
+
+    def _on_token_expired(self, connection_id: str, now: int) -> None:
+        """What it listens to goes on until the grace is over, but nothing new begins."""
+        self._connections[connection_id].has_expired = True
+        self._timers.set(("grace", connection_id), now + self._grace_ms)
+        self._tell(connection_id, ApiError("token_expired", retry_after_ms=self._grace_ms))
+
+    def _on_grace_over(self, connection_id: str, _now: int) -> None:
+        self._close(connection_id)

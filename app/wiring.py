@@ -16,7 +16,7 @@ from app.clock import Clock, system_clock
 from app.flags.flags import Flags
 from app.flags.store.file import FileFlagStore
 from app.flags.store.mongo import MongoFlagStore
-from app.http.health import Health
+from app.health import Check, Health
 from app.identity import Gatekeeper, TokenVerifier
 from app.indexes import IndexWatch
 from app.jwks import Jwks
@@ -35,11 +35,13 @@ from app.telemetry.config.store.file import FileConfigStore
 from app.telemetry.config.store.mongo import MongoConfigStore
 from app.telemetry.drainer import Drainer
 from app.telemetry.ingest import Ingest
+from app.telemetry.sinks import Sink
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.stats import Stats
+from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.ladder import RollupLadder
 from app.telemetry.stats.store.mongo import MongoRollups
@@ -71,97 +73,51 @@ class Parts:
         return self.development.welcome(url) if self.development else f"Switchyard is listening on {url}"
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What nearly every part stands on."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    lifecycle: Lifecycle
+    database: Database | None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.settings.data_dir
+
+
 def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Parts:
     """Nothing here touches the network: connections are made by the first use, background work by lifecycle.start()."""
-    metrics, lifecycle = Metrics(), Lifecycle()
     _prepare(settings.data_dir)
     secrets = None if settings.is_production else development.load(settings)
-    database = mongo.connect(settings.mongo_uri, settings.mongo_timeout_ms) if settings.mongo_uri else None
+    ground = Ground(settings, clock, Metrics(), Lifecycle(), _database(settings))
 
-    spool = SpoolSink(
-        settings.data_dir / "spool",
-        max_bytes=settings.spool_max_bytes,
-        segment_bytes=settings.spool_segment_bytes,
-        known_ids=settings.spool_known_ids,
-        ttl_days=settings.telemetry_ttl_days,
-        metrics=metrics,
-        is_store=database is None,
-    )
-    lifecycle.on_start(spool.open)
-    lifecycle.every("spool_tend", 10, spool.tend)
-    primary = None if database is None else MongoSink(database)
-    cells, rollups = _rollups(settings, database, clock, metrics, lifecycle)
-    configs = Configs(
-        FileConfigStore(settings.data_dir / "telemetry_config.json") if database is None else MongoConfigStore(clock), settings
-    )
-    lifecycle.on_start(configs.refresh)
-    lifecycle.every("telemetry_config_refresh", settings.telemetry_config_refresh_ms / 1000, configs.refresh)
-    limits = {"max_events": settings.telemetry_max_events, "max_in_flight": settings.telemetry_max_in_flight}
-    ingest = Ingest(sink or Ladder(primary, spool, clock, metrics), clock, metrics, configs=configs, note=rollups.note, **limits)
-
-    numbers = FileNumbers(settings.data_dir / "realtime" / "numbers", settings.rt_durable_topics, settings.rt_log_max_topics)
-    lifecycle.on_start(numbers.open)
-    topic_log = MemoryTopicLog(
-        max_messages=settings.rt_log_max_messages,
-        max_bytes=settings.rt_log_max_bytes,
-        max_topics=settings.rt_log_max_topics,
-        max_age_ms=settings.rt_log_max_age_s * 1000 or None,
-        retention=[(pattern, Keep(count, size, age_s * 1000 or None)) for pattern, count, size, age_s in settings.rt_log_retention],
-        max_total_bytes=settings.rt_log_max_total_bytes,
-        numbers=numbers,
-    )
-    lifecycle.every("realtime_tidy", 10, lambda: topic_log.tidy(clock()))
-    archive = None
-    if database is not None and settings.rt_durable_topics:
-        messages = MessageSpool(settings.data_dir / "realtime", settings.rt_durable_spool_bytes, clock)
-        limits = (settings.rt_durable_topics, settings.rt_durable_buffer_bytes)
-        archive = DurableArchive(MongoMessages(database), messages, *limits, clock, metrics)
-        lifecycle.add("realtime_archive", archive.run)
-    realtime = Realtime(topic_log, clock, metrics, Rules.from_settings(settings), archive)
-    flags = Flags(
-        FileFlagStore(settings.data_dir / "flags.json") if database is None else MongoFlagStore(),
-        clock,
-        metrics,
-        announce=lambda change: realtime.publish("flags", change),
-    )
-    lifecycle.on_start(flags.refresh)
-    lifecycle.every("flags_refresh", settings.flags_refresh_ms / 1000, flags.refresh)
-    lifecycle.on_drain("spool", spool.close)
-    lifecycle.on_drain("realtime_numbers", numbers.seal)
+    spool = _spool(ground)
+    primary = None if ground.database is None else MongoSink(ground.database)
+    cells, rollups = _rollups(ground)
+    configs = _configs(ground)
+    ingest = _ingest(ground, sink or Ladder(primary, spool, clock, ground.metrics), configs, rollups)
+    realtime = _realtime(ground)
+    flags = _flags(ground, realtime)
 
     checks = {"spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}
-    if database is not None:
-        traffic = LiveTraffic(settings.data_dir / "spool" / ".traffic", ingest, clock)
-        drainer = Drainer(
-            spool,
-            primary,
-            clock,
-            metrics,
-            target=mongo.target(settings.mongo_uri),
-            max_per_second=settings.spool_drain_events_per_second,
-            is_busy=traffic.is_live,
-        )
-        lifecycle.every("telemetry_traffic", LOOK_EVERY_S, traffic.look)
-        lifecycle.add("drainer", drainer.run)
-        lifecycle.every("spool_watch", 1, drainer.watch)
-        checks["spool"] = drainer.check
-        watch = IndexWatch(database, settings)
-        lifecycle.every("index_watch", 30, watch.look)
-        lifecycle.on_start(lambda: gevent.spawn(watch.look))
-        checks["mongo"] = lambda: {**mongo.check(database), **watch.verdict()}
+    if ground.database is not None:
+        checks["spool"] = _drainer(ground, spool, primary, ingest).check
+        checks["mongo"] = _mongo_check(ground)
     if settings.redis_url:
         checks["redis"] = _redis_check(settings.redis_url)
-    health = Health(checks, lambda report: not lifecycle.is_draining and _can_store(report), clock, metrics)
 
     return Parts(
         settings=settings,
         clock=clock,
-        metrics=metrics,
-        lifecycle=lifecycle,
+        metrics=ground.metrics,
+        lifecycle=ground.lifecycle,
         gatekeeper=_gatekeeper(settings, secrets, clock),
-        health=health,
-        database=database,
+        health=_health(ground, checks),
+        database=ground.database,
         telemetry=ingest,
         telemetry_events=primary or spool,
         telemetry_config=configs,
@@ -182,16 +138,122 @@ def _prepare(data_dir: Path) -> None:
         raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: it cannot be written to")
 
 
-def _rollups(settings: Settings, database: Database | None, clock: Clock, metrics: Metrics, lifecycle: Lifecycle):
+def _database(settings: Settings) -> Database | None:
+    return mongo.connect(settings.mongo_uri, settings.mongo_timeout_ms) if settings.mongo_uri else None
+
+
+# Telemetry
+
+
+def _spool(ground: Ground) -> SpoolSink:
+    settings = ground.settings
+    spool = SpoolSink(
+        ground.data_dir / "spool",
+        max_bytes=settings.spool_max_bytes,
+        segment_bytes=settings.spool_segment_bytes,
+        known_ids=settings.spool_known_ids,
+        ttl_days=settings.telemetry_ttl_days,
+        metrics=ground.metrics,
+        is_store=ground.database is None,
+    )
+    ground.lifecycle.on_start(spool.open)
+    ground.lifecycle.every("spool_tend", 10, spool.tend)
+    ground.lifecycle.on_drain("spool", spool.close)
+    return spool
+
+
+def _rollups(ground: Ground) -> tuple[RollupStore, Rollups]:
     """What keeps the statistics: the store and the part that fills it."""
-    cells = FileRollups(settings.data_dir / "rollups.sqlite", ttl_days=settings.telemetry_ttl_days, clock=clock)
-    if database is not None:
-        cells = RollupLadder(MongoRollups(database), cells, clock)
-    rollups = Rollups(cells, clock, metrics, flush_every_s=settings.telemetry_rollups_flush_ms / 1000)
+    settings, clock, lifecycle = ground.settings, ground.clock, ground.lifecycle
+    cells = FileRollups(ground.data_dir / "rollups.sqlite", ttl_days=settings.telemetry_ttl_days, clock=clock)
+    if ground.database is not None:
+        cells = RollupLadder(MongoRollups(ground.database), cells, clock)
+    rollups = Rollups(cells, clock, ground.metrics, flush_every_s=settings.telemetry_rollups_flush_ms / 1000)
     lifecycle.on_start(lambda: gevent.spawn(cells.tend))
     lifecycle.every("rollups_tend", 10, cells.tend)
     lifecycle.add("rollups", rollups.run)
     return cells, rollups
+
+
+def _configs(ground: Ground) -> Configs:
+    has_mongo = ground.database is not None
+    store = MongoConfigStore(ground.clock) if has_mongo else FileConfigStore(ground.data_dir / "telemetry_config.json")
+    configs = Configs(store, ground.settings)
+    ground.lifecycle.on_start(configs.refresh)
+    ground.lifecycle.every("telemetry_config_refresh", ground.settings.telemetry_config_refresh_ms / 1000, configs.refresh)
+    return configs
+
+
+def _ingest(ground: Ground, sink: Sink, configs: Configs, rollups: Rollups) -> Ingest:
+    limits = {"max_events": ground.settings.telemetry_max_events, "max_in_flight": ground.settings.telemetry_max_in_flight}
+    return Ingest(sink, ground.clock, ground.metrics, configs=configs, note=rollups.note, **limits)
+
+
+def _drainer(ground: Ground, spool: SpoolSink, primary: MongoSink, ingest: Ingest) -> Drainer:
+    settings, lifecycle = ground.settings, ground.lifecycle
+    traffic = LiveTraffic(spool.folder / ".traffic", ingest, ground.clock)
+    drainer = Drainer(
+        spool,
+        primary,
+        ground.clock,
+        ground.metrics,
+        target=mongo.target(settings.mongo_uri),
+        max_per_second=settings.spool_drain_events_per_second,
+        is_busy=traffic.is_live,
+    )
+    lifecycle.every("telemetry_traffic", LOOK_EVERY_S, traffic.look)
+    lifecycle.add("drainer", drainer.run)
+    lifecycle.every("spool_watch", 1, drainer.watch)
+    return drainer
+
+
+# Realtime and flags
+
+
+def _realtime(ground: Ground) -> Realtime:
+    archive = _archive(ground)
+    return Realtime(_topic_log(ground), ground.clock, ground.metrics, Rules.from_settings(ground.settings), archive)
+
+
+def _topic_log(ground: Ground) -> MemoryTopicLog:
+    settings, lifecycle = ground.settings, ground.lifecycle
+    numbers = FileNumbers(ground.data_dir / "realtime" / "numbers", settings.rt_durable_topics, settings.rt_log_max_topics)
+    log = MemoryTopicLog(
+        max_messages=settings.rt_log_max_messages,
+        max_bytes=settings.rt_log_max_bytes,
+        max_topics=settings.rt_log_max_topics,
+        max_age_ms=settings.rt_log_max_age_s * 1000 or None,
+        retention=[(pattern, Keep(count, size, age_s * 1000 or None)) for pattern, count, size, age_s in settings.rt_log_retention],
+        max_total_bytes=settings.rt_log_max_total_bytes,
+        numbers=numbers,
+    )
+    lifecycle.on_start(numbers.open)
+    lifecycle.every("realtime_tidy", 10, lambda: log.tidy(ground.clock()))
+    lifecycle.on_drain("realtime_numbers", numbers.seal)
+    return log
+
+
+def _archive(ground: Ground) -> DurableArchive | None:
+    """Where durable topics are kept, too."""
+    settings = ground.settings
+    if ground.database is None or not settings.rt_durable_topics:
+        return None
+    messages = MessageSpool(ground.data_dir / "realtime", settings.rt_durable_spool_bytes, ground.clock)
+    limits = (settings.rt_durable_topics, settings.rt_durable_buffer_bytes)
+    archive = DurableArchive(MongoMessages(ground.database), messages, *limits, ground.clock, ground.metrics)
+    ground.lifecycle.add("realtime_archive", archive.run)
+    return archive
+
+
+def _flags(ground: Ground, realtime: Realtime) -> Flags:
+    store = FileFlagStore(ground.data_dir / "flags.json") if ground.database is None else MongoFlagStore()
+    flags = Flags(store, ground.clock, ground.metrics, announce=lambda change: realtime.publish("flags", change))
+    ground.lifecycle.on_start(flags.refresh)
+    ground.lifecycle.every("flags_refresh", ground.settings.flags_refresh_ms / 1000, flags.refresh)
+    return flags
+
+
+# Who is calling, and how it is
 
 
 def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: Clock) -> Gatekeeper:
@@ -206,9 +268,24 @@ def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: 
     return Gatekeeper(verifier, settings.write_keys or (secrets.write_keys if secrets else {}), clock)
 
 
-def _redis_check(url: str):
+def _mongo_check(ground: Ground) -> Check:
+    """With a word about the indexes, which are looked at now and then."""
+    watch = IndexWatch(ground.database, ground.settings)
+    ground.lifecycle.every("index_watch", 30, watch.look)
+    ground.lifecycle.on_start(lambda: gevent.spawn(watch.look))
+    return lambda: {**mongo.check(ground.database), **watch.verdict()}
+
+
+def _redis_check(url: str) -> Check:
     redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=None)
     return lambda: {"state": "up"} if redis.ping() else {"state": "down"}
+
+
+def _health(ground: Ground, checks: dict[str, Check]) -> Health:
+    def is_ready(report: dict) -> bool:
+        return not ground.lifecycle.is_draining and _can_store(report)
+
+    return Health(checks, is_ready, ground.clock, ground.metrics)
 
 
 def _can_store(report: dict) -> bool:

@@ -1,63 +1,15 @@
-"""Three questions of an orchestrator: is the process alive, may it get traffic, and what is wrong.
+"""Three questions of an orchestrator: is the process alive, may it get traffic, and what is wrong. Others see less of it."""
 
-A dependency is a callable that answers within the driver's timeout with `{"state": "up" | "degraded" | "down" | "off", …}`
-or raises; its latency is measured here. Answers are kept for a second, so that nobody can load a database through them.
-"""
-
-import time
-from collections.abc import Callable
-from typing import Any
-
-import gevent
 from flask import Blueprint, jsonify
-from gevent.lock import Semaphore
 
 from app.errors import ApiError
 from app.http.context import is_admin_calling, parts
 from app.http.errors import render_error
 
-FRESH_MS = 1000
 PUBLIC_FIELDS = ("state", "latencyMs")
 NOT_READY = ApiError("unavailable", "This process takes no traffic now; /healthz says why.", retry_after_ms=1000)
 
 blueprint = Blueprint("health", __name__)
-
-
-class Health:
-    """`checks` maps a name to a dependency; `is_ready` is asked with their answers."""
-
-    def __init__(self, checks: dict[str, Callable[[], dict[str, Any]]], is_ready: Callable[[dict], bool], clock, metrics):
-        self._checks = checks
-        self._is_ready = is_ready
-        self._clock = clock
-        self._metrics = metrics
-        self._last: dict[str, dict[str, Any]] = {}
-        self._asked_at = -FRESH_MS
-        self._lock = Semaphore(1)
-
-    def report(self) -> tuple[bool, dict[str, dict[str, Any]]]:
-        """(ready, {name: {state, latencyMs, …details}}), the checks side by side."""
-        with self._lock:  # who comes while the checks run waits for them
-            if not 0 <= self._clock() - self._asked_at < FRESH_MS:
-                self._ask_all()
-        return self._is_ready(self._last), self._last
-
-    def _ask_all(self) -> None:
-        asked = {name: gevent.spawn(_ask, check) for name, check in self._checks.items()}
-        gevent.joinall(asked.values())
-        self._last = {name: greenlet.value for name, greenlet in asked.items()}
-        self._asked_at = self._clock()
-        for name, answer in self._last.items():
-            self._metrics.dependency_up.labels(name).set(answer["state"] != "down")
-
-
-def _ask(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    started = time.perf_counter()
-    try:
-        answer = check()
-    except Exception as error:  # whatever a driver throws, the answer is the same: it is down, and this is why
-        answer = {"state": "down", "error": f"{type(error).__name__}: {str(error)[:200]}"}
-    return {**answer, "latencyMs": round((time.perf_counter() - started) * 1000, 1)}
 
 
 @blueprint.get("/livez")

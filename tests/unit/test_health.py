@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from app.http.health import FRESH_MS, Health
+from app.health import FRESH_MS, Health
 from app.metrics import Metrics
 from tests.apps import Clock
 

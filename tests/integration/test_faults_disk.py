@@ -51,20 +51,23 @@ def test_a_full_disk_is_a_503_until_there_is_room_again_and_keeps_what_was_saved
     assert set(spooled_names(app)) >= {*saved, "after"}
 
 
-def test_a_disk_that_fills_up_under_load_while_mongo_is_away_keeps_what_was_saved(switchyard, small_disk, own_mongo):
-    uri = own_mongo.new_database()
+def test_a_disk_that_fills_up_under_load_while_mongo_is_away_keeps_what_was_saved(
+    switchyard, small_disk, mongo_server, mongo_uri, proxy_to
+):
+    proxy = proxy_to(mongo_server.port)
+    uri = mongo_uri.replace(str(mongo_server.port), str(proxy.port))
     app = switchyard(MONGO_URI=uri, DATA_DIR=small_disk.folder, SPOOL_SEGMENT_BYTES=50_000, **SETTINGS)
     app.data_dir = small_disk.folder
-    own_mongo.kill()
+    proxy.disable()
     small_disk.fill(but_for_bytes=200_000)
     with Clients(app.url) as clients:
         clients.until(lambda: clients.answers.get("storage_full", 0) > 5)
         wait_until(lambda: not is_ready(app))
-        own_mongo.start()
+        proxy.enable()
         clients.until(lambda: clients.answers.get("mongo", 0) > 20)
         wait_until(lambda: is_ready(app))  # MongoDB takes everything, however full the disk is
     wait_until_drained(app)
-    assert_kept(clients, uri)
+    assert_kept(clients, mongo_uri)
 
 
 def test_a_disk_that_cannot_be_written_to_is_a_503_until_it_can(switchyard, small_disk):
@@ -80,7 +83,7 @@ def test_a_disk_that_cannot_be_written_to_is_a_503_until_it_can(switchyard, smal
 
 def test_a_spool_at_its_limit_says_so_before_it_is_and_refuses_when_it_is(switchyard):
     uri = f"mongodb://127.0.0.1:{free_port()}/x"
-    app = switchyard(MONGO_URI=uri, SPOOL_MAX_BYTES=500_000, **SETTINGS)
+    app = switchyard(MONGO_URI=uri, SPOOL_MAX_BYTES=500_000, **{**SETTINGS, "MONGO_TIMEOUT_MS": 50})  # nobody is there to wait for
     seen = set()
     for number in range(60):
         response = send(app, f"n{number}", size=25_000)

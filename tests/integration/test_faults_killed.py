@@ -50,14 +50,13 @@ def test_all_of_it_killed_and_started_again_moves_what_was_left(switchyard, mong
 
 
 def test_a_drainer_killed_in_the_middle_again_and_again_is_followed_by_another(switchyard, redis_url, mongo_uri):
-    app = switchyard(REDIS_URL=redis_url, **TWO)
-    app.kill()
+    app = switchyard(REDIS_URL=redis_url, MONGO_URI=mongo_uri, **{**TWO, "SPOOL_DRAIN_EVENTS_PER_SECOND": 4000})
     folder, names = app.data_dir / "spool", [f"e{n}" for n in range(12_000)]
     for start in range(0, len(names), 3000):
         lines = encode([event(name, props={"text": "x" * 100}) for name in names[start : start + 3000]])
-        (folder / f"events-{start:013d}-1-a.jsonl").write_bytes(lines)
-    app.settings |= {"MONGO_URI": mongo_uri, "SPOOL_DRAIN_EVENTS_PER_SECOND": 4000}
-    app.start()
+        half = folder / f"half-{start}"
+        half.write_bytes(lines)
+        half.rename(folder / f"events-{start:013d}-1-a.jsonl")
     on_duty = -1
     for _ in range(3):
         time.sleep(random.uniform(0.4, 0.9))

@@ -7,7 +7,7 @@ import requests
 from pymongo import MongoClient
 
 from app import indexes, mongo
-from app.telemetry.sinks.ladder import FIRST_REST_MS
+from app.breaker import FIRST_REST_MS
 from app.telemetry.stats.cell import MINUTE_MS, Cell, Delta
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups

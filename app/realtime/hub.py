@@ -21,10 +21,13 @@ from app.realtime.subscribing import Subscribing
 from app.realtime.timers import Timers
 from app.realtime.transport import Transport
 
+MAX_STEP_BACK_MS = 1000  # of the clock, as it is set by NTP now and then; some deadline is then so much late
+
 
 class Hub:
     def __init__(self, log: TopicLog, metrics, rules: Rules, random: Random | None = None, archive: Archive | None = None):
         self.timers = Timers()
+        self._ticked_at = 0
         self.rules = rules
         self._metrics = metrics
         archive = archive or NoArchive()
@@ -83,7 +86,11 @@ class Hub:
             self._delivery.end_slow_consumer(connection_id)
 
     def tick(self, now: int) -> int | None:
-        """Does what is due. When to call again: now, at a time, or when `timers.on_earlier` is called."""
+        """Does what is due. When to call again: now, at a time, or when `timers.on_earlier` is called; in any case soon enough to
+        notice a clock that was set back, or everything that waits would wait for as long as that again."""
+        if now < self._ticked_at - MAX_STEP_BACK_MS:
+            self._clock_went_back(self._ticked_at - now)
+        self._ticked_at = now
         for kind, *names in self.timers.due(now):
             self._deadlines[kind](*names, now)
         return now if self._delivery.tick(now) else self.timers.next
@@ -91,6 +98,11 @@ class Hub:
     def counts(self) -> dict[str, int]:
         subscriptions = sum(len(connection.subscriptions) for connection in self.members)
         return {"connections": len(self.members), "subscriptions": subscriptions, **self._delivery.counts()}
+
+    def _clock_went_back(self, by: int) -> None:
+        """What was to last so long still does; a token still ends at its time of day."""
+        self.timers.bring_forward(by, lambda key: key[0] != "token")
+        self._delivery.clock_went_back(by)
 
     def _publish(self, connection: Connection, frame: protocol.Publish, now: int, answer: Answer) -> None:
         (facts,) = self.publish_as(connection.valid_identity, [frame], now)

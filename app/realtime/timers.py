@@ -53,6 +53,14 @@ class Timers:
                 del self._deadlines[key]
                 yield key
 
+    def bring_forward(self, by: int, only: Callable[[Hashable], bool]) -> None:
+        """Those of these keys so much sooner: for a clock that was set back."""
+        self._heap.clear()
+        self._queued.clear()
+        for key, at in self._deadlines.items():
+            self._deadlines[key] = at - by if only(key) else at
+            self._push(key, self._deadlines[key])
+
     def _push(self, key: Hashable, at: int) -> None:
         self._queued[key] = at
         self._count += 1  # keys need not be comparable

@@ -12,6 +12,7 @@ from app.realtime.archive import Archive, NoArchive
 from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.audience import Audience, Audiences
 from app.realtime.delivery.merging import Merging
+from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pump import Pump
 from app.realtime.delivery.replay import Replay
@@ -31,8 +32,9 @@ class Delivery:
         self.out = Outgoing(metrics)
         self._room = Room(self.out, metrics, rules, timers)
         self._acks = Acks(self._room, self.out, metrics, rules, timers, random)
-        replay = Replay(archive or NoArchive(), self._acks, self._room, self.out, rules)
-        self._pump = Pump(log, self._audiences, replay, self._acks, self._room, self.out, metrics, rules, timers)
+        newest = Newest(self._acks, self._room, self.out)
+        replay = Replay(archive or NoArchive(), newest, self._acks, self._room, self.out, rules)
+        self._pump = Pump(log, self._audiences, replay, newest, self._acks, self._room, self.out, metrics, rules, timers)
         self._merging = Merging(log, self._acks, self._room, self.out, rules, timers)
         self.deadlines = {"ack": self._on_ack_timeout, "merge": self._on_merge, "stall": self._room.on_stall}
 
@@ -97,6 +99,11 @@ class Delivery:
         """A turn for those who wait for one; True where somebody waits for the next already."""
         self._pump.tick(now)
         return self._pump.has_work
+
+    def clock_went_back(self, by: int) -> None:
+        """Nobody waits for company until the old time comes again."""
+        for audience in self._audiences.values():
+            audience.merge_after -= by
 
     def _on_ack_timeout(self, connection_id: str, topic: str, now: int) -> None:
         subscription = self._audiences.find(connection_id, topic)

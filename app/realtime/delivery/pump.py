@@ -9,6 +9,7 @@ from collections import deque
 from app.errors import ApiError
 from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.audience import Audiences
+from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE, chunks
 from app.realtime.delivery.replay import Replay
@@ -25,6 +26,7 @@ class Pump:
         log: TopicLog,
         audiences: Audiences,
         replay: Replay,
+        newest: Newest,
         acks: Acks,
         room: Room,
         out: Outgoing,
@@ -35,6 +37,7 @@ class Pump:
         self._log = log
         self._audiences = audiences
         self._replay = replay
+        self._newest = newest
         self._acks = acks
         self._room = room
         self._out = out
@@ -81,13 +84,14 @@ class Pump:
         page = self._log.read(subscription.topic, subscription.sent, left)
         if page.epoch != subscription.epoch:
             return self._begin_epoch(subscription, page.epoch)
-        if page.gone and subscription.mode != "latest":
+        if page.gone and (subscription.mode != "latest" or not page.messages):
             return self._replay.pass_over(subscription, page.gone, self.run)
         if not page.messages:
             self._audiences[subscription.topic].put_at_head(subscription)
             return None
         if subscription.mode == "latest":
-            return self._send_newest(subscription, now)
+            newest = self._log.head(subscription.topic).seq
+            return 1 if self._newest.send(subscription, self._log.read(subscription.topic, newest - 1, 1).messages[0], now) else None
         return self._send_page(subscription, page.messages, now)
 
     def _begin_epoch(self, subscription: Subscription, epoch: str) -> int:
@@ -113,17 +117,6 @@ class Pump:
             self._out.send(subscription.connection_id, chunk)
             sent += len(chunk)
         return sent
-
-    def _send_newest(self, subscription: Subscription, now: int) -> int | None:
-        head = self._log.head(subscription.topic)
-        message = self._log.read(subscription.topic, head.seq - 1, 1).messages[0]
-        if not self._room.has(subscription.connection_id, message):
-            return self._room.wait(subscription, now)
-        skipped = (subscription.delivered + 1, message.seq - 1) if message.seq > subscription.delivered + 1 else None
-        subscription.skip_to(message.seq - 1)
-        self._acks.note_sent(subscription, [message], now)
-        self._out.send(subscription.connection_id, [message], skipped)
-        return 1
 
 
 def _still_wanted(subscription: Subscription, chunk: list[Message]) -> list[Message]:

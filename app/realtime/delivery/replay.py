@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from app.realtime.archive import Archive
 from app.realtime.delivery.acks import Acks
+from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE
 from app.realtime.delivery.room import Room
@@ -13,8 +14,9 @@ from app.realtime.subscription import Subscription
 
 
 class Replay:
-    def __init__(self, archive: Archive, acks: Acks, room: Room, out: Outgoing, rules: Rules):
+    def __init__(self, archive: Archive, newest: Newest, acks: Acks, room: Room, out: Outgoing, rules: Rules):
         self._archive = archive
+        self._newest = newest
         self._acks = acks
         self._room = room
         self._out = out
@@ -27,7 +29,8 @@ class Replay:
             return 0
         subscription.is_waiting = True
         epoch, sent = subscription.epoch, subscription.sent
-        last = min(gone[1], sent + PAGE)
+        after = sent if subscription.mode != "latest" else gone[1] - 1
+        last = min(gone[1], after + PAGE)
 
         def arrived(messages: list[Message] | None, now: int) -> None:
             subscription.is_waiting = False
@@ -37,11 +40,13 @@ class Replay:
             if has_moved or self._send_found(subscription, messages, gone if messages is None else (sent + 1, last), now):
                 go_on(subscription, now)
 
-        self._archive.fetch(subscription.topic, epoch, sent, last, arrived)
+        self._archive.fetch(subscription.topic, epoch, after, last, arrived)
         return None
 
     def _send_found(self, subscription: Subscription, messages: list[Message] | None, span: tuple[int, int], now: int) -> bool:
         """`messages` are what there is of the span; where one is missing it is told. False where the transport has no room."""
+        if messages and subscription.mode == "latest":
+            return self._newest.send(subscription, messages[-1], now)
         for message in messages or ():
             if subscription.window_left(self._rules) <= 0:
                 return True

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.identity import Identity
 from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.hub import Hub
@@ -203,3 +204,29 @@ def test_a_long_replay_takes_turns():
     assert house.got() == []
     house.pass_ms(5)
     assert house.got() == list(range(65, 102))
+
+
+def test_a_clock_that_is_set_back_holds_back_neither_a_resend_nor_a_merged_frame():
+    house = House(ack_timeout_ms=100)
+    house.now = 10_000_000
+    house.say(type="subscribe", topic="t", batch=True)
+    house.pass_ms(5)
+    house.publish(3)
+    assert house.got() == [1]
+    house.now -= 3_600_000
+    house.pass_ms(25)
+    assert house.got() == [(2, 3)]
+    house.pass_ms(100)
+    assert house.got() == [(1, 3)]
+
+
+def test_a_clock_that_is_set_back_does_not_lengthen_a_token():
+    house = House()
+    house.now = 10_000_000
+    house.hub.connect("b", Identity(kind="user", user_id="u", expires_at=house.now + 2000))
+    house.pass_ms(5)
+    house.now -= 1500
+    house.pass_ms(3490)
+    assert house.transport.sent["b"] == []
+    house.pass_ms(10)
+    assert [frame["code"] for frame in house.transport.sent["b"]] == ["token_expired"]

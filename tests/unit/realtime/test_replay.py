@@ -3,7 +3,7 @@
 from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.hub import Hub
-from app.realtime.log import Message
+from app.realtime.log import Message, NoNumbers
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.rules import Rules
 from tests.apps import NOW
@@ -24,6 +24,23 @@ class LaterArchive:
         self.asked.append((after, last))
         found = None if self.seqs == (None,) else [Message(topic, epoch, seq, "m", NOW, b"1") for seq in self.seqs if after < seq <= last]
         self.answer = lambda: then(found, NOW)
+
+
+class Numbers(NoNumbers):
+    """As after a restart: the topic had eight messages."""
+
+    def last(self, topic):
+        return "e", 8
+
+
+def restarted(archive, **manner):
+    log = MemoryTopicLog(max_messages=3, max_bytes=100_000, max_topics=3, numbers=Numbers())
+    hub = Hub(log, Metrics(), Rules(), archive=archive)
+    log.listen(lambda message: hub.announce(message, NOW))
+    transport = hub.transport = MemoryTransport()
+    hub.connect("a", ADMIN)
+    hub.handle("a", protocol.Subscribe("t", since=2, epoch="e", **manner), NOW, lambda answer: transport.send("a", answer))
+    return hub, transport.sent["a"]
 
 
 def resumed(archive, since=0):
@@ -85,3 +102,27 @@ def test_where_a_part_of_the_archive_is_away_what_the_others_have_is_sent_and_th
     _, frames = resumed(archive)
     archive.answer()
     assert kinds(frames)[:3] == [("error", (1, 3)), ("event", 4), ("event", 5)]
+
+
+def test_after_a_restart_all_that_was_missed_comes_from_the_archive_and_then_what_is_new():
+    archive = LaterArchive(1, 2, 3, 4, 5, 6, 7, 8)
+    hub, frames = restarted(archive)
+    hub.publish("t", b"1", NOW, None, None)
+    archive.answer()
+    assert (frames[0]["recovered"], frames[0]["head"]) == (True, 8)
+    assert kinds(frames) == [("event", seq) for seq in range(3, 10)]
+
+
+def test_after_a_restart_who_wants_the_latest_gets_it_from_the_archive():
+    archive = LaterArchive(1, 2, 3, 4, 5, 6, 7, 8)
+    _, frames = restarted(archive, mode="latest")
+    archive.answer()
+    assert archive.asked == [(7, 8)]
+    assert [(frame["seq"], frame["skipped"]) for frame in frames[1:]] == [(8, [3, 7])]
+
+
+def test_after_a_restart_the_latest_that_nobody_has_is_a_gap():
+    for archive in (LaterArchive(1, 2), LaterArchive(None)):
+        _, frames = restarted(archive, mode="latest")
+        archive.answer()
+        assert kinds(frames) == [("error", (3, 8))]

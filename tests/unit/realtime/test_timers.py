@@ -73,3 +73,15 @@ def test_they_behave_like_a_dictionary_that_is_searched(script):
             for key in due:
                 del expected[key]
         assert timers.next is None if not expected and timers.next is None else timers.next <= min(expected.values(), default=10**9)
+
+
+def test_some_deadlines_are_brought_forward_and_the_others_stay():
+    timers = Timers()
+    timers.set(("ack", "a"), 1000)
+    timers.set(("ack", "b"), 1500)
+    timers.set(("token", "a"), 1200)
+    timers.cancel(("ack", "b"))
+    timers.bring_forward(900, lambda key: key[0] == "ack")
+    assert (timers.next, list(timers.due(100))) == (100, [("ack", "a")])
+    assert (list(timers.due(1199)), list(timers.due(1200))) == ([], [("token", "a")])
+    assert timers.next is None

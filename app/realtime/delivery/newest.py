@@ -1,0 +1,25 @@
+"""For those who asked for the latest only: the newest message, with the span of what they were spared."""
+
+from app.realtime.delivery.acks import Acks
+from app.realtime.delivery.outgoing import Outgoing
+from app.realtime.delivery.room import Room
+from app.realtime.log import Message
+from app.realtime.subscription import Subscription
+
+
+class Newest:
+    def __init__(self, acks: Acks, room: Room, out: Outgoing):
+        self._acks = acks
+        self._room = room
+        self._out = out
+
+    def send(self, subscription: Subscription, message: Message, now: int) -> bool:
+        """False where the transport has no room."""
+        if not self._room.has(subscription.connection_id, message):
+            self._room.wait(subscription, now)
+            return False
+        skipped = (subscription.delivered + 1, message.seq - 1) if message.seq > subscription.delivered + 1 else None
+        subscription.skip_to(message.seq - 1)
+        self._acks.note_sent(subscription, [message], now)
+        self._out.send(subscription.connection_id, [message], skipped)
+        return True

@@ -1,10 +1,13 @@
-"""Thousands of small worlds, each from a seed. One that breaks a promise says its seed: SIMULATION_SEED=… repeats it alone."""
+"""Thousands of small worlds, each from a seed. One that breaks a promise says its seed and how to repeat it alone.
+
+SIMULATION_RUNS is how many there are, 2100 where it is not set; SIMULATION_SEED runs one.
+"""
 
 import os
 
 import pytest
 
-from tests.unit.realtime.simulation import World
+from tests.unit.realtime.simulation.world import World
 
 SEEDS = range(int(os.environ.get("SIMULATION_RUNS", 2100)))
 BLOCK = 300
@@ -16,7 +19,8 @@ def test_every_subscriber_sees_every_message_in_order_or_is_told_what_is_missing
         try:
             World(seed).run()
         except Exception as error:
-            raise AssertionError(f"SIMULATION_SEED={seed}: {type(error).__name__}: {error}") from error
+            again = f"SIMULATION_SEED={seed} python -m pytest {__file__} -k every_subscriber"
+            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}\nto repeat it alone: {again}") from error
 
 
 def test_a_seed_repeats_its_run():

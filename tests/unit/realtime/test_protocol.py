@@ -1,16 +1,21 @@
 """What a client may say, and the exact form of what the server says."""
 
+import contextlib
 import math
+from dataclasses import asdict
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from marshmallow import ValidationError
 
 from app.errors import ApiError
 from app.realtime import protocol
 from app.realtime.log import Message
-from app.realtime.protocol import Ack, AckOne, Publish, Subscribe, Unsubscribe
+from app.realtime.protocol import Ack, AckOne, Auth, Publish, Subscribe, Unsubscribe
+from app.realtime.schemas import PublishSchema
+from app.realtime.topics import TOPIC_PATTERN, is_topic
 
 MAX_BYTES = 1024
 
@@ -50,9 +55,96 @@ def test_whatever_comes_is_a_frame_or_an_error_of_the_catalogue(value):
         assert isinstance(frame, protocol.Frame)
 
 
+@given(st.dictionaries(st.sampled_from(["t", "user:u1", "a b", ""]) | st.text(max_size=5), frames | values, max_size=4) | values)
+def test_whatever_is_to_be_resumed_is_frames_or_an_error_of_the_catalogue(value):
+    try:
+        resumed = protocol.parse_resume(value, 3)
+    except ApiError as error:
+        assert error.code in ("bad_request", "limit_exceeded")
+    else:
+        assert [frame.topic for frame in resumed] == [*value] and all(isinstance(frame, Subscribe) for frame in resumed)
+
+
+@given(st.dictionaries(st.sampled_from(["topic", "payload", "id", "messages", "other"]), values | st.lists(frames, max_size=3)) | values)
+def test_whatever_is_published_over_http_is_messages_or_the_path_of_each_mistake(body):
+    try:
+        loaded = PublishSchema().load(body)
+    except ValidationError as error:
+        assert error.normalized_messages()
+        return
+    for message in loaded.get("messages") or [loaded]:
+        with contextlib.suppress(ApiError):
+            assert isinstance(protocol.encode_payload(message["payload"], MAX_BYTES), bytes)
+        assert is_topic(message["topic"]) and ("id" not in message or protocol.is_id(message["id"]))
+
+
+# What a client may say in order, and what of it comes out again
+
+json_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+json_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_values = st.recursive(
+    json_scalars | json_texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(json_texts, inner, max_size=3),
+    max_leaves=10,
+)
+topics = st.from_regex(TOPIC_PATTERN.rstrip("$"), fullmatch=True)  # a $ would let a line break follow
+ids = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=128)
+seqs = st.integers(0, protocol.MAX_SEQ)
+fields_of = {
+    "subscribe": st.fixed_dictionaries(
+        {"topic": topics},
+        optional={
+            **{"id": ids, "since": seqs, "epoch": ids, "ack": st.booleans(), "batch": st.booleans()},
+            "mode": st.sampled_from(protocol.MODES),
+        },
+    ),
+    "unsubscribe": st.fixed_dictionaries({"topic": topics}, optional={"id": ids}),
+    "publish": st.fixed_dictionaries({"topic": topics, "id": ids, "payload": json_values}, optional={"seq": seqs}),
+    "ack": st.fixed_dictionaries({"acks": st.dictionaries(topics, seqs, min_size=1, max_size=3)})
+    | st.fixed_dictionaries({"topic": topics, "seq": seqs})
+    | st.fixed_dictionaries({"id": ids}),
+    "auth": st.fixed_dictionaries({"token": st.text(min_size=1)}, optional={"id": ids}),
+}
+
+
+def fields_that_make(frame):
+    """The fields that make this frame."""
+    if isinstance(frame, Ack):
+        return {"type": "ack", "acks": frame.positions}
+    if isinstance(frame, Publish):
+        return {"type": "publish", **asdict(frame), "payload": orjson.loads(frame.payload)}
+    return {"type": {Subscribe: "subscribe", Unsubscribe: "unsubscribe", AckOne: "ack", Auth: "auth"}[type(frame)], **asdict(frame)}
+
+
+def test_every_command_has_its_strategy():
+    assert fields_of.keys() == protocol.PARSERS.keys()
+
+
+@given(st.sampled_from([*fields_of]).flatmap(lambda kind: fields_of[kind].map(lambda fields: {"type": kind, **fields})))
+def test_what_is_in_order_is_understood_as_it_was_said(value):
+    frame = protocol.parse(value, 1_000_000)
+    again = fields_that_make(frame)
+    assert protocol.parse(again, 1_000_000) == frame
+    for name, field in value.items():
+        if name not in ("topic", "seq") or not isinstance(frame, Ack):
+            assert again[name] == field
+
+
+@given(st.lists(st.tuples(json_values, ids, seqs), min_size=1, max_size=4), topics, ids)
+def test_what_was_published_is_what_subscribers_get(rows, topic, epoch):
+    messages = [Message(topic, epoch, seq, id, 5, protocol.encode_payload(payload, 1_000_000), "user") for payload, id, seq in rows]
+    expected = [{"payload": payload, "id": id, "seq": seq, "ts": 5} for payload, id, seq in rows]
+    single = orjson.loads(orjson.dumps(protocol.event_frame(messages[0])))
+    assert single == {"type": "event", "topic": topic, "epoch": epoch, **expected[0]}
+    merged = orjson.loads(orjson.dumps(protocol.events_frame(messages)))
+    assert (merged["events"], merged["first"], merged["last"]) == (expected, rows[0][2], rows[-1][2])
+    assert "user" not in single and all("user" not in event for event in merged["events"])
+
+
 @pytest.mark.parametrize(
     ("fields", "frame"),
     [
+        ({"type": "auth", "token": "ey", "id": "1"}, Auth("ey", "1")),
         ({"type": "subscribe", "topic": "t"}, Subscribe("t")),
         (
             {"type": "subscribe", "topic": "t", "id": "1", "since": 0, "epoch": "e", "ack": False, "mode": "latest", "batch": True},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.errors import CATALOGUE, HTTP_STATUS_TO_CODE, ApiError, flatten_messages
+from app.errors import CATALOGUE, HTTP_STATUS_TO_CODE, MAX_REASON, ApiError, flatten_messages
 
 
 def test_every_row_has_an_error_status_and_a_whole_sentence():
@@ -62,3 +62,10 @@ def test_of_very_many_messages_the_first_hundred_are_told_and_how_many_more_ther
     assert rows[99] == {"path": "rules.rule99", "message": "No such rule."}
     assert rows[100] == {"path": "", "message": "And 39900 more."}
     assert len(flatten_messages([str(n) for n in range(100)])) == 100
+
+
+def test_for_a_log_an_error_is_its_sentence_and_the_first_of_its_details():
+    assert ApiError("conflict").summary == "It exists already."
+    details = [{"path": "events", "message": "Missing."}, {"path": "app", "message": "Too long."}]
+    assert ApiError("bad_request", "The wrong shape.", details=details).summary == "The wrong shape. events: Missing."
+    assert len(ApiError("bad_request", details=[{"path": "x" * 9000, "message": ""}]).summary) == MAX_REASON

@@ -44,7 +44,7 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
     `payload_too_large` for too many events."""
     if not isinstance(body, dict):
         raise ApiError("bad_request", "The body must be a JSON object.")
-    sent = body.get("events")
+    sent = body.get("events", [])
     if isinstance(sent, list):
         refuse_too_many(len(sent), max_events)  # before anything is done for each of them
     try:

@@ -3,7 +3,7 @@
 Unknown fields are ignored, so that a newer SDK can talk to an older server; `null` means the same as absent.
 """
 
-from marshmallow import EXCLUDE, Schema, fields, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.telemetry.fields import Identifier, Moment, StorableObject
 from app.telemetry.stats.sketch import RELATIVE_ERROR
@@ -12,7 +12,7 @@ from app.telemetry.stats.summary import BUCKETS_MS, MAX_BUCKETS
 EVENT_TYPES = ("page", "event", "error", "api", "perf")
 MAX_PROPS_BYTES = 32_768
 MAX_USER_BYTES = 8_192
-NO_EVENTS = "Missing: the list of events. It may be empty, but a batch without it is most likely misspelt."
+MISPLACED_EVENTS = "Missing, and {!r} is not read: the events come in a list of this name."
 EVENTS_SENTENCE = "May be empty. Each is judged by itself."
 
 short = validate.Length(1, 128)
@@ -43,17 +43,29 @@ class EventSchema(EnvelopeFields):
 
 class EnvelopeSchema(EnvelopeFields):
     sent_at = Moment(data_key="sentAt", allow_none=True)
-    events = fields.List(
-        fields.Raw(allow_none=True),  # each is judged by itself: one bad event never costs the others
-        required=True,
-        error_messages={"required": NO_EVENTS},
-    )
+    events = fields.List(fields.Raw(allow_none=True))  # each is judged by itself: one bad event never costs the others
+
+    @validates_schema(pass_original=True)
+    def refuse_misplaced_events(self, data, original, **kwargs) -> None:
+        """No events are nothing to save. Events under another name would be lost, and taken for saved."""
+        if "events" in original:
+            return
+        for name, value in original.items():
+            if name not in ENVELOPE_NAMES and (isinstance(value, list) or name in EVENT_NAMES):
+                raise ValidationError(MISPLACED_EVENTS.format(name), "events")
+
+
+def _names(schema: type[Schema]) -> frozenset[str]:
+    return frozenset(field.data_key or name for name, field in schema().fields.items())
+
+
+ENVELOPE_NAMES, EVENT_NAMES = _names(EnvelopeSchema), _names(EventSchema)
 
 
 class BatchSchema(EnvelopeSchema):
     """For the documentation: the envelope with its events spelled out."""
 
-    events = fields.List(fields.Nested(EventSchema), required=True, metadata={"description": EVENTS_SENTENCE})
+    events = fields.List(fields.Nested(EventSchema), metadata={"description": EVENTS_SENTENCE})
 
 
 class PerfEventSchema(EventSchema):
@@ -61,7 +73,7 @@ class PerfEventSchema(EventSchema):
 
 
 class PerfBatchSchema(EnvelopeSchema):
-    events = fields.List(fields.Nested(PerfEventSchema), required=True, metadata={"description": EVENTS_SENTENCE})
+    events = fields.List(fields.Nested(PerfEventSchema), metadata={"description": EVENTS_SENTENCE})
 
 
 class RejectedSchema(Schema):

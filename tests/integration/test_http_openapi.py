@@ -49,7 +49,7 @@ EVENT = {"type": "page", "name": "/"}
 EVERY_FIELD = {**EVENT, "ts": 5.5, "props": {"a": [1]}, "eventId": 7, "userId": 7, "sessionId": "s", "user": {}, "env": None}
 BATCHES = [
     {"app": "web", "events": [EVENT, EVERY_FIELD]}, {"events": [{**EVENT, "app": "web", "ts": "2026-01-31"}]}, {"events": []},
-    {}, {"app": "web", "event": [EVENT]}, {"events": None}, {"app": 5, "events": []}, {"app": "web", "sentAt": {}, "events": []},
+    {}, {"app": "web", "sdk": "2.0"}, {"events": None}, {"app": 5, "events": []}, {"app": "web", "sentAt": {}, "events": []},
     {"app": "web", "user": [], "events": []}, {"app": "web", "events": [{**EVENT, "props": []}]},
     {"app": "web", "events": [{"name": "lcp"}]},
     {"app": "web", "events": [{**EVENT, "ts": {}}]}, {"app": "web", "events": [{**EVENT, "type": "other"}]},

@@ -72,14 +72,14 @@ def test_events_that_are_known_already_count_as_saved_and_as_duplicates(client):
     assert send(client, batch).get_json() == {"ok": True, "saved": 2, "duplicates": 1, "storage": "memory"}
 
 
-@pytest.mark.parametrize("body", [{"events": []}, {"app": "web", "events": []}])
-def test_an_empty_list_of_events_is_an_empty_success(client, body):
+@pytest.mark.parametrize("body", [{}, {"app": "web"}, {"app": "web", "sdk": "2.0"}, {"events": []}])
+def test_no_events_are_an_empty_success(client, body):
     assert send(client, body).get_json() == {"ok": True, "saved": 0}
 
 
 @pytest.mark.parametrize("path", ["/api/telemetry/batch", "/api/perf/batch"])
-@pytest.mark.parametrize("body", [{}, {"app": "web"}, {"app": "web", "event": [PAGE]}, {"app": "web", **PAGE}, {"events": None}])
-def test_a_batch_without_its_list_of_events_is_refused_and_not_taken_for_saved(client, body, path):
+@pytest.mark.parametrize("body", [{"app": "web", "event": [PAGE]}, {"app": "web", "items": []}, {"app": "web", **PAGE}, {"events": None}])
+def test_events_that_come_under_another_name_are_refused_and_not_taken_for_saved(client, body, path):
     response = send(client, body, path)
     error = error_of(response)
     assert (response.status_code, error["code"], [row["path"] for row in error["details"]]) == (400, "bad_request", ["events"])

@@ -85,7 +85,7 @@ def test_a_name_has_1_to_256_characters(length, fits):
 
 @pytest.mark.parametrize(
     "body, path",
-    [([], None), ("x", None), (None, None), ({"events": {}}, "events"), ({"events": None}, "events"), ({}, "events"),
+    [([], None), ("x", None), (None, None), ({"events": {}}, "events"), ({"events": None}, "events"),
      ({"event": [PAGE]}, "events"), ({"app": 5, "events": []}, "app")],
 )
 def test_an_envelope_of_the_wrong_shape_is_a_bad_request_with_the_path(body, path):
@@ -96,7 +96,7 @@ def test_an_envelope_of_the_wrong_shape_is_a_bad_request_with_the_path(body, pat
         assert caught.value.details[0]["path"] == path
 
 
-@pytest.mark.parametrize("body", [{"events": []}, {"app": "web", "events": []}])
+@pytest.mark.parametrize("body", [{}, {"app": "web"}, {"events": []}, {"app": "web", "events": []}])
 def test_no_events_are_nothing_to_save(body):
     batch = read_batch(body, NOW, 10)
     assert batch == ([], [])

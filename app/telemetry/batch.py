@@ -104,8 +104,9 @@ class EventMaker:
         self._latest = now + MAX_AHEAD_MS
         self._fresh_ids: Iterator[str] | None = None
 
-    def make(self, type_, name, ts=None, props=None, event_id=None, overrides: Envelope | None = None) -> StoredEvent:
-        """Raises Rejected where neither the event nor its batch says of which application it is."""
+    def make(self, type_, name, ts=None, props=None, event_id=None, overrides: tuple | None = None) -> StoredEvent:
+        """`overrides` are the fields of an Envelope, None where the event does not say. Raises Rejected where neither the event
+        nor its batch says of which application it is."""
         app, env, release, user_id, session_id, user = self._shared if overrides is None else self._merged(overrides)
         if app is None:
             raise Rejected("app: Must stand on the batch or on the event.")
@@ -127,8 +128,8 @@ class EventMaker:
             self._fresh_ids = (f"{prefix}{number:04x}" for number in count(1))
         return next(self._fresh_ids)
 
-    def _merged(self, overrides: Envelope) -> tuple:
-        return tuple(shared if own is None else own for own, shared in zip(overrides[:SHARED], self._shared, strict=True))
+    def _merged(self, overrides: tuple) -> list:
+        return [shared if own is None else own for own, shared in zip(overrides, self._shared)]
 
     def _corrected(self, ts: int) -> int:
         """The event's time by our clock: shifted by the client's skew; one that is still far ahead becomes now."""

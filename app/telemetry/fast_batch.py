@@ -1,10 +1,11 @@
 """The same as `read_batch`, from bytes and many times faster, for whatever is beyond doubt.
 
 msgspec decodes and checks in one pass in C; what is accepted here the schema of record accepts, too, with the same
-result (a hypothesis test holds the two together). Three ways, each for what the one before is in doubt about:
+result (a hypothesis test holds the two together). Four ways, each for what the one before is in doubt about:
 
 - plain: every event is good and leaves the envelope's fields alone;
-- one by one: events that override the envelope, and good events beside a bad one;
+- overriding: every event is good;
+- one by one: good events beside a bad one;
 - the schema of record, which decides and finds the words: for one event, or for the whole body where its envelope is
   in doubt.
 """
@@ -88,6 +89,10 @@ class PlainBatch(SentEnvelope, rename="camel", kw_only=True):
     events: list[PlainEvent]
 
 
+class AnyBatch(SentEnvelope, rename="camel", kw_only=True):
+    events: list[AnyEvent]
+
+
 class OpenBatch(SentEnvelope, rename="camel", kw_only=True):
     """The events as they came."""
 
@@ -95,6 +100,7 @@ class OpenBatch(SentEnvelope, rename="camel", kw_only=True):
 
 
 decode_plain = msgspec.json.Decoder(PlainBatch).decode
+decode_any = msgspec.json.Decoder(AnyBatch).decode
 decode_open = msgspec.json.Decoder(OpenBatch).decode
 decode_event = msgspec.json.Decoder(AnyEvent).decode
 NOTHING = (None,) * 6
@@ -104,7 +110,7 @@ IN_DOUBT = (Doubt, Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionE
 def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str | None = None) -> Batch:
     """Raises what `read_batch` raises, and ApiError `bad_request` for bytes that are not JSON."""
     if NUL_ESCAPE not in body:
-        for read in (_read_plain, _read_one_by_one):
+        for read in (_read_plain, _read_overriding, _read_one_by_one):
             try:
                 return read(body, now, max_events, default_type)
             except IN_DOUBT:
@@ -128,6 +134,13 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
             raise Doubt
         events.append(maker.make(type_, event.name, ts, props, event.event_id))
     return Batch(events, [])
+
+
+def _read_overriding(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
+    sent = decode_any(body)
+    refuse_too_many(len(sent.events), max_events)
+    maker = EventMaker(_envelope(sent), now)
+    return Batch([_event(event, maker, default_type) for event in sent.events], [])
 
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
@@ -158,11 +171,8 @@ def _event(event: AnyEvent, maker: EventMaker, default_type: str | None) -> Stor
         raise Doubt
     if event.user is not None and _json_size(event.user) > MAX_USER_BYTES:
         raise Doubt
-    overrides = None
-    if (event.app, event.env, event.release, event.user_id, event.session_id, event.user) != NOTHING:
-        user_id, session_id = _identifier(event.user_id), _identifier(event.session_id)
-        overrides = Envelope(event.app, event.env, event.release, user_id, session_id, event.user)
-    return maker.make(type_, event.name, _moment(event.ts), event.props, event.event_id, overrides)
+    own = (event.app, event.env, event.release, _identifier(event.user_id), _identifier(event.session_id), event.user)
+    return maker.make(type_, event.name, _moment(event.ts), event.props, event.event_id, None if own == NOTHING else own)
 
 
 def _moment(value: int | float | str | None) -> int | None:

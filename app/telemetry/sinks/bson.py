@@ -22,10 +22,10 @@ _int32_at = Struct("<i").unpack_from
 _begin = Struct("<i5si").pack
 _int64 = Struct("<q").pack
 NOT_ENCODABLE = (BSONError, StructError, UnicodeError, OverflowError, RecursionError)
-SHARED = ("app", "env", "release", "user_id", "session_id", "type")
 FIXED_BYTES = len(_begin(0, b"", 0) + b"\0\x02name\0....\0\x09ts\0........\x03props\0")
 LIST_HEAD_BYTES = 4 + len(b"\x04\0....")  # the document's length, then the name, which is empty, and length of the list
 STORED_NAMES = dict(zip(StoredEvent.__struct_fields__, StoredEvent.__struct_encode_fields__, strict=True))
+SHARED = [(name, b"\x02%b\0" % STORED_NAMES[name].encode()) for name in ("app", "env", "release", "user_id", "session_id", "type")]
 
 
 def encode_events(events: list[StoredEvent]) -> list[bytes]:
@@ -73,11 +73,11 @@ def encode_or_reason(events: list[StoredEvent]) -> list[bytes | str]:
 
 def _shared_elements(event: StoredEvent) -> bytes:
     elements = b""
-    for name in SHARED:
+    for name, head in SHARED:
         value = getattr(event, name)
         if value is not None:
             text = value.encode()
-            elements += b"\x02%b\0%b%b\0" % (STORED_NAMES[name].encode(), _int32(len(text) + 1), text)
+            elements += b"%b%b%b\0" % (head, _int32(len(text) + 1), text)
     moment = _int64(event.created_at)
     return elements + b"\x09createdAt\0" + moment + b"\x09updatedAt\0" + moment
 

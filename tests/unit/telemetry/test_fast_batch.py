@@ -114,6 +114,14 @@ def test_a_good_batch_never_reaches_the_slow_way(monkeypatch):
     assert len(read_batch_bytes(json.dumps(body).encode(), NOW, 5, "perf").events) == 2
 
 
+def test_good_events_that_override_the_envelope_are_not_taken_one_by_one(monkeypatch):
+    monkeypatch.setattr(fast_batch, "decode_event", None)
+    body = {"app": "web", "sessionId": "s", "env": "e", "events": [PAGE, {**PAGE, "sessionId": 7}, {**PAGE, "app": "shop", "userId": "u"}]}
+    events = read_batch_bytes(json.dumps(body).encode(), NOW, 5).events
+    wheres = [(event.app, event.env, event.user_id, event.session_id) for event in events]
+    assert wheres == [("web", "e", None, "s"), ("web", "e", None, "7"), ("shop", "e", "u", "s")]
+
+
 def test_one_bad_event_sends_only_itself_the_slow_way(monkeypatch):
     monkeypatch.setattr(fast_batch, "read_batch", None)
     batch = read_batch_bytes(json.dumps({"app": "web", "events": [FULL, {"type": "page"}, PAGE]}).encode(), NOW, 5)

@@ -8,6 +8,7 @@ import pymongo
 import pytest
 import requests
 
+from app.realtime.client import RealtimeClient
 from tests.apps import SECRET, bearer, token
 from tests.integration.realtime_client import Client
 
@@ -113,6 +114,21 @@ def test_after_a_restart_who_resumes_gets_exactly_what_was_missed(switchyard, mo
     client.wait(lambda client: len(client.of("event")) == 61)
     assert told(client) == ([(number + 1, number) for number in range(40, 101)], [])
     client.close()
+
+
+def test_a_client_that_stays_over_restarts_gets_every_message_once_in_order_and_hears_of_no_gap(switchyard, mongo_uri):
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    seen, gaps = [], []
+    service = RealtimeClient(app.url, lambda: token("root", "admin"), randomization_factor=0)
+    assert service.subscribe(TOPIC, lambda payload, message: seen.append(payload), on_gap=gaps.append).wait(10)
+    for first in (0, 100, 200):
+        publish(app, TOPIC, range(first, first + 50))
+        app.stop()
+        app.start()
+        publish(app, TOPIC, range(first + 50, first + 100))  # before it is back, or after
+    wait_until(lambda: len(seen) >= 300)
+    service.close()
+    assert (seen, gaps) == (list(range(300)), [])
 
 
 def test_while_mongodb_is_away_messages_are_kept_on_disk_and_stored_afterwards_once(switchyard, mongo_uri, behind_a_proxy):

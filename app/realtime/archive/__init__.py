@@ -1,8 +1,9 @@
 """The archive of the durable topics: for replays that reach further back than the log, and for whoever asks later who said what.
 
-archive.py  the ladder: MongoDB, else the disk, else memory as far as it goes; and what a replay finds on all of them
+archive.py  what is published is kept, and what a replay asks for is found
+ladder.py   what happens to it: MongoDB, else the disk, else memory as far as it goes
 mongo.py    messages as documents, each once
-spool.py    messages as lines in files, until MongoDB takes them
+spool.py    messages in files until MongoDB takes them; line.py: as lines
 """
 
 from collections.abc import Callable

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import gevent
-import msgspec
 
 from app.clock import Clock
 from app.logs import get_logger
+from app.realtime.archive.line import decode, encode
 from app.realtime.log import Message
 from app.spool.duty import Duty
 from app.spool.rejected import RejectedFile
@@ -27,16 +27,6 @@ SEGMENT_BYTES = 1_048_576  # small, since a replay reads a whole one
 LONGEST_LINE_BYTES = 16_777_216  # what a document may have in MongoDB
 LINES_BETWEEN_PAUSES = 500
 UNUSED_S = 1.0
-
-
-class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
-    topic: str
-    epoch: str
-    seq: int
-    id: str
-    ts: int
-    payload: msgspec.Raw
-    user_id: str | None = None
 
 
 class Chunk(NamedTuple):
@@ -71,7 +61,7 @@ class MessageSpool:
 
     def append(self, messages: list[Message]) -> None:
         """They are durable when it returns. Raises SpoolFull, SpoolUnavailable."""
-        self._writer.append(b"".join(_encode(message) for message in messages))
+        self._writer.append(b"".join(encode(message) for message in messages))
 
     def next_chunk(self, limit: int) -> Chunk | None:
         """From the oldest file that has more; None where nothing is to be moved, or another process does it. A file that we write
@@ -117,7 +107,7 @@ class MessageSpool:
         for end, line in lines_from(file, chunk.end, is_complete=is_complete, longest=LONGEST_LINE_BYTES):
             chunk = chunk._replace(end=end)
             try:
-                chunk.messages.append(_decode(line))
+                chunk.messages.append(decode(line))
             except ValueError as error:
                 log.error("archive_line_rejected", file=str(path), error=str(error)[:200])
                 RejectedFile(path).add([(line, str(error))])
@@ -144,20 +134,8 @@ class MessageSpool:
             if count % LINES_BETWEEN_PAUSES == 0:
                 gevent.sleep(0)
             with suppress(ValueError):
-                message = _decode(line)
+                message = decode(line)
                 first, _ = spans.get(key := (message.topic, message.epoch), (message.seq, 0))
                 spans[key] = (first, message.seq)
                 yield message
         self._places[path] = _Places(size, spans)
-
-
-def _encode(message: Message) -> bytes:
-    payload = msgspec.Raw(message.payload)
-    line = _Line(message.topic, message.epoch, message.seq, message.id, message.ts, payload, message.user)
-    return msgspec.json.encode(line) + b"\n"
-
-
-def _decode(line: bytes) -> Message:
-    """Raises ValueError."""
-    found = msgspec.json.decode(line, type=_Line)
-    return Message(found.topic, found.epoch, found.seq, found.id, found.ts, bytes(found.payload), found.user_id)

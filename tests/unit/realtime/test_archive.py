@@ -60,9 +60,7 @@ class House:
 
     def round(self):
         """What the background task does again and again."""
-        self.archive.save()
-        while self.archive.move():
-            self.archive.save()
+        self.archive.turn()
 
     def rest(self):
         self.clock.pass_ms(10_000)
@@ -142,7 +140,7 @@ def test_what_is_new_does_not_overtake_what_waits_on_disk(house):
     house.store.is_away = False
     house.clock.pass_ms(10_000)
     house.keep(2)
-    house.archive.save()
+    house.archive._ladder.save()
     assert house.store.order == []
     house.rest()
     assert [seq for _, _, seq in house.store.order] == [1, 2]
@@ -169,16 +167,53 @@ def test_what_is_on_disk_survives_a_kill_and_is_moved_by_the_next_process(house)
 
 
 def test_a_kill_in_the_middle_of_moving_moves_again_what_changes_nothing(house, monkeypatch):
-    monkeypatch.setattr("app.realtime.archive.archive.BATCH", 2)
+    monkeypatch.setattr("app.realtime.archive.ladder.BATCH", 2)
     house.store.is_away = True
     house.keep(*range(1, 8))
     house.round()
     house.store.is_away = False
     house.clock.pass_ms(10_000)
-    house.archive.move()
+    house.archive._ladder.move()
     house.kill()
     house.rest()
     assert (house.store.seqs(), house.files) == ([*range(1, 8)], [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"topic":"t","epoch":"e","seq":9,"id":"m","ts":999999999999999999,"payload":1}',
+        b'{"topic":"t","epoch":"e","seq":99999999999999999999,"id":"m","ts":1,"payload":1}',
+        b'{"topic":"t","epoch":"e","seq":9,"id":"m","ts":1,"payload":"\xff"}',
+        b'{"topic":"t","epoch":"e","seq":9,"id":"m","ts":1}',
+        b"[]",
+        b"",
+    ],
+)
+def test_a_line_that_is_no_message_is_put_aside_and_nobody_waits_behind_it(house, line):
+    (house.folder / "messages-0000000000001-1-a.jsonl").write_bytes(line + b"\n")
+    house.keep(1)
+    house.rest()
+    assert (house.store.seqs(), house.files) == ([1], [])
+    assert [path.read_bytes().count(b"\n") for path in house.folder.glob("*.rejected")] == [1]
+
+
+def test_when_mongodb_is_slower_than_those_who_publish_the_disk_takes_over_before_memory_is_full(make):
+    house = make(buffer_bytes=30_000)
+
+    def slow(messages, now, insert=house.store.insert):
+        house.keep(*range(1, 36), size=242)
+        insert(messages, now)
+
+    house.store.insert = slow
+    house.keep(*range(1, 11), topic="t2", size=242)
+    house.archive._ladder.save()
+    assert (house.fate("stored"), house.fate("spooled"), house.fate("dropped")) == (10, 35, 0)
+
+
+def test_whoever_waits_for_a_replay_gets_an_answer_whatever_happens(house, monkeypatch):
+    monkeypatch.setattr(house.spool, "find", lambda *_: 1 / 0)
+    assert house.fetch(0, 5) is None
 
 
 def test_a_line_that_a_crash_cut_through_is_put_aside_and_the_others_are_moved(house):
@@ -237,7 +272,7 @@ def test_a_replay_finds_what_is_in_mongodb_on_disk_and_in_memory(house):
     house.round()
     house.keep(5)
     house.store.is_away = False
-    house.archive._breaker.succeeded()
+    house.archive._ladder._breaker.succeeded()
     assert house.fetch(0, 64) == [1, 2, 3, 4, 5]
     assert house.fetch(1, 3) == [2, 3]
     assert house.fetch(0, 64, "t2") == [1]

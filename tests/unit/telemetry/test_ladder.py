@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from app.breaker import FIRST_REST_MS, LONGEST_REST_MS, Breaker
+from app.breaker import FIRST_REST_MS
 from app.metrics import Metrics
 from app.telemetry.batch import KNOWN_ID_MARK
 from app.telemetry.event import StoredEvent
@@ -156,41 +156,8 @@ def test_only_so_many_are_remembered_and_the_oldest_are_forgotten_first():
     assert [in_doubt.settle(with_ids(name), Written("mongo", [0])).duplicates for name in "abc"] == [1, 0, 0]
 
 
-def test_the_rest_doubles_up_to_its_longest():
-    breaker, now, rests = Breaker(), NOW, []
-    for _ in range(8):
-        breaker.failed(now)
-        rest = next(ms for ms in range(0, LONGEST_REST_MS + 1, 100) if breaker.lets_through(now + ms))
-        rests.append(rest)
-        now += rest
-    assert rests == [500, 1000, 2000, 4000, 4000, 4000, 4000, 4000]
-
-
-def test_those_who_shared_the_first_failure_do_not_lengthen_the_rest():
-    breaker = Breaker()
-    for _ in range(100):
-        breaker.failed(NOW)
-    assert breaker.lets_through(NOW + FIRST_REST_MS)
-
-
-@pytest.mark.parametrize("jump", [-86_400_000, 86_400_000])
-def test_a_clock_that_jumps_never_lengthens_the_rest(jump):
-    breaker = Breaker()
-    breaker.failed(NOW)
-    assert breaker.lets_through(NOW + jump)
-
-
 def test_events_that_a_healthy_mongo_refuses_go_to_the_spool_and_nobody_else_is_sent_there(ladder):
     ladder.mongo.error = SinkRefused("a validator")
     assert ladder.write([1]).storage == "spool"
     ladder.mongo.error = None
     assert ladder.write([2]).storage == "mongo"
-
-
-def test_a_success_closes_it_whatever_came_before():
-    breaker = Breaker()
-    assert breaker.failed(NOW) is True
-    assert breaker.failed(NOW) is False
-    assert breaker.succeeded() is True
-    assert breaker.succeeded() is False
-    assert breaker.lets_through(NOW)

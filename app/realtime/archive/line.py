@@ -1,0 +1,34 @@
+"""A message as one line of a file."""
+
+from typing import Annotated
+
+import msgspec
+
+from app.realtime.log import Message
+from app.realtime.protocol import MAX_SEQ
+
+MAX_MS = 253_402_300_799_999  # the end of the year 9999, as far as dates go
+
+
+class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
+    topic: str
+    epoch: str
+    seq: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
+    id: str
+    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
+    payload: msgspec.Raw
+    user_id: str | None = None
+
+
+def encode(message: Message) -> bytes:
+    """The newline included. The payload stays the text that it is."""
+    payload = msgspec.Raw(message.payload)
+    line = _Line(message.topic, message.epoch, message.seq, message.id, message.ts, payload, message.user)
+    return msgspec.json.encode(line) + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """What was encoded, and nothing that MongoDB would refuse for ever. Raises ValueError."""
+    found = msgspec.json.decode(line, type=_Line)
+    bytes(found.payload).decode()
+    return Message(found.topic, found.epoch, found.seq, found.id, found.ts, bytes(found.payload), found.user_id)

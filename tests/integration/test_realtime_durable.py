@@ -168,6 +168,25 @@ def test_an_answer_that_is_lost_stores_nothing_twice(switchyard, mongo_uri, behi
     assert [document["payload"] for document in documents(mongo_uri)] == [str(number) for number in range(50)]
 
 
+def test_with_the_disk_full_too_publishing_goes_on_and_memory_holds_it(switchyard, mongo_uri, behind_a_proxy, small_disk):
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, DATA_DIR=small_disk.folder, **SETTINGS)
+    place = publish(app, TOPIC, range(20))
+    proxy.disable()
+    small_disk.fill()
+    for first in range(20, 200, 20):
+        publish(app, TOPIC, range(first, first + 20))
+        time.sleep(0.1)
+    wait_until(lambda: report(app)["archiveWaiting"] > 100)
+    small_disk.free()
+    wait_until_saved(app)
+    proxy.enable()
+    wait_until_stored(app)
+    stored = [document["seq"] for document in documents(mongo_uri) if document["epoch"] == place["epoch"]]
+    assert stored == list(range(1, 201))
+    assert "Traceback" not in app.log
+
+
 def test_killed_while_mongodb_is_away_what_was_on_disk_is_stored_by_the_next_process(switchyard, mongo_uri, behind_a_proxy):
     uri, proxy = behind_a_proxy
     app = switchyard(MONGO_URI=uri, **SETTINGS)

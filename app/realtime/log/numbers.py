@@ -21,14 +21,13 @@ import orjson
 
 from app.disk import sync_folder
 from app.logs import get_logger
-from app.realtime.topics import MAX_TOPIC_LENGTH, matches
+from app.realtime.topics import matches
 from app.spool.segment import lock_alone
 from app.spool.writer import make_folder
 
 log = get_logger(__name__)
 
 SLOT_BYTES = 512  # so that none lies across two pages; the longest topic with its epoch has room in it
-MAX_EPOCH_LENGTH = SLOT_BYTES - MAX_TOPIC_LENGTH - 100
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

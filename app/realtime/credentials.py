@@ -6,10 +6,13 @@ from urllib.parse import parse_qs
 from app.errors import ApiError
 from app.identity import Gatekeeper, Identity
 from app.realtime.permissions import may_connect
+from app.realtime.transport.wire import Unreadable
 
 
 def identity_of_connect(gatekeeper: Gatekeeper, environ: dict, auth: Any) -> Identity:
     """`auth: {token}`, else the Authorization header, else `?token=`: the first that is given counts. Raises ApiError."""
+    if isinstance(auth, Unreadable):
+        raise ApiError("bad_request", auth.sentence)
     token = auth.get("token") if isinstance(auth, dict) else None
     query = parse_qs(environ.get("QUERY_STRING", "")).get("token")
     if token is not None:

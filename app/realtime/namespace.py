@@ -23,7 +23,7 @@ from app.realtime.members import Members
 from app.realtime.realtime import Realtime
 from app.realtime.timers import Timers
 from app.realtime.transport.guard import close_transport
-from app.realtime.transport.wire import Call
+from app.realtime.transport.wire import Call, Unreadable
 
 log = get_logger(__name__)
 
@@ -157,7 +157,10 @@ def _known(error: Exception, event: str) -> ApiError:
 def only_argument(arguments: tuple) -> Any:
     if len(arguments) != 1:
         raise ApiError("bad_request", "A message carries exactly one frame.")
-    return arguments[0]
+    (said,) = arguments
+    if isinstance(said, Unreadable):
+        raise ApiError("bad_request", said.sentence)
+    return said
 
 
 def _rooms_of_roles(identity: Identity) -> list[str]:

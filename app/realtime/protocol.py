@@ -136,16 +136,23 @@ def _parse_ack(value: dict, _max_payload_bytes: int) -> Ack | AckOne:
 
 
 def _parse_auth(value: dict, _max_payload_bytes: int) -> Auth:
-    return Auth(_required(value, "token", _is_token, "a token"), _optional(value, "id", is_id, ID_RULE))
+    return Auth(_required(value, "token", _is_token, "a token's text"), _optional(value, "id", is_id, ID_RULE))
 
 
-def parse_resume(value: Any, max_topics: int) -> list[Subscribe]:
-    """`{topic: {since?, epoch?, ack?, mode?, batch?}}`, as a client gives it with `auth` at every connect."""
-    if not isinstance(value, dict) or not all(isinstance(position, dict) for position in value.values()):
+def parse_resume(value: Any, max_topics: int) -> dict[str, Any]:
+    """`{topic: position}`, as a client gives it with `auth` at every connect. A wrong position costs its own topic only."""
+    if not isinstance(value, dict):
         raise ApiError("bad_request", "resume must be an object of topic: {since, epoch}.")
     if len(value) > max_topics:
         raise ApiError("limit_exceeded", f"A connection may subscribe to at most {max_topics} topics.")
-    return [_parse_subscribe({**position, "topic": topic, "id": None}, 0) for topic, position in value.items()]
+    return value
+
+
+def parse_position(topic: str, position: Any) -> Subscribe:
+    """`{since?, epoch?, ack?, mode?, batch?}`: a subscribe frame without its topic."""
+    if not isinstance(position, dict):
+        raise ApiError("bad_request", "A position is an object like {since, epoch}.")
+    return _parse_subscribe({**position, "topic": topic, "id": None}, 0)
 
 
 PARSERS: dict[str, Callable[[dict, int], Frame]] = {

@@ -45,9 +45,9 @@ class RealtimeNamespace(RoomsNamespace):
             return
         answer = partial(self._answer, connection_id, Call(None))
         with self._refusing(connection_id, Call(None), None):
-            for frame in protocol.parse_resume(said, self._hub.rules.max_topics):
-                with self._refusing(connection_id, Call(None), {"topic": frame.topic}):
-                    self._hub.handle(connection_id, frame, self._clock(), answer)
+            for topic, position in protocol.parse_resume(said, self._hub.rules.max_topics).items():
+                with self._refusing(connection_id, Call(None), {"topic": topic}):
+                    self._hub.handle(connection_id, protocol.parse_position(topic, position), self._clock(), answer)
 
     def _message(self, connection_id: str, arguments: tuple, call: Call) -> None:
         """Whatever comes takes a token, except an acknowledgement that is news: there are as many as we send."""

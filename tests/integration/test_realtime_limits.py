@@ -1,7 +1,6 @@
 """What one client can do to the server and to others: read nothing, send too much, never acknowledge, outlive its token."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ import requests
 import websocket
 
 from tests.apps import SECRET, bearer, token
-from tests.integration.realtime_client import Client
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
 
@@ -35,42 +33,6 @@ def app():
     with real(Switchyard, "gunicorn", **SETTINGS) as running:
         yield running
         assert "Traceback" not in running.log
-
-
-@pytest.fixture
-def connect(app):
-    clients = []
-
-    def connect(*args, **options):
-        clients.append(Client(app.url, *args, **options))
-        return clients[-1]
-
-    yield connect
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def raw(app):
-    """A websocket that reads only when it is told to."""
-    connections = []
-
-    def connect(joined=True):
-        connection = websocket.create_connection(
-            f"ws://127.0.0.1:{app.port}/socket.io/?EIO=4&transport=websocket",
-            timeout=10,
-            sockopt=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)],
-        )
-        connections.append(connection)
-        connection.recv()
-        if joined:
-            connection.send(f'40/realtime,{{"token":"{token("root", "admin")}"}}')
-            assert connection.recv().startswith("40/realtime,{")
-        return connection
-
-    yield connect
-    for connection in connections:
-        connection.shutdown()
 
 
 def publish(app, topic, payloads):
@@ -270,7 +232,7 @@ def test_a_fresh_token_in_time_keeps_the_connection_but_not_what_it_does_not_all
 
 def test_who_never_says_who_it_is_is_closed(raw):
     started = time.monotonic()
-    read_until_closed(raw(joined=False))
+    read_until_closed(raw(auth=None))
     assert time.monotonic() - started < 5
 
 

@@ -20,19 +20,6 @@ def app(request):
 
 
 @pytest.fixture
-def connect(app):
-    clients = []
-
-    def connect(*args, **options):
-        clients.append(Client(app.url, *args, **options))
-        return clients[-1]
-
-    yield connect
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
 def admin(connect):
     return connect(token("root", "admin"))
 

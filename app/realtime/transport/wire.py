@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import orjson
-from socketio.packet import BINARY_EVENT, EVENT, Packet
+from socketio.packet import BINARY_EVENT, CONNECT, EVENT, Packet
 
 from app.errors import ApiError
 from app.http.json import decode_json
@@ -12,8 +12,12 @@ RESERVED_EVENTS = frozenset({"connect", "connect_error", "disconnect", "disconne
 MAX_ATTACHMENTS = 16  # none is ever accepted, but a frame has to be complete before it can be answered
 
 
+class NoJson(ValueError):
+    """The message says what is wrong with it."""
+
+
 class Json:
-    """What python-socketio expects of a json module."""
+    """What python-socketio and python-engineio expect of a json module."""
 
     @staticmethod
     def dumps(value, **_) -> str:
@@ -24,7 +28,14 @@ class Json:
         try:
             return decode_json(text)
         except ApiError as error:
-            raise ValueError(error.message) from None
+            raise NoJson(error.message) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands where JSON should have been, so that whoever sent it can be told."""
+
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,13 @@ class WirePacket(Packet):
     json = Json
 
     def decode(self, encoded_packet):
-        attachments = super().decode(encoded_packet)
+        try:
+            attachments = super().decode(encoded_packet)
+        except NoJson as error:
+            if self.packet_type not in (CONNECT, EVENT):
+                raise
+            self.data = Unreadable(str(error)) if self.packet_type == CONNECT else ["message", Unreadable(str(error))]
+            attachments = 0
         if attachments > MAX_ATTACHMENTS:
             raise ValueError("too many attachments")
         if self.packet_type in (EVENT, BINARY_EVENT):

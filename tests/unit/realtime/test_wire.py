@@ -20,7 +20,7 @@ def test_no_client_can_send_the_events_that_the_library_keeps_for_itself(name):
         WirePacket(encoded_packet=orjson.dumps([name, {}]).decode().join(("2", "")))
 
 
-@pytest.mark.parametrize("text", ["2{}", "2[]", "2[1]", "2[null]", "2/realtime,", "2[[]]", "2[", "599-[]", "517-[]"])
+@pytest.mark.parametrize("text", ["2{}", "2[]", "2[1]", "2[null]", "2/realtime,", "2[[]]", "51-[", "599-[]", "517-[]"])
 def test_an_event_without_a_name_or_with_many_attachments_is_refused(text):
     with pytest.raises(ValueError):
         WirePacket(encoded_packet=text)
@@ -39,6 +39,13 @@ def test_any_text_is_a_packet_or_a_value_error(text):
 def test_what_is_sent_is_compact_json_and_may_hold_json_text():
     packet = WirePacket(ACK, data=[{"payload": orjson.Fragment(b'{"a":1}'), "s": "\u00e9"}], namespace="/realtime", id=3)
     assert packet.encode() == '3/realtime,3[{"payload":{"a":1},"s":"\u00e9"}]'
+
+
+@pytest.mark.parametrize("text", ["[", '["message",{"payload":NaN}]', '["message",{"payload":1e999}]', "[" * 100_000])
+def test_an_event_that_is_no_json_becomes_a_message_that_nobody_can_read_with_the_callback_that_waits(text):
+    event, call, said = WirePacket(encoded_packet="2/realtime,7" + text).data
+    assert (event, call) == ("message", Call(7)) and "not JSON" in said.sentence
+    assert "not JSON" in WirePacket(encoded_packet="0/realtime," + text).data.sentence
 
 
 def test_json_that_is_none_is_a_value_error():

@@ -1,10 +1,12 @@
 """Rooms across processes, by Flask-SocketIO's own queue on Redis."""
 
+import time
+
 import pytest
 import requests
 from flask_socketio import SocketIO
 
-from tests.apps import SECRET, bearer, token
+from tests.apps import SECRET, bearer, error_of, token
 from tests.integration.realtime_client import Client
 
 SERVICE = bearer("billing", "service")
@@ -58,4 +60,21 @@ def test_while_redis_is_gone_an_emit_is_503_and_connections_stay(switchyard, own
     own_redis.start()
     assert emit(app, 2).status_code == 200
     client.wait(lambda client: 2 in numbers(client))
+    assert client.connects == 1
+
+
+def test_while_redis_hangs_an_emit_is_503_within_two_seconds_and_nobody_else_waits(switchyard, own_redis, connect):
+    app = switchyard(JWT_SECRET=SECRET, REDIS_URL=own_redis.url)
+    (client,) = connect(app, 1)
+    assert emit(app, 0).status_code == 200
+    own_redis.pause()
+    try:
+        started = time.monotonic()
+        refused = emit(app, 1)
+        assert time.monotonic() - started < 2.5  # half a second of it is the rate limit's, which finds out, too
+        assert (refused.status_code, error_of(refused)["code"]) == (503, "unavailable")
+        assert client.is_alive()
+    finally:
+        own_redis.resume()
+    client.wait(lambda client: emit(app, 2).status_code == 200 and 2 in numbers(client))
     assert client.connects == 1

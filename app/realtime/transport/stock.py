@@ -5,24 +5,44 @@ from functools import partial
 
 import gevent
 from flask_socketio import SocketIO
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
 from socketio import RedisManager
 
 from app.errors import ApiError
+from app.logs import get_logger
 from app.realtime.transport import NAMESPACES, REALTIME
 from app.realtime.transport.guard import close_transport
 from app.realtime.transport.outbox import Outbox
 
+log = get_logger(__name__)
+
+REDIS_ANSWERS_S = 1.0  # that much at most does an emit wait for a Redis that is silent
+
 
 class RoomQueue(RedisManager):
     """What Flask-SocketIO takes for `message_queue`, so that any process with Redis can emit to rooms; only that a message
-    which did not leave is not called sent. Clients of this very process may have got it by then."""
+    which did not leave is not called sent. Clients of this very process may have got it by then.
+
+    Publishing has a connection of its own, since a Redis that hangs must be noticed here, while the subscription waits for
+    ever on purpose. A connection that was closed meanwhile is opened again, once; nobody waits a second time for a silent one.
+    """
 
     def __init__(self, url: str):
         super().__init__(url, channel="flask-socketio")
+        once_more = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+        self._publisher = Redis.from_url(url, socket_timeout=REDIS_ANSWERS_S, socket_connect_timeout=REDIS_ANSWERS_S, retry=once_more)
 
     def _publish(self, data):
-        if super()._publish(data) is None:
-            raise ApiError("unavailable", "Redis does not answer; other processes did not get the event.", retry_after_ms=1000)
+        try:
+            self._publisher.publish(self.channel, self.json.dumps(data))
+        except RedisError as error:
+            log.warning("rooms_unavailable", error=f"{type(error).__name__}: {str(error)[:200]}")
+            message = "Redis does not answer; other processes did not get the event."
+            raise ApiError("unavailable", message, retry_after_ms=1000) from None
 
 
 class SocketIOTransport:

@@ -46,6 +46,7 @@ class _Topic:
     seq: int | None = None
     early: dict[int, dict] = field(default_factory=dict)
     hole_since: float | None = None
+    strange: str | None = None
     has_news: bool = False
     stands: threading.Event = field(default_factory=threading.Event)
 
@@ -53,19 +54,22 @@ class _Topic:
         return {**self.manner, **({} if self.seq is None else {"since": self.seq, "epoch": self.epoch})}
 
     def move(self, epoch: str, seq: int) -> None:
-        self.epoch, self.seq, self.hole_since = epoch, seq, None
+        self.epoch, self.seq, self.hole_since, self.strange = epoch, seq, None, None
         self.early.clear()
 
 
 class RealtimeClient:
-    """`token` is a string or a function, asked at every connect. `on_gap({topic, reason, from?, to?})` tells what is missing."""
+    """`token` is a string or a function, asked at every connect. `on_gap({topic, reason, from?, to?})` tells what is missing.
+    `sio` stands in for python-socketio's client; `options` are for that one."""
 
-    def __init__(self, url: str, token: str | Callable[[], str], **options: Any):
+    def __init__(self, url: str, token: str | Callable[[], str], sio: Any = None, **options: Any):
         self._token = token
         self._topics: dict[str, _Topic] = {}
         self._lock = threading.RLock()
         self._closed = threading.Event()
-        self.sio = socketio.Client(reconnection_delay=0.25, reconnection_delay_max=10, **options)
+        self._resumed: set[_Topic] = set()
+        self.sio = sio or socketio.Client(**{"reconnection_delay": 0.25, "reconnection_delay_max": 10, **options})
+        self.sio.on("connect", self._connected, namespace=NAMESPACE)
         self.sio.on("message", self._receive, namespace=NAMESPACE)
         self.sio.connect(url, namespaces=[NAMESPACE], auth=self._auth, transports=["websocket"], retry=True)
         threading.Thread(target=self._tend, name="switchyard-realtime", daemon=True).start()
@@ -103,7 +107,14 @@ class RealtimeClient:
 
     def _auth(self) -> dict[str, Any]:
         token = self._token() if callable(self._token) else self._token
-        return {"token": token, "resume": {name: state.place() for name, state in list(self._topics.items())}}
+        topics = dict(self._topics)
+        self._resumed = set(topics.values())
+        return {"token": token, "resume": {name: state.place() for name, state in topics.items()}}
+
+    def _connected(self) -> None:
+        """Who subscribed since `_auth` was asked, while nothing could be sent, is not forgotten."""
+        for state in [state for state in list(self._topics.values()) if state not in self._resumed]:
+            self._ask(state)
 
     def _ask(self, state: _Topic) -> None:
         """Subscribe, or go back to where the topic stands."""
@@ -133,6 +144,7 @@ class RealtimeClient:
                     self._receive_event(state, frame["epoch"], event)
                 state.has_news = True
             elif frame["type"] == "ack" and "epoch" in frame:
+                state.strange = None
                 if state.seq is None or state.epoch != frame["epoch"]:
                     state.move(frame["epoch"], frame["seq"])
                 state.stands.set()
@@ -144,6 +156,9 @@ class RealtimeClient:
         if state.seq is None or (state.epoch != epoch and state.seq == 0 and event["seq"] == 1):
             state.move(epoch, (skipped[0] if skipped else event["seq"]) - 1)
         if state.epoch != epoch:
+            if state.strange != epoch:
+                state.strange = epoch
+                self._ask(state)  # nobody told us of it: the server says what is missing
             return
         if skipped:
             self._pass(state, skipped[1])

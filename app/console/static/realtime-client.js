@@ -3,6 +3,7 @@
  *
  *   const realtime = Switchyard.connect(io, "https://switchyard.example.com", { token: () => fetchToken(), onState: console.log });
  *   const unsubscribe = realtime.subscribe("notice:all", (payload, message) => …, { onGap: (gap) => … });
+ *   await unsubscribe.ready; // what is published from now on arrives
  *   const { seq } = await realtime.publish("chat:1", { text: "hello" });
  */
 (function (root) {
@@ -15,6 +16,7 @@
   const IN_FLIGHT = 8; // publishes that wait for their answer at a time
   const GIVE_UP_MS = 60000;
   const ANSWER_MS = 5000;
+  const REFUSALS = ["forbidden", "bad_request", "limit_exceeded"]; // of a subscription; asking again would not help
 
   const backoff = (attempt, first = 250, most = 10000) => Math.min(most, first * 2 ** attempt) * (0.5 + Math.random());
   const newId = () => (root.crypto && root.crypto.randomUUID ? root.crypto.randomUUID() : Date.now().toString(36) + Math.random().toString(36).slice(2));
@@ -22,17 +24,11 @@
   class Realtime {
     /** `token` is a string or a function (it may be async), asked at every connect. States: connecting, live, offline, refused, closed. */
     constructor(io, url, { token, onState = () => {}, onError = () => {}, ...options } = {}) {
-      this._token = token;
-      this._onState = onState;
-      this._onError = onError;
-      this._topics = new Map();
-      this._unacked = new Map();
-      this._publishes = [];
-      this._inFlight = 0;
-      this._spacing = 0;
-      this._refusals = 0;
+      Object.assign(this, { _token: token, _onState: onState, _onError: onError, _topics: new Map(), _unacked: new Map() });
+      Object.assign(this, { _publishes: [], _inFlight: 0, _spacing: 0, _refusals: 0 });
       this._setState("connecting");
       this.socket = io(`${url.replace(/\/$/, "")}/realtime`, {
+        transports: ["websocket", "polling"], tryAllTransports: true, // polling needs all requests at one worker, so it comes second
         reconnectionDelay: 250, reconnectionDelayMax: 10000, randomizationFactor: 0.5, ...options, auth: (give) => this._authenticate(give),
       });
       this.socket.on("connect", () => this._connected());
@@ -41,20 +37,22 @@
       this.socket.on("message", (frame) => this._receive(frame));
     }
 
-    /** Calls `handler(payload, {topic, id, seq, ts, epoch, skipped?})` in order; returns what ends the subscription.
+    /** Calls `handler(payload, {topic, id, seq, ts, epoch, skipped?})` in order; returns what ends the subscription, with a promise
+     *  `ready`: the position `{since, epoch}` when the subscription stands, or an error that says why it may not.
      *  Options: ack, mode, batch as in the protocol; since and epoch to go on from a place; onGap({topic, reason, from?, to?}). */
     subscribe(topic, handler, { onGap = () => {}, since = null, epoch = null, ...manner } = {}) {
-      const state = { topic, handler, onGap, manner, epoch, seq: since, early: new Map(), past: new Set(), timer: null };
+      const state = { topic, handler, onGap, manner, epoch, seq: since, early: new Map(), timer: null };
+      state.ready = new Promise((resolve, reject) => Object.assign(state, { resolve, reject }));
+      state.ready.catch(() => {}); // for who does not ask
       this._forgetTimer(this._topics.get(topic));
       this._topics.set(topic, state);
       if (this.socket.connected) this._ask(state);
-      return () => {
+      const unsubscribe = () => {
         if (this._topics.get(topic) !== state) return;
-        this._forgetTimer(state);
-        this._topics.delete(topic);
-        this._unacked.delete(topic);
+        this._end(state, new Error("unsubscribed"));
         if (this.socket.connected) this.socket.emit("message", { type: "unsubscribe", topic });
       };
+      return Object.assign(unsubscribe, { ready: state.ready });
     }
 
     /** Resolves to `{seq, epoch, duplicate?}` when the message is in the topic's log. It is sent again under the same id, which makes
@@ -74,10 +72,9 @@
     }
 
     close() {
-      for (const state of this._topics.values()) this._forgetTimer(state);
       clearTimeout(this._retry);
       this._sendAcks();
-      this._topics.clear();
+      for (const state of this._topics.values()) this._end(state, new Error("closed"));
       this._setState("closed");
       this.socket.disconnect();
       for (const job of this._publishes.splice(0)) job.reject(new Error("closed"));
@@ -86,9 +83,7 @@
     // The connection
 
     _setState(state, detail) {
-      if (this.state === state && state !== "refused") return;
-      this.state = state;
-      this._onState(state, detail);
+      if (this.state !== state || state === "refused") this._onState((this.state = state), detail);
     }
 
     async _freshToken() {
@@ -96,12 +91,7 @@
     }
 
     async _authenticate(give) {
-      let token;
-      try {
-        token = await this._freshToken();
-      } catch (error) {
-        token = ""; // the server refuses it, and the token is asked for again
-      }
+      const token = await this._freshToken().catch(() => ""); // which the server refuses, and then it is asked for again
       const resume = {};
       for (const state of this._topics.values()) resume[state.topic] = this._place(state);
       this._resumed = new Set(this._topics.values());
@@ -123,10 +113,8 @@
 
     /** The stock client tries again by itself where no connection came about, but not where the server said no. */
     _refused(error) {
-      if (this.socket.active || this.state === "closed") {
-        if (this.state !== "closed") this._setState("offline", error.message);
-        return;
-      }
+      if (this.state === "closed") return;
+      if (this.socket.active) return this._setState("offline", error.message);
       this._setState("refused", error.data || { message: error.message });
       const code = error.data && error.data.code;
       const mayHelp = !error.data || error.data.retryable || (typeof this._token === "function" && code !== "forbidden");
@@ -150,14 +138,18 @@
 
     _subscribed(state, answer) {
       if (answer.epoch === undefined) return;
+      state.strange = null;
       if (state.seq === null || state.epoch !== answer.epoch) this._move(state, answer.epoch, answer.seq);
+      state.resolve(this.position(state.topic));
     }
 
     _receiveEvent(state, epoch, event) {
       if (state.seq === null) this._move(state, epoch, event.skipped ? event.skipped[0] - 1 : event.seq - 1);
       if (state.epoch !== epoch) {
-        if (state.seq !== 0 || event.seq !== 1 || state.past.has(epoch)) return;
-        this._move(state, epoch, 0);
+        const isBegun = state.seq === 0 && event.seq === 1; // nothing of the one before can have been missed
+        if (isBegun) this._move(state, epoch, 0);
+        else if (state.strange === epoch) return;
+        else return this._ask(Object.assign(state, { strange: epoch })); // nobody told us of it: the server says what is missing
       }
       if (event.skipped) this._pass(state, event.skipped[1]);
       if (event.seq > state.seq && state.early.size < MAX_EARLY) state.early.set(event.seq, event);
@@ -175,14 +167,13 @@
       } else if (state && frame.code === "delivery_failed") {
         this._ask(state);
       } else {
-        if (state && frame.code === "forbidden") this._topics.delete(state.topic);
+        if (state && REFUSALS.includes(frame.code)) this._end(state, Object.assign(new Error(frame.message), frame));
         this._onError(frame);
       }
     }
 
     _move(state, epoch, seq) {
-      if (state.epoch !== null) state.past.add(state.epoch);
-      Object.assign(state, { epoch, seq });
+      Object.assign(state, { epoch, seq, strange: null });
       state.early.clear();
       this._forgetTimer(state);
     }
@@ -212,9 +203,17 @@
       }
     }
 
+    _end(state, error) {
+      this._forgetTimer(state);
+      this._topics.delete(state.topic);
+      this._unacked.delete(state.topic);
+      state.reject(error);
+    }
+
     _forgetTimer(state) {
-      if (state && state.timer) clearTimeout(state.timer);
-      if (state) state.timer = null;
+      if (!state) return;
+      clearTimeout(state.timer);
+      state.timer = null;
     }
 
     // What goes out
@@ -230,7 +229,7 @@
         if (this._topics.get(state.topic) !== state) return;
         if (error) this._ask(state);
         else if (answer.type === "ack") this._subscribed(state, answer);
-        else if (answer.retryable) setTimeout(() => this._ask(state), answer.retryAfterMs || backoff(2));
+        else if (answer.retryable || answer.code === "token_expired") setTimeout(() => this._ask(state), answer.retryAfterMs || backoff(2));
         else this._receiveError(state, { ...answer, topic: state.topic });
       });
     }
@@ -262,10 +261,8 @@
       if (!this.socket.connected || this._pumpTimer) return;
       while (this._publishes.length && this._inFlight < (this._spacing ? 1 : IN_FLIGHT)) {
         this._send(this._publishes.shift());
-        if (this._spacing) {
-          this._pumpTimer = setTimeout(() => { this._pumpTimer = null; this._pump(); }, this._spacing);
-          return;
-        }
+        if (this._spacing) this._pumpTimer = setTimeout(() => { this._pumpTimer = null; this._pump(); }, this._spacing);
+        if (this._pumpTimer) return;
       }
     }
 

@@ -1,0 +1,151 @@
+"""What both clients make of what a server says, frame by frame: the one for browsers and the one for Python, over a socket that
+is none. The cases are in tests/cases/realtime_client/."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.realtime.client import RealtimeClient
+
+REPOSITORY = Path(__file__).parents[3]
+CASES = json.loads((REPOSITORY / "tests" / "cases" / "realtime_client" / "epochs.json").read_text())
+SDK = REPOSITORY / "app" / "console" / "static" / "realtime-client.js"
+
+
+class Socket:
+    """What RealtimeClient uses of python-socketio's client; it is never connected to anything."""
+
+    connected = True
+
+    def __init__(self):
+        self.handlers, self.sent = {}, []
+
+    def on(self, event, handler, namespace):
+        self.handlers[event] = handler
+
+    def connect(self, url, auth, **_):
+        self.auth = auth
+
+    def emit(self, event, frame, namespace):
+        self.sent.append(frame)
+
+    def shutdown(self):
+        self.connected = False
+
+    def asked(self):
+        """The positions of all subscriptions that were asked for."""
+        return [{name: frame[name] for name in ("since", "epoch") if name in frame} for frame in self.sent if frame["type"] == "subscribe"]
+
+
+@pytest.fixture
+def socket():
+    return Socket()
+
+
+@pytest.fixture
+def client(socket):
+    client = RealtimeClient("http://nowhere", "token", sio=socket)
+    yield client
+    client.close()
+
+
+def frame_of(step):
+    return {"topic": "t", "payload": step.get("seq"), "message": "", "retryable": False, **step}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_in_python(client, socket, case):
+    seen, gaps = [], []
+    client.subscribe("t", lambda payload, message: seen.append([message["epoch"], payload]), on_gap=lambda gap: gaps.append(gap["reason"]))
+    if "position" in case:
+        before = case["position"]
+        socket.handlers["message"](frame_of({"type": "ack", "seq": before["since"], "epoch": before["epoch"]}))
+    socket.sent.clear()
+    for step in case["steps"]:
+        socket.handlers["message"](frame_of(step))
+    assert (seen, gaps, socket.asked()) == (case["seen"], case["gaps"], case["asked"])
+
+
+NODE = """
+const { connect } = require(process.argv[1]);
+const cases = JSON.parse(process.argv[2]);
+const open = () => {
+  const socket = { connected: true, handlers: {}, sent: [],
+    on(name, handler) { this.handlers[name] = handler; },
+    emit(name, frame) { this.sent.push(frame); },
+    timeout() { return this; }, disconnect() {}, connect() {} };
+  const client = connect((url, options) => { socket.options = options; return socket; }, "http://nowhere", { token: "token" });
+  return { client, socket };
+};
+"""
+
+
+@pytest.fixture
+def run(node):
+    def run(body):
+        script = f"{NODE}(async () => {{ {body}; process.exit(0); }})();"
+        return [json.loads(line) for line in node.run(script, SDK, json.dumps(CASES)).splitlines()]
+
+    return run
+
+
+def test_in_javascript(run):
+    results = run("""
+      for (const { steps, position } of cases) {
+        const { client, socket } = open();
+        const [seen, gaps] = [[], []];
+        const onGap = (gap) => gaps.push(gap.reason);
+        client.subscribe("t", (payload, message) => seen.push([message.epoch, payload]), { onGap });
+        const say = (step) => socket.handlers.message({ topic: "t", payload: step.seq, message: "", retryable: false, ...step });
+        if (position) say({ type: "ack", seq: position.since, epoch: position.epoch });
+        socket.sent.length = 0;
+        steps.forEach(say);
+        const asked = socket.sent.filter((frame) => frame.type === "subscribe");
+        console.log(JSON.stringify({ seen, gaps, asked: asked.map(({ since, epoch }) => ({ since, epoch })) }));
+      }
+    """)
+    expected = [{key: case[key] for key in ("seen", "gaps", "asked")} for case in CASES]
+    assert dict(zip([case["name"] for case in CASES], results, strict=True)) == dict(
+        zip([case["name"] for case in CASES], expected, strict=True)
+    )
+
+
+def test_in_python_who_subscribes_while_a_connection_is_being_made_is_asked_for_when_it_is_there(client, socket):
+    client.subscribe("early", print)
+    assert list(socket.auth()["resume"]) == ["early"]
+    client.subscribe("late", print)
+    socket.sent.clear()
+    socket.handlers["connect"]()
+    assert [frame["topic"] for frame in socket.sent] == ["late"]
+
+
+def test_in_javascript_who_subscribes_while_a_connection_is_being_made_is_asked_for_when_it_is_there(run):
+    assert run("""
+      const { client, socket } = open();
+      socket.connected = false;
+      client.subscribe("early", () => {});
+      const auth = await new Promise((give) => socket.options.auth(give));
+      client.subscribe("late", () => {});
+      socket.connected = true;
+      socket.handlers.connect();
+      console.log(JSON.stringify([Object.keys(auth.resume), socket.sent.map((frame) => frame.topic)]));
+    """) == [[["early"], ["late"]]]
+
+
+def test_in_javascript_a_subscription_says_when_it_stands_and_why_it_may_not(run):
+    assert run("""
+      const { client, socket } = open();
+      const print = (value) => console.log(JSON.stringify(value));
+      const [stands, refused, ended] = ["t", "secret", "u"].map((topic) => client.subscribe(topic, () => {}));
+      socket.handlers.message({ type: "ack", topic: "t", epoch: "E", seq: 4 });
+      socket.handlers.message({ type: "error", topic: "secret", code: "forbidden", message: "no", retryable: false });
+      ended();
+      print(await stands.ready);
+      await refused.ready.catch((error) => print([error.code, error.message]));
+      await ended.ready.catch((error) => print(error.message));
+      client.subscribe("nobody waits for this one", () => {});
+      client.close();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      print("and no rejection is left over");
+    """) == [{"since": 4, "epoch": "E"}, ["forbidden", "no"], "unsubscribed", "and no rejection is left over"]

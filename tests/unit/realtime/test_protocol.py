@@ -56,13 +56,18 @@ def test_whatever_comes_is_a_frame_or_an_error_of_the_catalogue(value):
 
 
 @given(st.dictionaries(st.sampled_from(["t", "user:u1", "a b", ""]) | st.text(max_size=5), frames | values, max_size=4) | values)
-def test_whatever_is_to_be_resumed_is_frames_or_an_error_of_the_catalogue(value):
+def test_whatever_is_to_be_resumed_is_a_frame_or_an_error_of_the_catalogue_topic_by_topic(value):
     try:
-        resumed = protocol.parse_resume(value, 3)
+        positions = protocol.parse_resume(value, 3)
     except ApiError as error:
         assert error.code in ("bad_request", "limit_exceeded")
-    else:
-        assert [frame.topic for frame in resumed] == [*value] and all(isinstance(frame, Subscribe) for frame in resumed)
+        return
+    assert [*positions] == [*value]
+    for topic, position in positions.items():
+        try:
+            assert protocol.parse_position(topic, position).topic == topic
+        except ApiError as error:
+            assert error.code == "bad_request"
 
 
 @given(st.dictionaries(st.sampled_from(["topic", "payload", "id", "messages", "other"]), values | st.lists(frames, max_size=3)) | values)

@@ -207,6 +207,21 @@ def test_killed_while_mongodb_is_away_what_was_on_disk_is_stored_by_the_next_pro
     client.close()
 
 
+def test_stopped_while_mongodb_is_away_nothing_is_lost(switchyard, mongo_uri, behind_a_proxy):
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, **SETTINGS)
+    place = publish(app, TOPIC, range(5))
+    with proxy.toxic("timeout", timeout=0):
+        publish(app, TOPIC, range(5, 300))
+        assert app.stop() < 10
+        app.start()
+    wait_until_stored(app)
+    client, _ = resume(app, 0, place["epoch"])
+    client.wait(lambda client: len(client.of("event")) == 300)
+    assert told(client) == ([(number + 1, number) for number in range(300)], [])
+    client.close()
+
+
 def test_killed_again_and_again_under_load_no_number_is_given_twice_and_nothing_is_passed_over(switchyard, mongo_uri, behind_a_proxy):
     """What kill -9 may cost is what was published in the last moments before it, and then a gap says so."""
     uri, proxy = behind_a_proxy

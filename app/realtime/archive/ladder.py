@@ -22,7 +22,7 @@ from app.spool.writer import SpoolFull, SpoolUnavailable
 log = get_logger(__name__)
 
 FLUSH_S = 0.2
-BATCH = 500
+BATCH = 200  # encoding so many takes a millisecond or two, in which nobody else has a turn
 ENVELOPE_BYTES = 256
 
 

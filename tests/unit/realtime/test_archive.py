@@ -244,7 +244,7 @@ def test_where_the_disk_is_full_they_stay_in_memory_as_far_as_it_goes_and_then_t
     assert house.store.seqs() == [*range(1, int(spooled) + 1), *range(81, 101)]
 
 
-def test_one_process_moves_and_the_other_one_keeps_writing(house, make):
+def test_one_process_moves_and_the_other_one_keeps_writing_and_ends_its_file_when_it_is_quiet(house, make, monkeypatch):
     other = make()
     assert house.spool.next_chunk(1) is None  # now it is its duty
     house.store.is_away = other.store.is_away = True
@@ -260,7 +260,11 @@ def test_one_process_moves_and_the_other_one_keeps_writing(house, make):
     other.rest()
     assert other.store.seqs("t2") == []
     house.rest()
-    assert house.store.seqs("t2") == [2, 3]
+    assert (house.store.seqs("t2"), len(house.files)) == ([2, 3], 1)
+    monkeypatch.setattr("app.realtime.archive.spool.UNUSED_S", 0)
+    other.rest()
+    house.rest()
+    assert house.files == []
 
 
 def test_a_replay_finds_what_is_in_mongodb_on_disk_and_in_memory(house):

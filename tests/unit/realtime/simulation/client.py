@@ -52,7 +52,7 @@ class Client:
         if frame["type"] == "subscribe":
             if answer.get("recovered"):
                 assert (answer["seq"], answer["epoch"]) == (frame["since"], frame["epoch"]), "it begins elsewhere and does not say so"
-                self.world.check_nothing_was_elsewhere(frame["topic"], frame["epoch"], frame["since"])
+                self.world.note_recovered(frame["topic"], frame["epoch"], frame["since"])
             self.world.wire.send(self.connection_id, answer)
 
     def receive(self, frame):

@@ -12,9 +12,10 @@ from app.realtime.hub import Hub
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.rules import Rules
 from tests.apps import NOW
+from tests.unit.realtime.simulation import promises
 from tests.unit.realtime.simulation.client import TOPICS, Client
 from tests.unit.realtime.simulation.disk import DURABLE, Disk, SlowArchive
-from tests.unit.realtime.simulation.wire import FRAME_BYTES, Wire
+from tests.unit.realtime.simulation.wire import Wire
 
 JUMPS_MS = (-86_400_000, -3_600_000, -2000, -900, 900, 3_600_000)
 METRICS = Metrics()
@@ -100,12 +101,8 @@ class World:
         facts = self.hub.publish(topic, payload, self.clock, f"m{number}", "u")
         assert (facts["epoch"], facts["seq"]) == (head.epoch, head.seq + 1)
 
-    def check_nothing_was_elsewhere(self, topic, epoch, since):
-        """Who resumes in an epoch without being told has missed nothing that was said in another one."""
-        if since:
-            history = self.history[topic]
-            begin = history.index((epoch, since)) if (epoch, since) in history else len(history)
-            assert {place[0] for place in history[begin:]} <= {epoch}, f"{topic} went on elsewhere after {since} of {epoch}"
+    def note_recovered(self, topic, epoch, since):
+        promises.check_nothing_was_elsewhere(self, topic, epoch, since)
 
     def end(self, how):
         """Of the server: its memory is gone, and another one is there. A kill may come between a number and its message; a crash
@@ -187,22 +184,10 @@ class World:
                 heapq.heappop(self.agenda)[2]()
             for client in self.clients:
                 client.look()
-            self.check_bounds()
+            promises.check_bounds(self)
 
     def is_busy(self):
         return any(link.queue or link.wants_room for link in self.wire.links.values()) or any(client.stuck_since for client in self.clients)
-
-    def check_bounds(self):
-        subscriptions = [subscription for connection in self.hub.members for subscription in connection.subscriptions.values()]
-        merges = len(TOPICS)  # those of topics that everybody has just left, until they are due
-        assert len(self.hub.timers) <= 3 * len(self.hub.members) + len(subscriptions) + merges
-        for subscription in subscriptions:
-            if not subscription.unacked:
-                assert subscription.unacked_bytes == 0
-                continue
-            assert len(subscription.unacked) <= self.rules.ack_window_messages
-            assert subscription.unacked_bytes == sum(subscription.unacked.values())
-            assert subscription.unacked_bytes < self.rules.ack_window_bytes + 16 * FRAME_BYTES
 
     def finish(self):
         """The network heals. Whoever is connected then has everything up to the head, but for what it was told."""
@@ -214,22 +199,8 @@ class World:
                     client.link.rate = 1000
             self.pass_ms(100)
             if not self.agenda and self.is_settled():
-                return self.check_that_nothing_is_left()
+                return promises.check_that_nothing_is_left(self)
         raise AssertionError(f"not settled: {[(client.name, client.positions, client.manner) for client in self.clients]}")
-
-    def check_that_nothing_is_left(self):
-        """When all have gone, the memory of the server holds the log within its limits and nothing of any client."""
-        for client in self.clients:
-            self.wire.links.pop(client.connection_id)
-            self.hub.disconnect(client.connection_id)
-        self.hub.tick(self.clock + 100_000)
-        delivery, log = self.hub._delivery, self.log
-        assert set(self.hub.counts().values()) == {0}, self.hub.counts()
-        assert len(self.hub.timers) == 0 and not self.hub.timers._heap, self.hub.timers._deadlines
-        assert not delivery._audiences and not delivery._pump.has_work and not len(delivery._room) and not delivery._room._progress
-        assert len(log._topics) <= self.limits["max_topics"] and len(log._answers) <= self.limits["max_ids"]
-        assert log._bytes == sum(entry.bytes for entry in log._topics.values()) <= self.limits["max_topics"] * 101_000
-        assert all(len(entry.messages) <= self.limits["max_messages"] for entry in log._topics.values())
 
     def is_settled(self):
         return all(client.connection_id and self.has_everything(client) for client in self.clients)

@@ -95,11 +95,15 @@ class RealtimeClient:
             answer = self._call(frame)
             if answer is not None and answer["type"] == "ack":
                 return answer
-            if (answer is not None and not answer["retryable"]) or time.monotonic() > deadline or self._closed.is_set():
+            if (answer is not None and not self._may_help(answer)) or time.monotonic() > deadline or self._closed.is_set():
                 raise PublishFailed(answer)
             wait_s = (answer or {}).get("retryAfterMs", 0) / 1000 or min(10.0, 0.1 * 2**attempt)
             self._closed.wait(wait_s * random.uniform(1.0, 1.5))
             attempt += 1
+
+    def _may_help(self, answer: dict) -> bool:
+        """To send it again: also while an expired token is being renewed."""
+        return answer["retryable"] or (answer["code"] == "token_expired" and callable(self._token))
 
     def close(self) -> None:
         self._closed.set()

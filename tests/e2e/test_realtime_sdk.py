@@ -10,7 +10,7 @@ from tests.servers.pages import Website
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
 
-FAST = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000, "RT_ACK_TIMEOUT_MS": 300}
+FAST = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000, "RT_ACK_TIMEOUT_MS": 300, "JWT_LEEWAY_S": 0}
 SERVICE = bearer("billing", "service")
 
 NODE = """
@@ -127,6 +127,17 @@ def test_publishing_faster_than_the_rate_is_paced_and_every_message_arrives_once
     """)
     assert sorted(result["seen"]) == list(range(150)) and sorted(result["seqs"]) == list(range(1, 151))
     assert result["state"] == "live"
+
+
+def test_a_publish_while_an_expired_token_is_renewed_waits_for_the_fresh_one(run):
+    (result,) = run(f"""
+        let asked = 0;
+        const fetchToken = async () => asked++ ? (await sleep(500), token) : "{token("root", "admin", ttl_s=2)}";
+        const client = connect(io, url, {{ token: fetchToken, ...fast }});
+        await until(() => asked === 2);
+        print(await client.publish(topic, 1));
+    """)
+    assert result["seq"] == 1
 
 
 def test_a_page_survives_a_restart_and_is_told_that_the_numbering_began_anew(app, page, website):

@@ -14,7 +14,7 @@ from tests.servers.switchyard import Switchyard
 
 @pytest.fixture
 def app():
-    settings = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000}
+    settings = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000, "JWT_LEEWAY_S": 0}
     with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **settings) as running:
         yield running
 
@@ -64,6 +64,22 @@ def test_a_restart_is_told_and_a_publish_waits_for_it(app, client):
     wait(lambda: seen == [1, 2])
     assert answers[0]["seq"] == 1
     assert {"topic": "t", "reason": "epoch_changed"} in gaps
+
+
+def test_a_publish_while_an_expired_token_is_renewed_waits_for_the_fresh_one(app):
+    is_renewing, tokens = threading.Event(), iter([token("root", "admin", ttl_s=2)])
+
+    def slow_token():
+        first = next(tokens, None)
+        if first is None:
+            is_renewing.set()
+            time.sleep(0.5)
+        return first or token("root", "admin")
+
+    client = RealtimeClient(app.url, slow_token, randomization_factor=0)
+    assert is_renewing.wait(10)
+    assert client.publish("t", 1)["seq"] == 1
+    client.close()
 
 
 def test_what_may_not_be_published_raises_at_once(client):

@@ -256,6 +256,10 @@
       if (this.socket.connected) this.socket.emit("message", { type: "auth", token });
     }
 
+    _isBeingRenewed(answer) {
+      return answer.code === "token_expired" && typeof this._token === "function";
+    }
+
     /** A few at a time; after a `rate_limited` at the pace that the server named. */
     _pump() {
       if (!this.socket.connected || this._pumpTimer) return;
@@ -271,7 +275,7 @@
       this.socket.timeout(ANSWER_MS).emit("message", job.frame, (error, answer) => {
         this._inFlight--;
         if (!error && answer.type === "ack") job.resolve(answer);
-        else if ((error || answer.retryable) && Date.now() < job.deadline) this._sendAgain(job, error ? null : answer);
+        else if ((error || answer.retryable || this._isBeingRenewed(answer)) && Date.now() < job.deadline) this._sendAgain(job, error ? null : answer);
         else job.reject(Object.assign(new Error(error ? "no answer" : answer.message), error ? { code: "unavailable" } : answer));
         this._pump();
       });

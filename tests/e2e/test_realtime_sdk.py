@@ -10,7 +10,10 @@ from tests.servers.pages import Website
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
 
-FAST = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000, "RT_ACK_TIMEOUT_MS": 300, "JWT_LEEWAY_S": 0}
+FAST = {
+    "RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000, "RT_ACK_TIMEOUT_MS": 300,
+    "JWT_LEEWAY_S": 0,
+}  # fmt: skip
 SERVICE = bearer("billing", "service")
 
 NODE = """

@@ -5,8 +5,19 @@ import socket
 import pytest
 import websocket
 
-from tests.apps import token
+from tests.apps import SECRET, token
 from tests.integration.realtime_client import Client
+from tests.servers.real import real
+from tests.servers.switchyard import Switchyard
+
+
+@pytest.fixture(scope="module")
+def unlimited_app():
+    """A server whose rates nobody reaches, to be asked what is wrong; none of it may leave a traceback in the log."""
+    unlimited = {"RATE_LIMIT_HTTP": "10000/second", "RT_CONNECTION_RATE": "1000000/second", "RT_CONNECTION_BURST": 1_000_000}
+    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **unlimited) as running:
+        yield running
+        assert "Traceback" not in running.log
 
 
 @pytest.fixture

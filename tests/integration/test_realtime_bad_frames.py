@@ -5,9 +5,7 @@ import json
 import pytest
 import requests
 
-from tests.apps import SECRET, bearer, error_of, token
-from tests.servers.real import real
-from tests.servers.switchyard import Switchyard
+from tests.apps import bearer, error_of, token
 
 ADMIN = token("root", "admin")
 DEEP = '{"a":' * 2000 + "1" + "}" * 2000
@@ -15,11 +13,8 @@ JOIN = f'{{"token":"{ADMIN}","resume":%s}}'
 
 
 @pytest.fixture(scope="module")
-def app():
-    unlimited = {"RATE_LIMIT_HTTP": "10000/second", "RT_CONNECTION_RATE": "1000000/second", "RT_CONNECTION_BURST": 1_000_000}
-    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **unlimited) as running:
-        yield running
-        assert "Traceback" not in running.log
+def app(unlimited_app):
+    return unlimited_app
 
 
 def next_frame(connection):

@@ -2,23 +2,11 @@
 
 import pytest
 
-from app.metrics import Metrics
 from app.telemetry.stats.cell import MINUTE_MS
 from app.telemetry.stats.imported import EVENTS_A_FLUSH, ImportedCounts
 from app.telemetry.stats.rollups import MAX_COUNTERS
 from tests.apps import NOW, Clock
-from tests.unit.telemetry.stats.test_rollups import FailingRollups
 from tests.unit.telemetry.test_spool_reading import event
-
-
-@pytest.fixture
-def store():
-    return FailingRollups()
-
-
-@pytest.fixture
-def metrics():
-    return Metrics()
 
 
 @pytest.fixture

@@ -1,0 +1,36 @@
+"""A store of statistics that fails when it is told to, and metrics to see what was lost."""
+
+import pytest
+
+from app.metrics import Metrics
+from app.telemetry.stats.store import RollupsUnavailable
+from app.telemetry.stats.store.memory import MemoryRollups
+
+
+class FailingRollups(MemoryRollups):
+    """Fails as often as it is told to, before or after it has done what was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.failures = 0
+        self.loses_answers = False
+        self.asked = []
+
+    def apply(self, delta):
+        self.asked.append((delta.worker, delta.seq))
+        if self.failures:
+            self.failures -= 1
+            if self.loses_answers:
+                super().apply(delta)
+            raise RollupsUnavailable("told so")
+        super().apply(delta)
+
+
+@pytest.fixture
+def store():
+    return FailingRollups()
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()

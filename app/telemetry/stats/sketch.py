@@ -6,13 +6,14 @@ share e. A sketch is a plain dict from bucket to count, so merging is adding, in
 HIGHEST + 1 entries.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from math import ceil, log
 
 RELATIVE_ERROR = 0.02
 SMALLEST = 1e-6  # this and whatever is smaller counts as zero
+ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 LARGEST = 1e12  # whatever is larger counts as this: 31 years in milliseconds
 _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _SCALE = 1 / log(_GROWTH)
@@ -35,7 +36,8 @@ def value_of(bucket: int) -> float:
 
 
 def percentiles(sketch: Mapping[int, int], shares: Iterable[float]) -> list[float]:
-    """For each share q the value at place floor(q * (n - 1)) of all n in order. The sketch must not be empty."""
+    """For each share q the smallest value that at least q of all are not above: the nearest rank, ceil(q * n), so that of a few
+    the largest is their p99. The sketch must not be empty."""
     buckets = sorted(sketch)
     reached = list(accumulate(sketch[bucket] for bucket in buckets))
-    return [value_of(buckets[bisect_right(reached, int(share * (reached[-1] - 1)))]) for share in shares]
+    return [value_of(buckets[bisect_left(reached, max(1, ceil(share * reached[-1] - ROUNDING)))]) for share in shares]

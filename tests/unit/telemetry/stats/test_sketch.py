@@ -21,8 +21,12 @@ def sketch_of(numbers):
 def test_every_percentile_is_within_the_stated_error(numbers):
     ordered = sorted(numbers)
     for share, found in zip(SHARES, percentiles(sketch_of(numbers), SHARES)):
-        true = ordered[int(share * (len(ordered) - 1))]
+        true = next(value for place, value in enumerate(ordered, 1) if place / len(ordered) >= share - 1e-9)
         assert abs(found - true) <= true * (RELATIVE_ERROR + 1e-9)
+
+
+def test_of_a_few_values_the_largest_is_their_p99():
+    assert percentiles(sketch_of([100, 200, 300, 9000]), [0.5, 0.99]) == [value_of(bucket_of(200)), value_of(bucket_of(9000))]
 
 
 @given(st.lists(values, max_size=50), st.lists(values, max_size=50), st.lists(values, max_size=50))

@@ -1,15 +1,15 @@
 # The two commands of a fresh machine are `make run` and `make test`: each does all the set-up it needs.
 # A stamp file inside .venv remembers what is installed, so that the second run starts at once.
 
-PORT ?= 8080
 ARGS ?=
 PYTHONS = python3.13 python3.12 python3.11 python3
 
+# PORT=8081 on the command line, like any other setting, reaches the server by its environment.
 .PHONY: run test lint bench-ingest clean
 .DELETE_ON_ERROR:
 
 run: .venv/installed-run
-	FLASK_APP=wsgi.py PORT=$(PORT) .venv/bin/flask run --port $(PORT)
+	FLASK_APP=wsgi.py .venv/bin/flask run
 
 test: .venv/installed-test
 	.venv/bin/pytest $(ARGS)

@@ -1,15 +1,18 @@
 """`flask run`, served by the same gevent server as production, so that websockets work and nothing behaves differently.
 
 Flask's command asks `werkzeug.serving.make_server` for its server and cannot be given another one, so that name is
-replaced; the reloader, `--debug`, `--host` and `--port` go on as Flask documents them.
+replaced; the reloader, `--debug`, `--host` and `--port` go on as Flask documents them. Without `--port` the port is the
+one of the settings, which Flask, who asks for a port before it loads the application, cannot know.
 """
 
 import signal
 import socket
 import sys
 
+import click
 import gevent
 import werkzeug.serving
+from click.core import ParameterSource
 from werkzeug.serving import is_running_from_reloader
 
 from app.serving.errors import log_what_nobody_catches
@@ -23,9 +26,14 @@ def install(app) -> None:
     def make_server(host, port, _application, *_, ssl_context=None, fd=None, **__):
         """The given application is `app` itself, with `--debug` inside werkzeug's debugger: that one would never see an
         exception, since every error becomes an answer, and takes /console for itself."""
-        return DevServer(app, host, port, ssl_context, fd)
+        return DevServer(app, host, port if _is_port_given() else app.extensions["switchyard"].settings.port, ssl_context, fd)
 
     werkzeug.serving.make_server = make_server
+
+
+def _is_port_given() -> bool:
+    """By `--port` or FLASK_RUN_PORT, and not as Flask's own 5000."""
+    return click.get_current_context().get_parameter_source("port") is not ParameterSource.DEFAULT
 
 
 class DevServer:

@@ -133,8 +133,7 @@ class Copy(Switchyard):
         self._command = command
         for name in ("app", "migrations_indexes"):
             shutil.copytree(REPOSITORY / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("wsgi.py", ".flaskenv"):
-            shutil.copy(REPOSITORY / name, self.folder)
+        shutil.copy(REPOSITORY / "wsgi.py", self.folder)
 
     def command(self):
         return [sys.executable, "-m", "flask", *self._command]
@@ -156,6 +155,22 @@ def test_flask_run_listens_on_the_port_of_the_settings_and_debug_reloads_and_ser
         assert "Traceback" not in app.log
         assert app.stop() < 5
         assert "Traceback" not in app.log
+
+
+class WithoutPort(Copy):
+    """Started where no PORT is in the environment."""
+
+    def environment(self):
+        return {name: value for name, value in super().environment().items() if name != "PORT"}
+
+
+@pytest.mark.parametrize(("in_file", "arguments"), [("{port}", []), ("1", ["--port", "{port}"])], ids=["the file's", "the command's"])
+def test_flask_run_listens_on_the_port_of_the_env_file_unless_the_command_names_another(in_file, arguments):
+    app = WithoutPort()
+    app._command = ["run", *(argument.format(port=app.port) for argument in arguments)]
+    (app.folder / ".env").write_text(f"PORT={in_file.format(port=app.port)}\n")
+    with app:
+        assert f"listening on {app.url} " in app.log
 
 
 def test_the_debuggers_console_is_not_offered():

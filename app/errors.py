@@ -84,6 +84,18 @@ class ApiError(Exception):
         return body
 
 
+class Unavailable(ApiError):
+    """`reason` is for operators: a sentence of what is wrong and where. Callers are told `told`; without it the reason, too."""
+
+    def __init__(self, what: str, reason: str, told: str | None, retry_after_ms: int):
+        super().__init__("unavailable", told or f"{what} is away: {reason}", retry_after_ms=retry_after_ms)
+        self.reason = reason
+
+    @property
+    def summary(self) -> str:
+        return self.reason[:MAX_REASON]
+
+
 def flatten_messages(messages: Any, path: str = "") -> list[dict[str, str]]:
     """Marshmallow's nested messages as a flat list: {"events": {3: {"name": ["Missing"]}}} -> [{"path": "events.3.name", …}].
 

@@ -16,6 +16,7 @@ from pymongo.uri_parser import parse_uri
 from app.settings import SettingsError
 
 DEFAULT_DATABASE = "switchyard"
+AWAY = "MongoDB is away; try again later."  # what callers are told: the driver names addresses inside our network
 
 
 def connect(uri: str, timeout_ms: int) -> Database:

@@ -16,7 +16,7 @@ from app.flags.rules import Context
 from app.flags.store import StoreUnavailable
 from app.flags.store.mongo import FlagDocument, MongoFlagStore
 from app.metrics import Metrics
-from tests.apps import NOW, Clock, bearer, make_app
+from tests.apps import NOW, Clock, bearer, error_of, make_app
 
 ADMIN = bearer("boss", role="admin")
 BY_HAND = {"key": "by-hand", "enabled": True, "rules": {"percent": 100}, "updatedAt": datetime(2025, 10, 9), "version": 1}
@@ -151,6 +151,9 @@ def test_while_mongo_is_away_flags_are_served_and_writes_are_told_to_come_back(t
     response = client.patch("/api/flags/a", json={"enabled": False}, headers=ADMIN)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
     assert time.monotonic() - started < 2
+    assert error_of(response)["message"] == "MongoDB is away; try again later."
+    assert client.get("/api/flags/unheard-of", headers=ADMIN).get_json() == response.get_json()
+    assert f"127.0.0.1:{own_mongo.port}" in client.get("/healthz", headers=ADMIN).get_json()["dependencies"]["flags"]["error"]
     own_mongo.start()
     assert client.patch("/api/flags/a", json={"enabled": False}, headers=ADMIN).status_code == 200
     flags.refresh()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.apps import WRITE_KEY, bearer, error_of, make_app
 
@@ -222,5 +223,8 @@ def test_while_mongo_is_away_the_last_configuration_holds_and_a_change_is_told_t
     app.extensions["switchyard"].telemetry_config.refresh()
     assert told(client)["deny"] == ["x"]
     assert send(client, "x")["saved"] == 0
-    response = client.put(URL, json={}, headers=ADMIN)
+    with capture_logs() as lines:
+        response = client.put(URL, json={}, headers=ADMIN)
     assert (response.status_code, error_of(response)["code"]) == (503, "unavailable")
+    assert error_of(response)["message"] == "MongoDB is away; try again later."
+    assert f"127.0.0.1:{own_mongo.port}" in lines[-1]["reason"]

@@ -7,18 +7,15 @@ that it could not read again.
 
 from typing import Protocol
 
-from app.errors import ApiError
+from app.errors import ApiError, Unavailable
 from app.flags.flag import Flag
 
 RETRY_AFTER_MS = 2000
 
 
-class StoreUnavailable(ApiError):
-    """`reason` is for operators: a sentence of what is wrong and where."""
-
-    def __init__(self, reason: str):
-        super().__init__("unavailable", f"The store of the flags is away: {reason}", retry_after_ms=RETRY_AFTER_MS)
-        self.reason = reason
+class StoreUnavailable(Unavailable):
+    def __init__(self, reason: str, told: str | None = None):
+        super().__init__("The store of the flags", reason, told, RETRY_AFTER_MS)
 
 
 class FlagStore(Protocol):

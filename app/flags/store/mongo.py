@@ -19,6 +19,7 @@ from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable, flag_exists, no_such_flag
 from app.logs import get_logger
+from app.mongo import AWAY
 
 log = get_logger(__name__)
 
@@ -143,4 +144,4 @@ def _driver_errors():
     except NotUniqueError:
         raise
     except (PyMongoError, OperationError, BSONError) as error:
-        raise StoreUnavailable(f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise StoreUnavailable(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error

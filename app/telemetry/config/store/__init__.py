@@ -5,18 +5,15 @@ What is kept has the names and limits of OverridesSchema; a store never guesses 
 
 from typing import Any, Protocol
 
-from app.errors import ApiError
+from app.errors import ApiError, Unavailable
 
 RETRY_AFTER_MS = 2000
 Overrides = dict[str, Any]
 
 
-class ConfigUnavailable(ApiError):
-    """`reason` is for operators: a sentence of what is wrong and where."""
-
-    def __init__(self, reason: str):
-        super().__init__("unavailable", f"The store of the configuration is away: {reason}", retry_after_ms=RETRY_AFTER_MS)
-        self.reason = reason
+class ConfigUnavailable(Unavailable):
+    def __init__(self, reason: str, told: str | None = None):
+        super().__init__("The store of the configuration", reason, told, RETRY_AFTER_MS)
 
 
 class ConfigStore(Protocol):

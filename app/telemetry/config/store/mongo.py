@@ -14,6 +14,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from app.clock import Clock, to_datetime
 from app.errors import ApiError, flatten_messages
 from app.logs import get_logger
+from app.mongo import AWAY
 from app.telemetry.config.schemas import OverridesSchema
 from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
 
@@ -97,4 +98,4 @@ def _driver_errors() -> Iterator[None]:
     try:
         yield
     except (PyMongoError, OperationError, BSONError) as error:
-        raise ConfigUnavailable(f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise ConfigUnavailable(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error

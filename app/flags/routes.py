@@ -34,7 +34,8 @@ ERRORS = {
     403: "The caller's role may not do this.",
     404: "There is no such flag.",
     409: "There is a flag with this key.",
-    412: "The flag is no longer the one that If-Match names.",
+    412: "The flag is not the one that If-Match names.",
+    415: "The body says that it is something else than JSON.",
     503: "The store is away, and nothing was changed.",
 }
 
@@ -71,7 +72,7 @@ def list_flags(query, headers):
 @admin_only
 @blueprint.arguments(NewFlagSchema())
 @blueprint.response(201, FlagSchema, headers=ETAG | LOCATION)
-@documented(TOKEN, 400, 401, 403, 409, 503)
+@documented(TOKEN, 400, 401, 403, 409, 415, 503)
 def create_flag(fields):
     """Create a flag. It is disabled and has no rules where the body does not say otherwise."""
     flag = parts().flags.create(fields)
@@ -97,7 +98,7 @@ def get_flag(headers, key):
 @blueprint.arguments(IfMatchSchema(), location="headers")
 @blueprint.arguments(FlagFieldsSchema())
 @blueprint.response(200, FlagSchema, headers=ETAG)
-@documented(TOKEN, 400, 401, 403, 404, 412, 503)
+@documented(TOKEN, 400, 401, 403, 404, 412, 415, 503)
 def replace_flag(headers, fields, key):
     """Replace a flag. What the body does not have goes back to what a new flag has."""
     return _answer(parts().flags.replace(_agreed(key, fields), fields, headers.get("if_match")))
@@ -108,7 +109,7 @@ def replace_flag(headers, fields, key):
 @blueprint.arguments(IfMatchSchema(), location="headers")
 @blueprint.arguments(FlagFieldsSchema())
 @blueprint.response(200, FlagSchema, headers=ETAG)
-@documented(TOKEN, 400, 401, 403, 404, 412, 503)
+@documented(TOKEN, 400, 401, 403, 404, 412, 415, 503)
 def patch_flag(headers, changes, key):
     """Change the fields that the body has. `rules` is one field and is replaced as a whole."""
     return _answer(parts().flags.patch(_agreed(key, changes), changes, headers.get("if_match")))

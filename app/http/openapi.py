@@ -5,9 +5,10 @@ from flask_smorest import Api as SmorestApi
 from flask_smorest import Blueprint as SmorestBlueprint
 from marshmallow import Schema, fields
 from webargs.flaskparser import FlaskParser
+from werkzeug.datastructures import MultiDict
 
 from app.errors import ApiError, flatten_messages
-from app.http.json import decode_json
+from app.http.json import decode_object
 
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -38,12 +39,18 @@ ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/E
 
 
 class Parser(FlaskParser):
-    """webargs' parser with our JSON, our status and our error shape."""
+    """webargs' parser with our JSON, our status and our error shape. A body that names no type is taken for JSON."""
 
     DEFAULT_VALIDATION_STATUS = 400
 
     def _raw_load_json(self, req):
-        return decode_json(req.get_data())
+        if req.mimetype and not req.is_json:
+            raise ApiError("unsupported_media_type", "A body here is JSON; send it with Content-Type: application/json.")
+        return decode_object(req.get_data())
+
+    def load_querystring(self, req, schema):
+        """Without the write key, which may stand on every address and is the gatekeeper's to read."""
+        return self._makeproxy(MultiDict(pair for pair in req.args.items(multi=True) if pair[0] != "writeKey"), schema)
 
     def handle_error(self, error, req, schema, *, error_status_code, error_headers):
         messages = error.normalized_messages()

@@ -7,6 +7,7 @@ closing has no time for one.
 from functools import partial
 
 from flask import Response, jsonify, make_response, request
+from marshmallow import RAISE
 
 from app.errors import ApiError
 from app.http.body import read_body
@@ -31,7 +32,7 @@ APP_PARAMETER = {
     "description": APP_SENTENCE,
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
 }
-CHANGED = {412: {"description": "It is no longer what If-Match names.", "content": ERROR_CONTENT}}
+CHANGED = {412: {"description": "It is not what If-Match names.", "content": ERROR_CONTENT}}
 CONFIG, OVERRIDES = ConfigSchema(), OverridesSchema()
 
 
@@ -136,7 +137,7 @@ def _checked(app: str) -> str:
 
 @blueprint.get("/telemetry/stats")
 @admin_only
-@blueprint.arguments(schemas.StatsQuerySchema, location="query")
+@blueprint.arguments(schemas.StatsQuerySchema, location="query", unknown=RAISE)
 @blueprint.response(200, schemas.StatsSchema)
 @blueprint.doc(summary="Counts, rates and percentiles by buckets of time", security=TOKEN)
 def read_stats(arguments):
@@ -147,7 +148,7 @@ def read_stats(arguments):
 
 @blueprint.get("/telemetry/events")
 @admin_only
-@blueprint.arguments(schemas.EventsQuerySchema, location="query")
+@blueprint.arguments(schemas.EventsQuerySchema, location="query", unknown=RAISE)
 @blueprint.response(200, schemas.EventsPageSchema)
 @blueprint.doc(summary="Stored events, the newest first", security=TOKEN)
 def read_events(arguments):

@@ -1,6 +1,6 @@
 """The schema of record: what a batch and an event are. The error details and the OpenAPI document come from it.
 
-Unknown fields are ignored, so that a newer SDK can talk to an older server; `null` means the same as absent.
+Unknown fields of a batch are ignored, so that a newer SDK can talk to an older server; `null` means the same as absent.
 """
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
@@ -104,10 +104,13 @@ class MomentText(Moment):
         return super()._deserialize(int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else value, attr, data, **kwargs)
 
 
-class EventsQuerySchema(Schema):
-    class Meta:
-        unknown = EXCLUDE
+class QuerySchema(Schema):
+    """For administrators. A misspelt filter would filter nothing: so the routes ask for unknown names to be refused."""
 
+    error_messages = {"unknown": "There is no such parameter."}
+
+
+class EventsQuerySchema(QuerySchema):
     app = fields.String(validate=short)
     env = fields.String(validate=short)
     type = fields.String(validate=validate.OneOf(EVENT_TYPES))
@@ -120,10 +123,7 @@ class EventsQuerySchema(Schema):
     cursor = fields.String(metadata={"description": "nextCursor of the page before."})
 
 
-class StatsQuerySchema(Schema):
-    class Meta:
-        unknown = EXCLUDE
-
+class StatsQuerySchema(QuerySchema):
     app = fields.String(required=True, validate=short)
     env = fields.String(validate=short, metadata={"description": "All of them where it is not given."})
     since = MomentText(data_key="from", metadata={"description": "Epoch milliseconds or ISO 8601; an hour before `to` where not given."})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException
 
 from app.errors import ApiError
-from tests.apps import bearer, error_of, make_app
+from tests.apps import WRITE_KEY, bearer, error_of, make_app
 
 JSON = {"Content-Type": "application/json"}
 
@@ -65,6 +65,33 @@ def test_a_content_type_that_is_not_understood_is_415(client):
     assert (answer.status_code, error_of(answer)["code"]) == (415, "unsupported_media_type")
 
 
+ROUTES_WITH_JSON = [
+    ("POST", "/api/flags"), ("PUT", "/api/flags/a"), ("PATCH", "/api/flags/a"), ("PUT", "/api/telemetry/config/web"),
+    ("POST", "/api/telemetry/batch"), ("POST", "/api/realtime/publish"), ("POST", "/api/realtime/emit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES_WITH_JSON)
+@pytest.mark.parametrize("content_type", ["text/xml", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_body_that_says_it_is_no_json_is_415_and_says_what_to_send(client, method, path, content_type):
+    answer = client.open(path, method=method, data="{}", headers={**bearer("root", "admin"), "Content-Type": content_type})
+    assert (answer.status_code, error_of(answer)["code"]) == (415, "unsupported_media_type")
+    assert "Content-Type: application/json" in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize("content_type", ["", "application/json", "Application/JSON; charset=UTF-8", "application/merge-patch+json"])
+def test_a_body_that_says_it_is_json_or_nothing_is_read(client, content_type):
+    headers = {**bearer("root", "admin"), **({"Content-Type": content_type} if content_type else {})}
+    answer = client.patch("/api/flags/not-there", data="{}", headers=headers)
+    assert error_of(answer)["code"] == "not_found"
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES_WITH_JSON)
+def test_a_body_that_is_a_list_is_told_to_be_an_object(client, method, path):
+    answer = client.open(path, method=method, json=[{}], headers=bearer("root", "admin"))
+    assert error_of(answer)["message"] == "The body must be a JSON object."
+
+
 @pytest.mark.parametrize("path", ["/api/flags", "/api/telemetry/batch", "/api/realtime/publish", "/api/realtime/emit"])
 @pytest.mark.parametrize("body", ["{", "", "[]", "7", "null", '"text"', b"\xff\xfe", "[" * 10_000])
 def test_a_body_of_the_wrong_shape_is_400(client, path, body):
@@ -83,6 +110,18 @@ def test_a_query_of_the_wrong_shape_is_400_with_its_path(client):
     answer = client.get("/api/telemetry/events?limit=many", headers=bearer("root", "admin"))
     assert answer.status_code == 400
     assert [row["path"] for row in error_of(answer)["details"]] == ["limit"]
+
+
+@pytest.mark.parametrize(("path", "name"), [("/api/telemetry/events?typ=page", "typ"), ("/api/telemetry/stats?app=web&form=1", "form")])
+def test_a_parameter_that_does_not_exist_is_400_with_its_name_where_an_administrator_filters(client, path, name):
+    answer = client.get(path, headers=bearer("root", "admin"))
+    assert answer.status_code == 400
+    assert error_of(answer)["details"] == [{"path": name, "message": "There is no such parameter."}]
+
+
+@pytest.mark.parametrize("path", ["/api/telemetry/events?", "/api/telemetry/stats?app=web&", "/api/flags?"])
+def test_a_write_key_in_the_address_is_no_unknown_parameter(client, path):
+    assert client.get(f"{path}writeKey={WRITE_KEY}", headers=bearer("root", "admin")).status_code == 200
 
 
 def test_nobody_is_401_and_a_user_without_the_role_is_403(client):

@@ -120,10 +120,11 @@ NO_TIMES = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
 
 
 def _reason(error: Exception) -> str:
-    """PyJWT's own words where they are about the token; anything else only says that it is malformed."""
+    """PyJWT's own words where they are about what the token says; what cannot be taken apart only is malformed."""
     if isinstance(error, UnknownKey):
         return "it is signed with a key that is not known here"
-    return str(error).rstrip(".") if isinstance(error, jwt.PyJWTError) else "it is malformed"
+    is_about_its_parts = type(error) is jwt.DecodeError or not isinstance(error, jwt.PyJWTError)
+    return "it is malformed" if is_about_its_parts else str(error).rstrip(".")
 
 
 def identity_from_claims(claims: dict[str, Any]) -> Identity:

@@ -8,7 +8,9 @@ should hand one over in the first place.
 import json
 import logging
 import logging.config
+import os
 import re
+import sys
 from typing import Any
 
 import orjson
@@ -52,6 +54,12 @@ def _render_json(_logger, _method, line) -> str:
         return json.dumps({str(name): repr(value) if isinstance(value, dict) else value for name, value in line.items()}, default=str)
 
 
+def _render_for_a_person() -> structlog.dev.ConsoleRenderer:
+    """In colours where a terminal shows them, unless NO_COLOR asks for none (https://no-color.org)."""
+    in_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return structlog.dev.ConsoleRenderer(colors=in_colours, exception_formatter=structlog.dev.plain_traceback)
+
+
 SHARED_STEPS = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -66,7 +74,7 @@ def logging_config(settings: Settings) -> dict:
     """For logging.config.dictConfig; gunicorn takes the same as its `logconfig_dict`."""
     as_json = settings.log_format == "json" or (settings.log_format is None and settings.is_production)
     steps = [step for step in SHARED_STEPS if as_json or step is not structlog.processors.format_exc_info]
-    renderer = _render_json if as_json else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer = _render_json if as_json else _render_for_a_person()
     level = getattr(logging, settings.log_level.upper())
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,

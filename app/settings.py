@@ -284,5 +284,19 @@ def _names() -> set[str]:
 def _sentence(problem) -> str:
     """Never the value itself: it may be a secret."""
     name = str(problem["loc"][0]).upper() if problem["loc"] else "the settings"
-    message = problem["msg"].removeprefix("Value error, ")
+    expected = _EXPECTED.get(problem["type"])
+    message = expected.format(**problem.get("ctx", {})) if expected else problem["msg"].removeprefix("Value error, ")
     return f"{name} {message if re.match('(is|gives|must be) ', message) else 'is wrong: ' + message}"
+
+
+# What pydantic finds wrong, in our words; what a check above finds has them already.
+_EXPECTED = {
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "greater_than_equal": "must be at least {ge:.12g}",
+    "less_than_equal": "must be at most {le:.12g}",
+    "string_too_short": "must be at least {min_length} characters long",
+    "literal_error": "must be {expected}",
+}

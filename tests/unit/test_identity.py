@@ -70,6 +70,12 @@ def test_a_public_key_verifies_its_own_algorithm(key, algorithm):
     assert refusal(signed(key("second"), algorithm), **options) == "unauthorized"
 
 
+@pytest.mark.parametrize("token", ["x", "a.b", "a.b.c", "eyJhbGciOiJIUzI1NiJ9.e30.x", "...", "é.é.é"])
+def test_what_is_no_token_at_all_is_malformed_in_our_words(token):
+    with pytest.raises(ApiError, match="The token is not valid: it is malformed\\.$"):
+        verifier().verify(token, NOW)
+
+
 def test_a_public_key_is_never_taken_for_an_hmac_secret():
     pem = public_pem(rsa_key())
     start = handmade({"alg": "HS256"}, claims()).rpartition(".")[0]

@@ -156,6 +156,22 @@ def test_development_writes_for_a_person(logged):
     assert not text.startswith("{")
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stderr", "no_color", "colours"), [(Terminal, "", True), (Terminal, "1", False), (io.StringIO, "", False)], ids=ascii
+)
+def test_lines_have_colours_at_a_terminal_that_does_not_decline_them(logged, monkeypatch, stderr, no_color, colours):
+    monkeypatch.setattr("sys.stderr", stderr())
+    monkeypatch.setenv("NO_COLOR", no_color)
+    writing_to(logged.buffer)
+    get_logger("app").info("said")
+    assert ("\x1b[" in logged.buffer.getvalue()) is colours
+
+
 def test_json_can_be_asked_for_in_development(logged):
     writing_to(logged.buffer, log_format="json")
     get_logger("app").info("said")

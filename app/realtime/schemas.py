@@ -56,6 +56,10 @@ class PublishSchema(MessageSchema):
             raise ValidationError({name: ["Missing data for required field."] for name in missing})
 
 
+class OkSchema(Schema):
+    ok = fields.Boolean(required=True)
+
+
 class PlaceSchema(Schema):
     topic = fields.String()
     seq = fields.Integer()
@@ -63,10 +67,9 @@ class PlaceSchema(Schema):
     duplicate = fields.Boolean()
 
 
-class PublishedSchema(PlaceSchema):
+class PublishedSchema(PlaceSchema, OkSchema):
     """The place of the one message, or of each of `messages` in their order."""
 
-    ok = fields.Boolean(required=True)
     messages = fields.List(fields.Nested(PlaceSchema))
 
 
@@ -81,7 +84,3 @@ class EmitSchema(Schema):
     )
     to = fields.String(required=True, validate=_check(_is_room, "Must be role:<role> or user:<id>."), metadata={"pattern": ROOM_PATTERN})
     payload = fields.Raw(required=True, allow_none=True, metadata={"description": "Any JSON."})
-
-
-class OkSchema(Schema):
-    ok = fields.Boolean(required=True)

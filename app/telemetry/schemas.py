@@ -87,7 +87,9 @@ class SavedSchema(Schema):
     saved = fields.Integer(metadata={"description": "Durable now, the known ones included: saved + rejected = sent."})
     duplicates = fields.Integer()
     rejected = fields.List(fields.Nested(RejectedSchema))
-    storage = fields.String(validate=validate.OneOf(("mongo", "spool", "memory")))
+    storage = fields.String(
+        validate=validate.OneOf(("mongo", "spool", "memory")), metadata={"description": "Absent where nothing was saved."}
+    )
 
 
 class ConfigQuerySchema(Schema):

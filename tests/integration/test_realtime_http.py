@@ -30,6 +30,7 @@ def test_a_published_message_is_answered_with_its_place(client):
     first = post(client, "publish", {"topic": "t", "payload": {"a": 1}}).json
     second = post(client, "publish", {"topic": "t", "payload": None, "unknown": "field"}).json
     assert first == {"ok": True, "topic": "t", "seq": 1, "epoch": first["epoch"]}
+    assert list(first) == ["ok", "topic", "seq", "epoch"]
     assert second == {**first, "seq": 2}
 
 

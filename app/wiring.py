@@ -4,6 +4,7 @@ A test enters by the same door: `build(settings, sink=FailingSink())` replaces o
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from redis import Redis
 from app import development, mongo
 from app.clock import Clock, system_clock
 from app.flags.flags import Flags
+from app.flags.schemas import read_records
 from app.flags.store.file import FileFlagStore
 from app.flags.store.mongo import MongoFlagStore
 from app.health import Check, Health
@@ -21,6 +23,7 @@ from app.identity import Gatekeeper, TokenVerifier
 from app.indexes import IndexWatch
 from app.jwks import Jwks
 from app.lifecycle import Lifecycle
+from app.local_copy import LocalCopy, NoCopy
 from app.metrics import Metrics
 from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.mongo import MongoMessages
@@ -31,6 +34,7 @@ from app.realtime.realtime import Realtime
 from app.realtime.rules import Rules
 from app.settings import Settings, SettingsError
 from app.telemetry.config.configs import Configs
+from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store.file import FileConfigStore
 from app.telemetry.config.store.mongo import MongoConfigStore
 from app.telemetry.drainer import Drainer
@@ -142,6 +146,13 @@ def _database(settings: Settings) -> Database | None:
     return mongo.connect(settings.mongo_uri, settings.mongo_timeout_ms) if settings.mongo_uri else None
 
 
+def _copy(ground: Ground, name: str, to_json: Callable, from_json: Callable) -> LocalCopy | NoCopy:
+    """For what a process has to know although MongoDB is away when it starts."""
+    if ground.database is None:
+        return NoCopy()
+    return LocalCopy(ground.data_dir / "snapshots" / name, mongo.target(ground.settings.mongo_uri), to_json, from_json)
+
+
 # Telemetry
 
 
@@ -178,7 +189,7 @@ def _rollups(ground: Ground) -> tuple[RollupStore, Rollups]:
 def _configs(ground: Ground) -> Configs:
     has_mongo = ground.database is not None
     store = MongoConfigStore(ground.clock) if has_mongo else FileConfigStore(ground.data_dir / "telemetry_config.json")
-    configs = Configs(store, ground.settings)
+    configs = Configs(store, ground.settings, copy=_copy(ground, "telemetry_config.json", dump_apps, load_apps))
     ground.lifecycle.on_start(configs.refresh)
     ground.lifecycle.every("telemetry_config_refresh", ground.settings.telemetry_config_refresh_ms / 1000, configs.refresh)
     return configs
@@ -247,7 +258,8 @@ def _archive(ground: Ground) -> DurableArchive | None:
 
 def _flags(ground: Ground, realtime: Realtime) -> Flags:
     store = FileFlagStore(ground.data_dir / "flags.json") if ground.database is None else MongoFlagStore()
-    flags = Flags(store, ground.clock, ground.metrics, announce=lambda change: realtime.publish("flags", change))
+    copy = _copy(ground, "flags.json", lambda flags: [flag.record for flag in flags], read_records)
+    flags = Flags(store, ground.clock, ground.metrics, announce=lambda change: realtime.publish("flags", change), copy=copy)
     ground.lifecycle.on_start(flags.refresh)
     ground.lifecycle.every("flags_refresh", ground.settings.flags_refresh_ms / 1000, flags.refresh)
     return flags

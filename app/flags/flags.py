@@ -1,7 +1,8 @@
 """The flags as the rest of the house knows them: a snapshot to decide from, and the writes that change it.
 
 Evaluating touches no store. The snapshot is read anew every FLAGS_REFRESH_MS, so that what another worker wrote or a
-hand edited arrives within that time; while the store is away the last one goes on serving, and `check` says its age.
+hand edited arrives within that time; while the store is away the last one goes on serving, and `check` says its age. Where
+that is so from the start, the local copy is the last one.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from app.flags.rules import Context
 from app.flags.schemas import EMPTY_WINDOW, MAX_MS, MAX_VERSION
 from app.flags.snapshot import Snapshot
 from app.flags.store import RETRY_AFTER_MS, FlagStore, StoreUnavailable
+from app.local_copy import LocalCopy, NoCopy
 from app.logs import get_logger
 from app.metrics import Metrics
 
@@ -33,8 +35,16 @@ class Flags:
     None lets the last write win. Every write may raise StoreUnavailable.
     """
 
-    def __init__(self, store: FlagStore, clock: Clock, metrics: Metrics, announce: Callable[[dict[str, Any]], Any]):
+    def __init__(
+        self,
+        store: FlagStore,
+        clock: Clock,
+        metrics: Metrics,
+        announce: Callable[[dict[str, Any]], Any],
+        copy: LocalCopy | NoCopy | None = None,
+    ):
         self._store = store
+        self._copy = copy or NoCopy()
         self._clock = clock
         self._metrics = metrics
         self._announce = announce
@@ -121,7 +131,7 @@ class Flags:
                 expected_version = self._get_matching(key, if_match).version
             self._store.delete(key, expected_version)
             if self._snapshot:
-                self._snapshot = self._snapshot.without(key)
+                self._put_in_place(self._snapshot.without(key))
         self._tell(key, self._clock(), deleted=True)
 
     def _change(self, key: str, make: Callable[[Flag], Flag], if_match: frozenset[str] | None) -> Flag:
@@ -163,15 +173,22 @@ class Flags:
     def _keep(self, snapshot: Snapshot) -> None:
         if self._failure is not None:
             log.info("flags_store_back", flags=len(snapshot.flags))
-        self._snapshot, self._current_at, self._failure = snapshot, self._clock(), None
+        self._put_in_place(snapshot)
+        self._current_at, self._failure = self._clock(), None
 
     def _keep_written(self, flag: Flag) -> None:
         """Only on top of a snapshot: one flag alone would say that there are no others."""
         if self._snapshot:
-            self._snapshot = self._snapshot.with_flag(flag)
+            self._put_in_place(self._snapshot.with_flag(flag))
+
+    def _put_in_place(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._copy.keep(snapshot.flags.values())
 
     def _note_failure(self, reason: str, *, unexpected: bool = False) -> None:
         if self._failure is None:
+            if self._snapshot is None and (copied := self._copy.recall()):
+                self._snapshot, self._current_at = Snapshot.of(copied[0]), copied[1]
             log.warning("flags_store_away", reason=reason, serving_snapshot=self._snapshot is not None, exc_info=unexpected)
         self._failure = reason
 

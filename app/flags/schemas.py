@@ -136,6 +136,11 @@ def read_record(record: Any, written_at: int, unknown: str = RAISE) -> Flag:
     return Flag(**{"updated_at": written_at, **_RECORD.load(record, unknown=unknown)})
 
 
+def read_records(records: list[Any]) -> list[Flag]:
+    """As `Flag.record` has them. Raises marshmallow's ValidationError."""
+    return [read_record(record, written_at=0) for record in records]
+
+
 _RECORD = _RecordSchema()
 
 

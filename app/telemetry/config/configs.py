@@ -2,14 +2,16 @@
 
 Answering and enforcing touch no store. The overrides are read anew every TELEMETRY_CONFIG_REFRESH_MS, so that what another
 worker wrote or a hand edited arrives within that time; while the store is away the last ones hold, and `check` says so.
-Before they were read even once the settings' values hold.
+Where that is so from the start, the local copy's hold; where there is none, the settings' values.
 """
 
 from threading import Lock
 from typing import Any
 
+from app.clock import iso
 from app.errors import ApiError
 from app.fingerprint import demand_match, fingerprint
+from app.local_copy import LocalCopy, NoCopy
 from app.logs import get_logger
 from app.settings import Settings
 from app.telemetry.config.gates import Gate, Gates
@@ -22,9 +24,10 @@ MAX_APPS = 1000  # with overrides; each of them may come to some 100 kB of patte
 class Configs:
     """`gates` is None while every application takes every event, which is then all that it costs."""
 
-    def __init__(self, store: ConfigStore, settings: Settings, *, max_apps: int = MAX_APPS):
+    def __init__(self, store: ConfigStore, settings: Settings, *, copy: LocalCopy | NoCopy | None = None, max_apps: int = MAX_APPS):
         self._max_apps = max_apps
         self._store = store
+        self._copy = copy or NoCopy()
         self._max_events = settings.telemetry_max_events
         self._usual = {
             "sample_rate": settings.telemetry_sample_rate,
@@ -35,6 +38,7 @@ class Configs:
         }
         self._overrides: dict[str, Overrides] = {}
         self._was_read = False
+        self._copied_at: int | None = None  # until when the copy was true, while it is what holds
         self._failure: str | None = None
         # One conversation with the store at a time: an answer read earlier must not overwrite a later write.
         self._conversation = Lock()
@@ -70,6 +74,7 @@ class Configs:
             elif there.pop(app, None) is not None:
                 self._store.delete(app, expected)
             self._keep(there)
+            self._copy.keep(there)
         log.info("telemetry_config_changed", app=app, fields=sorted(overrides))
 
     def remove(self, app: str, if_match: frozenset[str] | None = None) -> None:
@@ -78,6 +83,8 @@ class Configs:
             expected = None if if_match is None else self._expected(self._store.read_all().get(app, {}), if_match)
             self._store.delete(app, expected)
             self._keep({name: overrides for name, overrides in self._overrides.items() if name != app})
+            if self._was_read:
+                self._copy.keep(self._overrides)
         log.info("telemetry_config_changed", app=app, fields=[])
 
     def refresh(self) -> None:
@@ -86,20 +93,29 @@ class Configs:
             try:
                 overrides = self._store.read_all()
             except Exception as error:
-                expected = isinstance(error, ConfigUnavailable)
-                reason = error.reason if expected else f"{type(error).__name__}: {str(error)[:200]}"
-                if self._failure is None:
-                    log.warning("telemetry_config_away", reason=reason, exc_info=not expected)
-                self._failure = reason
+                self._note_failure(error)
                 return
             if overrides != self._overrides or not self._was_read:
                 self._keep(overrides)
-            self._was_read, self._failure = True, None
+            self._was_read, self._failure, self._copied_at = True, None, None
+            self._copy.keep(overrides)
 
     def check(self) -> dict[str, Any]:
         """For health."""
         report = {"state": "up", "apps": len(self._overrides)}
+        if self._copied_at is not None:
+            report["copyAsOf"] = iso(self._copied_at)
         return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
+
+    def _note_failure(self, error: Exception) -> None:
+        expected = isinstance(error, ConfigUnavailable)
+        reason = error.reason if expected else f"{type(error).__name__}: {str(error)[:200]}"
+        if self._failure is None:
+            log.warning("telemetry_config_away", reason=reason, exc_info=not expected)
+            if not self._was_read and (copied := self._copy.recall()):
+                overrides, self._copied_at = copied
+                self._keep(overrides)
+        self._failure = reason
 
     def _expected(self, current: Overrides, if_match: frozenset[str] | None) -> Overrides | None:
         """What the store must still have when it writes: another worker may be faster than we look."""

@@ -1,5 +1,7 @@
 """What an application's overrides may be, and the answers about them. A misspelt field is an error: it would change nothing, silently."""
 
+from typing import Any
+
 from marshmallow import RAISE, Schema, fields, post_load, validate
 
 from app.telemetry.fields import Share, WholeNumber
@@ -33,6 +35,19 @@ class OverridesSchema(Schema):
     @post_load
     def leave_out_nulls(self, data, **kwargs):
         return {name: value for name, value in data.items() if value is not None}
+
+
+def dump_apps(apps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Overrides by application, as JSON has them."""
+    return {app: _OVERRIDES.dump(overrides) for app, overrides in apps.items()}
+
+
+def load_apps(apps: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The reverse. Raises ValidationError."""
+    return {app: _OVERRIDES.load(overrides) for app, overrides in apps.items()}
+
+
+_OVERRIDES = OverridesSchema()
 
 
 class ConfigSchema(Schema):

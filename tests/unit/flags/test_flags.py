@@ -1,5 +1,7 @@
 """The snapshot, the writes and the announcements, over a store in memory that can be made to fail."""
 
+import os
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -7,8 +9,10 @@ from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
 from app.flags.rules import Context
+from app.flags.schemas import read_records
 from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
+from app.local_copy import LocalCopy
 from app.metrics import Metrics
 from tests.apps import NOW, Clock
 
@@ -181,6 +185,32 @@ def test_without_any_snapshot_the_answer_is_unavailable_and_not_that_there_are_n
     scene.store.error = StoreUnavailable("away")
     assert refused("unavailable", scene.on).retry_after_ms
     assert scene.flags.check() == {"state": "down", "flags": 0, "error": "away"}
+
+
+def with_copy(scene, tmp_path):
+    copy = LocalCopy(tmp_path / "copy.json", "db", lambda flags: [flag.record for flag in flags], read_records)
+    scene.flags = Flags(scene.store, scene.clock, scene.metrics, scene.announced.append, copy=copy)
+    return scene
+
+
+def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_with_its_age(tmp_path):
+    before = with_copy(Scene(Flag("a", True, {"percent": 100}, NOW - 5, NOW + 9000, "why", 3, NOW), Flag("b", True)), tmp_path)
+    before.flags.refresh()
+    before.flags.create({"key": "c"})
+    before.flags.delete("b")
+    os.utime(tmp_path / "copy.json", (NOW / 1000, NOW / 1000))
+    scene = with_copy(Scene(Flag("new", True)), tmp_path)
+    scene.store.error = StoreUnavailable("away")
+    scene.clock.pass_ms(4000)
+    scene.flags.refresh()
+    assert scene.on() == {"a": True}
+    assert scene.flags.get("a") == before.store.get("a")
+    assert scene.flags.check() == {"state": "degraded", "flags": 2, "snapshotAgeMs": 4000, "error": "away"}
+    assert scene.announced == []
+    scene.store.error = None
+    scene.flags.refresh()
+    assert scene.on() == {"new": True}
+    assert sorted(change["key"] for change in scene.announced) == ["a", "c", "new"]
 
 
 def test_while_the_store_is_away_from_the_start_requests_do_not_wait_for_it_one_by_one():

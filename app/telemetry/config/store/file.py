@@ -9,11 +9,9 @@ from marshmallow import ValidationError
 
 from app.errors import flatten_messages
 from app.json_file import FileTrouble, JsonFile
-from app.telemetry.config.schemas import OverridesSchema
+from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store import ConfigUnavailable, Overrides
 from app.telemetry.config.store.memory import MemoryConfigStore
-
-OVERRIDES = OverridesSchema()
 
 
 class FileConfigStore:
@@ -45,14 +43,14 @@ class FileConfigStore:
         with _troubles(), self._file.locked():
             apps = MemoryConfigStore(self.read_all())
             yield apps
-            self._file.write({"apps": {app: OVERRIDES.dump(overrides) for app, overrides in apps.read_all().items()}})
+            self._file.write({"apps": dump_apps(apps.read_all())})
 
     def _understand(self, document: Any) -> dict[str, Overrides]:
         apps = document.get("apps") if isinstance(document, dict) else None
         if not isinstance(apps, dict) or set(document) != {"apps"}:
             raise ConfigUnavailable(f'{self._file.name} is not of the form {{"apps": {{…}}}}')
         try:
-            return {app: OVERRIDES.load(overrides) for app, overrides in apps.items()}
+            return load_apps(apps)
         except ValidationError as error:
             first = flatten_messages(error.normalized_messages())[0]
             raise ConfigUnavailable(f"{self._file.name}: {first['path']}: {first['message']}") from None

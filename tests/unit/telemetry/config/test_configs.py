@@ -3,7 +3,9 @@
 import pytest
 
 from app.errors import ApiError
+from app.local_copy import LocalCopy
 from app.telemetry.config.configs import Configs
+from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store import ConfigUnavailable
 from app.telemetry.config.store.memory import MemoryConfigStore
 from tests.apps import make_settings
@@ -109,6 +111,46 @@ def test_a_store_that_was_never_there_leaves_the_settings_values(configs, store)
     store.is_away = True
     assert configs.for_app("web")["sample_rate"] == 0.5
     assert store.reads == 1
+
+
+def with_copy(store, tmp_path):
+    copy = LocalCopy(tmp_path / "copy.json", "db", dump_apps, load_apps)
+    return Configs(store, make_settings(tmp_path), copy=copy)
+
+
+def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_until_it_answers(store, tmp_path):
+    with_copy(store, tmp_path).put("web", {"deny": ["x"]})
+    store.is_away = True
+    configs = with_copy(store, tmp_path)
+    configs.refresh()
+    assert configs.for_app("web")["deny"] == ["x"] and configs.gates is not None
+    report = configs.check()
+    assert report.pop("copyAsOf").endswith("Z") and report == {"state": "degraded", "apps": 1, "error": "away"}
+    store.is_away = False
+    store.delete("web")
+    configs.refresh()
+    assert configs.gates is None and configs.check() == {"state": "up", "apps": 0}
+
+
+def test_what_is_removed_and_what_a_refresh_finds_is_in_the_copy(store, tmp_path):
+    configs = with_copy(store, tmp_path)
+    configs.put("web", {"deny": ["x"]})
+    configs.refresh()
+    store.put("shop", {"deny": ["y"]})
+    configs.refresh()
+    configs.remove("web")
+    store.is_away = True
+    later = with_copy(store, tmp_path)
+    later.refresh()
+    assert (later.overrides_of("web"), later.overrides_of("shop")) == ({}, {"deny": ["y"]})
+
+
+def test_a_copy_with_what_no_store_would_keep_is_passed_over(store, tmp_path):
+    (tmp_path / "copy.json").write_text('{"of": "db", "content": {"web": {"deny": "x"}}}')
+    store.is_away = True
+    configs = with_copy(store, tmp_path)
+    configs.refresh()
+    assert configs.gates is None and configs.check() == {"state": "degraded", "apps": 0, "error": "away"}
 
 
 def test_the_number_of_applications_is_bounded(store, tmp_path):

@@ -11,6 +11,7 @@ import logging.config
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ SECRET_TEXTS = (
     re.compile(r"(://[^\s/:@]*:)\S+(?=@)"),  # the password of a connection string
     re.compile(r"()\beyJ[\w-]{5,}\.[\w-]*\.?[\w-]*"),  # a JWT
 )
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 CHATTY_LIBRARIES = ("engineio", "socketio", "geventwebsocket", "pymongo", "urllib3", "flask-limiter")
 
 
@@ -54,10 +56,12 @@ def _render_json(_logger, _method, line) -> str:
         return json.dumps({str(name): repr(value) if isinstance(value, dict) else value for name, value in line.items()}, default=str)
 
 
-def _render_for_a_person() -> structlog.dev.ConsoleRenderer:
-    """In colours where a terminal shows them, unless NO_COLOR asks for none (https://no-color.org)."""
+def _renderer_for_a_person() -> Callable[..., str]:
+    """In colours where a terminal shows them, unless NO_COLOR asks for none (https://no-color.org); else without those, too,
+    that a library (werkzeug) puts into its texts."""
     in_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    return structlog.dev.ConsoleRenderer(colors=in_colours, exception_formatter=structlog.dev.plain_traceback)
+    render = structlog.dev.ConsoleRenderer(colors=in_colours, exception_formatter=structlog.dev.plain_traceback)
+    return render if in_colours else lambda *line: COLOUR.sub("", render(*line))
 
 
 SHARED_STEPS = [
@@ -74,7 +78,7 @@ def logging_config(settings: Settings) -> dict:
     """For logging.config.dictConfig; gunicorn takes the same as its `logconfig_dict`."""
     as_json = settings.log_format == "json" or (settings.log_format is None and settings.is_production)
     steps = [step for step in SHARED_STEPS if as_json or step is not structlog.processors.format_exc_info]
-    renderer = _render_json if as_json else _render_for_a_person()
+    renderer = _render_json if as_json else _renderer_for_a_person()
     level = getattr(logging, settings.log_level.upper())
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,

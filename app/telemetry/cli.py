@@ -12,6 +12,7 @@ from app.clock import iso
 from app.settings import Settings
 from app.spool.duty import Duty
 from app.spool.segment import size_of, started_at, writer_of
+from app.telemetry.import_line import LineReader
 from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
@@ -39,6 +40,15 @@ telemetry_group = AppGroup("telemetry", short_help="Events that lie in files.", 
 def import_events(files, dry_run, concurrency, count):
     """Bring FILES (without any: the whole spool) into MongoDB.
 
+    A line is an event as the spool has it, or one as an SDK sends it, with its app:
+
+    \b
+      {"app": "web", "type": "event", "name": "signup", "ts": "2026-01-31T08:00:00Z",
+       "eventId": "…", "userId": "u1", "props": {"plan": "pro"}}      (all in one line)
+
+    app, type and name must be there. ts is epoch milliseconds or ISO 8601; without it the event is of now. With an eventId it
+    is the same event as one that was sent with it; without one it is known again by its bytes and its place in the file.
+
     The files stay as they are. Events that are there already are neither stored nor counted again, so that running it twice
     does no harm; one that was interrupted goes on where it was. Lines that are no events are kept in FILE.rejected, each
     with the reason. Exit code 1 where there are any, or where it could not finish.
@@ -57,8 +67,9 @@ def import_events(files, dry_run, concurrency, count):
     flush_every_s = settings.telemetry_rollups_flush_ms / 1000
     numbers = ImportedCounts(MongoRollups(database), parts.clock, parts.metrics, flush_every_s=flush_every_s)
     options = {"concurrency": concurrency, "note": numbers.note, "counts": count, "is_rehearsal": dry_run}
+    importer = Importer(MongoSink(database), progress, read_line=LineReader(parts.clock()), **options)
     try:
-        counts = _run(Importer(MongoSink(database), progress, **options), paths, "reading" if dry_run else "importing")
+        counts = _run(importer, paths, "reading" if dry_run else "importing")
     finally:
         trouble = numbers.finish()
         if trouble:
@@ -90,7 +101,10 @@ def spool_status():
         click.echo(f"  {path.name}  {_count(lines, 'line')} put aside")
     if rows:
         click.echo(f"oldest: {iso(started_at(rows[0].path))}")
-    click.echo("They wait for MongoDB." if settings.mongo_uri else "There is no MONGO_URI: the spool is the store.")
+    if not settings.mongo_uri:
+        click.echo("There is no MONGO_URI: the spool is the store.")
+    else:
+        click.echo("They wait for MongoDB." if rows else "Nothing waits for MongoDB.")
 
 
 @spool_group.command("verify")
@@ -165,7 +179,8 @@ def _spool():
 
 def _summary(files: int, counts: dict[str, int], dry_run: bool) -> str:
     new, known, rejected = counts[IMPORTED], counts[KNOWN], counts[REJECTED_LINES]
-    verb, kept = ("to import", "no events") if dry_run else ("imported", "rejected, see the .rejected files")
+    verb, kept = ("to import", "no events") if dry_run else ("imported", "rejected")
+    kept += ", see the .rejected files" if rejected and not dry_run else ""
     done = f"{_count(files, 'file')}: {_count(new, 'event')} {verb}, {known:,} there already, {_count(rejected, 'line')} {kept}"
     uncounted = new - counts[COUNTED]
     return f"{done}\n{_count(uncounted, 'event')} not added to the statistics, see --help" if uncounted else done

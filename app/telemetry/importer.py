@@ -22,8 +22,8 @@ from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted, MongoSink
 from app.telemetry.spool.progress import Progress
-from app.telemetry.spool.reading import Chunk, read_chunk
-from app.telemetry.spool.segment import decode, is_segment
+from app.telemetry.spool.reading import Chunk, ReadLine, read_chunk
+from app.telemetry.spool.segment import is_segment
 
 LINES_A_CHUNK = 500
 TIMEOUT_S = 30.0
@@ -52,12 +52,14 @@ class Importer:
         progress: Progress,
         *,
         concurrency: int,
+        read_line: ReadLine,
         note: Callable[[list[StoredEvent]], None],
         counts: bool | None = None,
         is_rehearsal: bool = False,
     ):
         self._sink = sink
         self._progress = progress
+        self._read_line = read_line
         self._note = note
         self._counts = counts
         self._concurrency = concurrency
@@ -90,7 +92,7 @@ class Importer:
             is_counted = not is_segment(path) if self._counts is None else self._counts
             advance(offset)
             while True:
-                chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=LINES_A_CHUNK)
+                chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=LINES_A_CHUNK, read_line=self._read_line)
                 if chunk.end == offset:
                     return
                 put = self._compare if self._is_rehearsal else self._put
@@ -118,7 +120,7 @@ class Importer:
         inserted = self._insert(chunk) if chunk.documents else Inserted([], {})
         if is_counted:
             old = {*inserted.duplicates, *inserted.refused}
-            self._note([decode(line) for place, line in enumerate(chunk.lines) if place not in old])
+            self._note([event for place, event in enumerate(chunk.events) if place not in old])
         return len(inserted.duplicates), inserted.refused
 
     def _insert(self, chunk: Chunk) -> Inserted:
@@ -133,4 +135,4 @@ class Importer:
                 gevent.sleep(wait_s)
 
     def _compare(self, chunk: Chunk, is_counted: bool) -> tuple[int, dict[int, str]]:
-        return (self._sink.known([decode(line).id for line in chunk.lines]) if chunk.lines else 0), {}
+        return (self._sink.known([event.id for event in chunk.events]) if chunk.events else 0), {}

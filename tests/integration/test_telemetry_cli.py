@@ -64,7 +64,7 @@ def rejected(path):
 
 def test_without_files_the_whole_spool_is_imported_and_left_as_it_is(run, spool, mongo_uri):
     paths = [write(spool, "0001-1-a", line("a"), line("b")), write(spool, "0002-1-a", line("c"))]
-    assert run("import") == (0, "importing\n2 files: 3 events imported, 0 there already, 0 lines rejected, see the .rejected files\n")
+    assert run("import") == (0, "importing\n2 files: 3 events imported, 0 there already, 0 lines rejected\n")
     assert sorted(stored_names(mongo_uri)) == ["a", "b", "c"]
     assert all(path.exists() for path in paths)
 
@@ -82,7 +82,7 @@ def test_lines_that_are_no_events_are_kept_with_the_reason_and_the_exit_code_say
     path = write(tmp_path, "x", line("a"), b"nonsense\n", line("b"), line("torn")[:-9])
     code, output = run("import", path)
     assert code == 1
-    assert "2 events imported, 0 there already, 2 lines rejected" in output
+    assert "2 events imported, 0 there already, 2 lines rejected, see the .rejected files" in output
     assert [row["line"] for row in rejected(path)] == ["nonsense", line("torn")[:-9].decode()]
     assert all(row["reason"] for row in rejected(path))
     assert run("import", path)[0] == 1
@@ -156,6 +156,69 @@ def test_killed_in_the_middle_it_goes_on_where_it_was_and_stores_nothing_twice(t
     app.close()
 
 
+# --- import of events as an SDK sends them
+
+
+def natural(**fields):
+    return json.dumps({"app": "web", "type": "event", "name": "a", **fields}).encode() + b"\n"
+
+
+def stored(tmp_path, mongo_uri):
+    client = make_app(tmp_path, mongo_uri=mongo_uri).test_client()
+    return {event["name"]: event for event in client.get("/api/telemetry/events", headers=ADMIN).get_json()["events"]}
+
+
+def test_lines_as_an_sdk_sends_them_are_stored_once_however_often_they_are_imported(run, tmp_path, mongo_uri):
+    ours = [natural(name="b", ts="2025-10-09T08:53:20Z", userId=7), natural(name="c", ts=NOW - 5, eventId="c1"), natural(), natural()]
+    path = write(tmp_path, "mine", line("spooled"), *ours)
+    assert "5 events imported, 0 there already, 0 lines rejected\n" in run("import", path)[1]
+    assert "0 events imported, 5 there already" in run("import", path)[1]
+    assert sorted(stored_names(mongo_uri)) == ["a", "a", "b", "c", "spooled"]
+    assert counted(tmp_path, mongo_uri) == 3, "two of now, which this range is too old for, count as well"
+    found = stored(tmp_path, mongo_uri)
+    assert (found["b"]["ts"], found["b"]["userId"]) == ("2025-10-09T08:53:20.000Z", "7")
+    assert found["c"]["createdAt"] > "2026" and found["c"]["ts"] == "2025-10-09T08:53:19.995Z"
+
+
+def test_a_line_with_an_event_id_is_the_event_that_was_sent_with_it(run, tmp_path, mongo_uri):
+    body = {"app": "web", "events": [{"type": "event", "name": "sent", "eventId": "e1"}]}
+    make_app(tmp_path, mongo_uri=mongo_uri).test_client().post("/api/telemetry/batch", json=body, headers=KEY)
+    output = run("import", write(tmp_path, "mine", natural(eventId="e1"), natural(eventId="e1", app="shop")))[1]
+    assert "1 event imported, 1 there already" in output
+    assert sorted(stored_names(mongo_uri)) == ["a", "sent"]
+
+
+WRONG = {
+    "app: Must stand": b'{"type":"event","name":"a"}\n',
+    "type: Must be one of": natural(type="x"),
+    "name: Missing": b'{"app":"web","type":"event"}\n',
+    "ts: Must be epoch": natural(ts="yesterday"),
+    "eventId: ": natural(eventId=""),
+    "props: Must be": natural(props=[]),
+    "array": b"[]\n",
+}
+
+
+def test_a_line_that_the_schema_does_not_take_is_kept_with_the_words_that_an_sdk_would_get(run, tmp_path, mongo_uri):
+    path = write(tmp_path, "mine", natural(name="good"), *WRONG.values())
+    code, output = run("import", path)
+    assert code == 1 and f"1 event imported, 0 there already, {len(WRONG)} lines rejected" in output
+    for (reason, text), row in zip(WRONG.items(), rejected(path), strict=True):
+        assert row["line"] == text.decode().rstrip() and reason in row["reason"]
+
+
+def test_a_dry_run_knows_such_lines_too(run, tmp_path, mongo_uri):
+    path = write(tmp_path, "mine", natural(), natural(eventId="x"))
+    run("import", path)
+    with open(path, "ab") as file:
+        file.write(natural(name="later"))
+    assert "1 event to import, 2 there already" in run("import", "--dry-run", path)[1]
+
+
+def test_help_says_what_a_line_looks_like(run):
+    assert '{"app": "web", "type": "event", "name": "signup"' in run("import", "--help")[1]
+
+
 # --- import, and the statistics
 
 
@@ -214,7 +277,8 @@ def test_status_says_what_lies_there_and_who_holds_it(run, spool, tmp_path):
 
 
 def test_status_of_nothing_is_no_trouble(run):
-    assert run("spool", "status")[0] == 0
+    code, output = run("spool", "status")
+    assert code == 0 and output.endswith("Nothing waits for MongoDB.\n")
 
 
 def test_verify_names_every_bad_line_by_file_and_number(run, spool):

@@ -3,6 +3,7 @@
 Stricter than `decode`, since what is sent to MongoDB and refused there would be met again and again.
 """
 
+from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 from app.spool.segment import MAX_LINE_BYTES, lines_from
@@ -12,41 +13,51 @@ from app.telemetry.sinks.bson import encode_or_reason
 from app.telemetry.spool.segment import Unusable, decode
 
 MAX_CHUNK_BYTES = 4_000_000
+ReadLine = Callable[[bytes, int], StoredEvent]
 
 
 class Chunk(NamedTuple):
-    """`documents[i]` is made of `lines[i]`; `unusable` are (line, reason); `end` is the offset at which the next begins."""
+    """`documents[i]` is made of `events[i]`, and that of `lines[i]`; `unusable` are (line, reason); `end` is where
+    the next begins."""
 
     documents: list[bytes]
     lines: list[bytes]
+    events: list[StoredEvent]
     unusable: list[tuple[bytes, str]]
     end: int
 
 
-def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int) -> Chunk:
+def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int, read_line: ReadLine | None = None) -> Chunk:
     """From an offset that is a line's beginning; nothing more is there where `end` is `start`. A file that is not
-    `is_complete` still has a writer, who may be in the middle of its last line."""
-    chunk, events, end = Chunk([], [], [], start), [], start
+    `is_complete` still has a writer, who may be in the middle of its last line. `read_line` is for files with other lines
+    than the spool's; it is told the offset, too, and raises Unusable."""
+    read_line = read_line or _read_own_line
+    chunk, events, end = Chunk([], [], [], [], start), [], start
     for count, (after, line) in enumerate(lines_from(file, start, is_complete=is_complete), 1):
         end = after
         if line.strip():
-            _judge(line, events, chunk)
+            _judge(line, after - len(line), read_line, events, chunk)
         if count >= max_lines or end - start >= MAX_CHUNK_BYTES:
             break
-    for (line, _), document in zip(events, encode_or_reason([event for _, event in events]), strict=True):
+    for (line, event), document in zip(events, encode_or_reason([event for _, event in events]), strict=True):
         if isinstance(document, bytes):
             chunk.documents.append(document)
             chunk.lines.append(line)
+            chunk.events.append(event)
         else:
             chunk.unusable.append((line, document))
     return chunk._replace(end=end)
 
 
-def _judge(line: bytes, events: list[tuple[bytes, StoredEvent]], chunk: Chunk) -> None:
+def _judge(line: bytes, offset: int, read_line: ReadLine, events: list[tuple[bytes, StoredEvent]], chunk: Chunk) -> None:
     try:
-        events.append((line, usable(line)))
+        events.append((line, read_line(line, offset)))
     except Unusable as error:
         chunk.unusable.append((line, str(error)))
+
+
+def _read_own_line(line: bytes, offset: int) -> StoredEvent:
+    return usable(line)
 
 
 def usable(line: bytes) -> StoredEvent:

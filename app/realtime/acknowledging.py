@@ -23,7 +23,7 @@ class Acknowledging:
         subscriptions = connection.subscriptions
         for topic, seq in frame.positions.items():
             if topic not in subscriptions:
-                raise ApiError("bad_ack", f"There is no subscription to {topic}.")
+                raise ApiError("unknown_topic", f"There is no subscription to {topic}.")
             if seq > subscriptions[topic].delivered:
                 raise ApiError("bad_ack", f"Nothing after {subscriptions[topic].delivered} was sent on {topic}.")
         moved = [subscriptions[topic] for topic, seq in frame.positions.items() if subscriptions[topic].acknowledge(seq)]

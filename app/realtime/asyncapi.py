@@ -74,7 +74,7 @@ SERVER_FRAMES: dict[str, dict[str, Any]] = {
         "error",
         {
             **{"code": {"enum": list(CATALOGUE)}, "message": {"type": "string"}, "retryable": {"type": "boolean"}, "retryAfterMs": NUMBER},
-            **{"id": ID, "topic": TOPIC, "from": SEQ, "to": SEQ, "epoch": ID},
+            **{"id": ID, "topic": TOPIC, "from": SEQ, "to": SEQ, "epoch": ID, "graceMs": NUMBER},
         },
         ["code", "message", "retryable"],
     ),

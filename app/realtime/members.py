@@ -15,9 +15,9 @@ from app.realtime.timers import Timers
 
 
 class Members:
-    """`tell(connection_id, error)` and `close(connection_id)` are how a client learns of it. `deadlines` are for who runs `timers`."""
+    """`tell(connection_id, error, **places)` and `close(connection_id)` are how a client learns of it. `deadlines` are for who runs `timers`."""
 
-    def __init__(self, rules: Rules, timers: Timers, tell: Callable[[str, ApiError], None], close: Callable[[str], None]):
+    def __init__(self, rules: Rules, timers: Timers, tell: Callable[..., None], close: Callable[[str], None]):
         self._grace_ms = rules.token_grace_ms
         self._rate = Rate.of(rules.connection_rate, rules.connection_burst)
         self._timers = timers
@@ -81,7 +81,7 @@ class Members:
         """What it listens to goes on until the grace is over, but nothing new begins."""
         self._connections[connection_id].has_expired = True
         self._timers.set(("grace", connection_id), now + self._grace_ms)
-        self._tell(connection_id, ApiError("token_expired", retry_after_ms=self._grace_ms))
+        self._tell(connection_id, ApiError("token_expired"), grace_ms=self._grace_ms)
 
     def _on_grace_over(self, connection_id: str, _now: int) -> None:
         self._close(connection_id)

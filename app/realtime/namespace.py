@@ -138,9 +138,9 @@ class RoomsNamespace(Namespace):
             packet = self.server.packet_class(ACK, data=[frame], namespace=self.namespace, id=call.id)
             self.server.eio.send(self.server.manager.eio_sid_from_sid(connection_id, self.namespace), packet.encode())
 
-    def _tell(self, connection_id: str, error: ApiError) -> None:
+    def _tell(self, connection_id: str, error: ApiError, **places) -> None:
         self._metrics.realtime_errors_total.labels(error.code).inc()
-        self._answer(connection_id, Call(None), protocol.error_frame(error))
+        self._answer(connection_id, Call(None), protocol.error_frame(error, **places))
 
     def _close(self, connection_id: str) -> None:
         close_transport(self.server.eio, self.server.manager.eio_sid_from_sid(connection_id, self.namespace))

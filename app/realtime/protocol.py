@@ -173,12 +173,13 @@ def _optional(value: dict, name: str, is_right: Callable[[Any], bool], rule: str
 
 
 def _required(value: dict, name: str, is_right: Callable[[Any], bool], rule: str) -> Any:
-    if not is_right(value.get(name)):
-        raise ApiError("bad_request", f"{name} must be {rule}.")
-    return value[name]
+    given = _optional(value, name, is_right, rule)
+    if given is None:
+        raise ApiError("bad_request", f"{name} is missing; it must be {rule}.")
+    return given
 
 
-ID_RULE = f"1 to {MAX_ID_LENGTH} printable characters"
+ID_RULE = f"a string of 1 to {MAX_ID_LENGTH} printable characters"
 SEQ_RULE = "an integer from 0 to 2^53 - 1"
 BOOL_RULE = "true or false"
 
@@ -235,10 +236,17 @@ def ack_frame(id: str | None = None, **facts: Any) -> dict[str, Any]:
 
 
 def error_frame(
-    error: ApiError, *, id: str | None = None, topic: str | None = None, span: tuple[int, int] | None = None, epoch: str | None = None
+    error: ApiError,
+    *,
+    id: str | None = None,
+    topic: str | None = None,
+    span: tuple[int, int] | None = None,
+    epoch: str | None = None,
+    grace_ms: int | None = None,
 ) -> dict[str, Any]:
-    """`{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?, epoch?}`; epoch is the one that begins."""
-    places = {"id": id, "topic": topic, "from": span and span[0], "to": span and span[1], "epoch": epoch}
+    """`{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?, epoch?, graceMs?}`; epoch is the one that
+    begins, graceMs how long the connection goes on where nothing is done."""
+    places = {"id": id, "topic": topic, "from": span and span[0], "to": span and span[1], "epoch": epoch, "graceMs": grace_ms}
     return {"type": "error", **error.to_dict(), **{name: place for name, place in places.items() if place is not None}}
 
 

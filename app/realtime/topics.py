@@ -3,7 +3,7 @@
 import re
 
 MAX_TOPIC_LENGTH = 255
-TOPIC_RULE = "1 to 255 letters, digits and : . _ - /"
+TOPIC_RULE = "a string of 1 to 255 letters, digits and : . _ - /"
 TOPIC_PATTERN = rf"^[A-Za-z0-9:._/-]{{1,{MAX_TOPIC_LENGTH}}}$"
 _TOPIC = re.compile(TOPIC_PATTERN)
 

@@ -191,7 +191,7 @@ def test_a_token_that_expires_is_told_and_without_a_fresh_one_the_connection_end
     client = connect(token("u1", ttl_s=2))
     client.say(type="subscribe", topic="flags")
     expired = client.wait(lambda client: client.of("error"))[0]
-    assert expired["code"] == "token_expired"
+    assert (expired["code"], expired["retryable"], expired["graceMs"]) == ("token_expired", False, 800)
     assert client.say(type="subscribe", topic="notice:all")["code"] == "token_expired"
     client.wait(lambda client: not client.sio.connected or client.refusal)
 

@@ -61,6 +61,7 @@ def test_the_document_and_the_parser_agree(frame, is_right):
         ("events", protocol.events_frame([MESSAGE, MESSAGE])),
         ("acked", protocol.ack_frame()),
         ("acked", protocol.ack_frame("1", topic="t", seq=1, epoch="e", head=4, recovered=False, reason="history_gap")),
+        ("error", protocol.error_frame(ApiError("token_expired"), grace_ms=30_000)),
         *[("error", protocol.error_frame(ApiError(code), id="1", topic="t", span=(1, 2), epoch="e")) for code in CATALOGUE],
     ],
 )

@@ -239,11 +239,18 @@ def test_acknowledgements_count_up_to_what_was_sent(house):
     assert house.say("a", type="ack", topic="t", seq=1)["ok"]
 
 
-@pytest.mark.parametrize("wrong", [{"topic": "t", "seq": 3}, {"topic": "x", "seq": 0}, {"acks": {"t": 1, "x": 1}}, {"id": "never"}])
+@pytest.mark.parametrize("wrong", [{"topic": "t", "seq": 3}, {"acks": {"t": 3}}, {"id": "never"}])
 def test_acknowledging_what_was_never_sent_is_a_bad_ack(house, wrong):
     house.say("a", type="subscribe", topic="t")
     house.publish("t", 1, 2)
     assert house.refuses("a", type="ack", **wrong) == "bad_ack"
+
+
+@pytest.mark.parametrize("wrong", [{"topic": "x", "seq": 0}, {"acks": {"t": 1, "x": 1}}])
+def test_acknowledging_a_topic_without_a_subscription_is_an_unknown_topic(house, wrong):
+    house.say("a", type="subscribe", topic="t")
+    house.publish("t", 1, 2)
+    assert house.refuses("a", type="ack", **wrong) == "unknown_topic"
 
 
 def subscription(house, connection_id="a", topic="t"):

@@ -20,7 +20,7 @@ class House:
     def __init__(self):
         self.told, self.closed = [], []
         rules = Rules(token_grace_ms=GRACE_MS, connection_rate="10/second", connection_burst=5)
-        self.members = Members(rules, Timers(), lambda *what: self.told.append(what), self.closed.append)
+        self.members = Members(rules, Timers(), lambda *what, **places: self.told.append((*what, places)), self.closed.append)
         self.members.join("a", user())
 
 
@@ -33,8 +33,8 @@ def test_a_token_that_expires_is_told_with_the_time_that_is_left_and_then_the_co
     house.members.tick(NOW + 4999)
     assert house.told == []
     house.members.tick(NOW + 5000)
-    ((connection_id, error),) = house.told
-    assert (connection_id, error.code, error.retry_after_ms) == ("a", "token_expired", GRACE_MS)
+    ((connection_id, error, places),) = house.told
+    assert (connection_id, error.code, error.retry_after_ms, places) == ("a", "token_expired", None, {"grace_ms": GRACE_MS})
     with pytest.raises(ApiError):
         _ = house.members["a"].valid_identity
     house.members.tick(NOW + 5999)
@@ -73,7 +73,7 @@ def test_who_has_left_is_neither_told_nor_closed(house):
 def test_a_token_without_an_end_is_never_asked_for_another(house):
     house.members.join("b", user(expires_at=None))
     house.members.tick(NOW + 10**12)
-    assert [connection_id for connection_id, _ in house.told] == ["a"]
+    assert [connection_id for connection_id, *_ in house.told] == ["a"]
 
 
 def test_over_the_rate_a_frame_is_refused_and_the_twenty_first_refusal_in_five_seconds_closes(house):

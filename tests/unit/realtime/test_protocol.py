@@ -43,6 +43,22 @@ def code_of(value):
     return caught.value.code
 
 
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        ({"type": "subscribe"}, "topic is missing; it must be a string of 1 to 255 letters, digits and : . _ - /."),
+        ({"type": "publish", "topic": "t", "payload": 1}, "id is missing; it must be a string of 1 to 128 printable characters."),
+        ({"type": "publish", "topic": "t", "payload": 1, "id": None}, "id is missing; it must be a string of 1 to 128 printable characters."),
+        ({"type": "publish", "topic": "t", "payload": 1, "id": 7}, "id must be a string of 1 to 128 printable characters."),
+        ({"type": "publish", "topic": "t", "id": "1"}, "payload is missing; it may be null."),
+    ],
+)
+def test_what_is_missing_is_told_apart_from_what_is_wrong(frame, sentence):
+    with pytest.raises(ApiError) as caught:
+        protocol.parse(frame, MAX_BYTES)
+    assert caught.value.message == sentence
+
+
 @given(values | frames)
 def test_whatever_comes_is_a_frame_or_an_error_of_the_catalogue(value):
     try:

@@ -46,7 +46,7 @@ class Client:
             parsed = protocol.parse(frame, 1024)
             self.world.hub.handle(self.connection_id, parsed, self.world.clock, lambda answer: self.answered(frame, answer))
         except ApiError as error:
-            assert error.code == "bad_ack" and frame["type"] == "ack", error
+            assert error.code in ("bad_ack", "unknown_topic") and frame["type"] == "ack", error
 
     def answered(self, frame, answer):
         if frame["type"] == "subscribe":

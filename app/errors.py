@@ -53,14 +53,23 @@ HTTP_STATUS_TO_CODE = {400: "bad_request", 401: "unauthorized", 403: "forbidden"
 class ApiError(Exception):
     """Raised anywhere below a face; the face renders it. `code` must be a row of the catalogue.
 
+    `retryable` is the row's, but where this once is known better.
     `details` is a list of `{"path": "events.3.name", "message": "…"}` for bodies of the wrong shape.
     """
 
-    def __init__(self, code: str, message: str | None = None, *, retry_after_ms: int | None = None, details: list | None = None):
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        retryable: bool | None = None,
+        retry_after_ms: int | None = None,
+        details: list | None = None,
+    ):
         row = CATALOGUE[code]
         self.code = code
         self.status = row.status
-        self.retryable = row.retryable
+        self.retryable = row.retryable if retryable is None else retryable
         self.message = message or row.sentence
         self.retry_after_ms = retry_after_ms
         self.details = details

@@ -15,7 +15,8 @@ from app.realtime.timers import Timers
 
 
 class Members:
-    """`tell(connection_id, error, **places)` and `close(connection_id)` are how a client learns of it. `deadlines` are for who runs `timers`."""
+    """`tell(connection_id, error, **places)` and `close(connection_id)` are how a client learns of it. `deadlines` are for who
+    runs `timers`."""
 
     def __init__(self, rules: Rules, timers: Timers, tell: Callable[..., None], close: Callable[[str], None]):
         self._grace_ms = rules.token_grace_ms

@@ -26,7 +26,7 @@ class Subscribing:
         subscription = connection.subscriptions.get(frame.topic) or self._begin(connection, frame.topic, head)
         self._set_manner(subscription, frame)
         if frame.since is None:
-            answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
+            self._answer_place(subscription, frame, answer)
         else:
             self._resume(subscription, frame, head, answer)
         self._delivery.go_on(subscription, now)
@@ -36,7 +36,7 @@ class Subscribing:
         if subscription is None:
             raise ApiError("unknown_topic")
         self.end(connection, subscription)
-        answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
+        self._answer_place(subscription, frame, answer)
 
     def end(self, connection: Connection, subscription: Subscription) -> None:
         del connection.subscriptions[subscription.topic]
@@ -69,14 +69,42 @@ class Subscribing:
         """The cursor goes to where the client says, wherever it was."""
         begin = resume_from(frame.since, frame.epoch, head)
         if begin.reason == "history_gap" and self._archive.keeps(frame.topic, head.epoch, frame.since):
-            begin = Resumption(frame.since)
+            self._resume_from_archive(subscription, frame, head, answer)
+            return
         subscription.move_to(head.epoch, begin.seq)
-        self._metrics.realtime_replays_total.labels(begin.reason or "yes").inc()
-        facts = {"topic": frame.topic, "seq": begin.seq, "epoch": head.epoch, "head": head.seq, "recovered": begin.reason is None}
-        if begin.reason:
-            facts["reason"] = begin.reason
-        answer(protocol.ack_frame(frame.id, **facts))
+        self._answer_resumed(frame, head, begin, answer)
         if begin.reason:
             epoch = head.epoch if begin.reason == "epoch_changed" else None
             places = {"id": frame.id, "topic": frame.topic, "span": begin.span, "epoch": epoch}
             self._delivery.out.tell(subscription.connection_id, ApiError(begin.reason), **places)
+
+    def _resume_from_archive(self, subscription: Subscription, frame: protocol.Subscribe, head: Head, answer: Answer) -> None:
+        """It is answered when the archive has looked whether all is there, and nothing is sent before. What is not there is told
+        where it is missing. For who wants the latest, all is the newest. Who has moved on meanwhile is told where to."""
+        subscription.move_to(head.epoch, frame.since)
+        after = max(frame.since, head.seq - 1) if frame.mode == "latest" else frame.since
+        if after >= head.first - 1:
+            self._answer_resumed(frame, head, Resumption(frame.since), answer)
+            return
+        subscription.is_waiting = True
+        moves = subscription.moves
+
+        def surveyed(has_all: bool, now: int) -> None:
+            if subscription.is_closed:
+                return
+            if subscription.moves != moves:
+                self._answer_place(subscription, frame, answer)
+                return
+            self._answer_resumed(frame, head, Resumption(frame.since, None if has_all else "history_gap"), answer)
+            subscription.is_waiting = False
+            self._delivery.go_on(subscription, now)
+
+        self._archive.survey(frame.topic, head.epoch, after, head.first - 1, surveyed)
+
+    def _answer_place(self, subscription: Subscription, frame: protocol.Subscribe | protocol.Unsubscribe, answer: Answer) -> None:
+        answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))
+
+    def _answer_resumed(self, frame: protocol.Subscribe, head: Head, begin: Resumption, answer: Answer) -> None:
+        self._metrics.realtime_replays_total.labels(begin.reason or "yes").inc()
+        place = {"topic": frame.topic, "seq": begin.seq, "epoch": head.epoch, "head": head.seq}
+        answer(protocol.ack_frame(frame.id, **place, recovered=begin.reason is None, reason=begin.reason))

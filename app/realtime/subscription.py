@@ -31,7 +31,8 @@ class Subscription:
     resend_until: int = 0
     is_closed: bool = False
     is_pumping: bool = False
-    is_waiting: bool = False  # for the transport, or for what is fetched from the archive
+    is_waiting: bool = False  # for the archive
+    moves: int = 0  # by its client: who waits for the archive goes on only where there was none meanwhile
 
     def __post_init__(self):
         self.delivered = max(self.delivered, self.sent)
@@ -52,6 +53,8 @@ class Subscription:
     def move_to(self, epoch: str, seq: int) -> None:
         """Nothing that was sent before counts any more."""
         self.epoch, self.sent, self.delivered = epoch, seq, seq
+        self.is_waiting = False
+        self.moves += 1
         self.forget_unacked()
 
     def skip_to(self, seq: int) -> None:

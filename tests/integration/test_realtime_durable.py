@@ -142,12 +142,14 @@ def test_while_mongodb_is_away_messages_are_kept_on_disk_and_stored_afterwards_o
     assert time.monotonic() - started < 1
     wait_until_saved(app)
     assert (report(app)["state"], report(app)["archiveSpooledBytes"] > 0) == ("degraded", True)
-    client, _ = resume(app, 0, place["epoch"])
+    client, answer = resume(app, 0, place["epoch"])
+    assert (answer["recovered"], answer["reason"], answer["seq"]) == (False, "history_gap", 0)
     client.wait(lambda client: len(client.of("event")) == 40)
+    assert client.of("error")[0]["retryable"] is True, "once MongoDB is back they can be had"
     assert told(client) == ([(number + 1, number) for number in range(20, 60)], [("history_gap", 1, 20)])
     proxy.enable()
     wait_until_stored(app)
-    client.say(type="subscribe", topic=TOPIC, since=0, epoch=place["epoch"], ack=False)
+    assert client.say(type="subscribe", topic=TOPIC, since=0, epoch=place["epoch"], ack=False)["recovered"] is True
     client.wait(lambda client: len(client.of("event")) == 100)
     assert sorted(client.payloads()[40:]) == list(range(60))
     client.close()
@@ -262,9 +264,9 @@ def test_killed_again_and_again_under_load_no_number_is_given_twice_and_nothing_
             assert any(kill - 2.5 < at < kill + 0.5 for kill in kills), f"{seq} is missing and nobody was killed"
     head = max(seq for _, seq in published)
     client, answer = resume(app, 0, epoch)
-    assert answer["recovered"] is True
     client.wait(lambda client: max((seq for seq, _ in told(client)[0]), default=0) >= head, within_s=20)
     events, gaps = told(client)
+    assert answer["recovered"] is (not gaps)
     known = {seq for seq, _ in events} | {seq for _, first, last in gaps for seq in range(first, last + 1)}
     assert known >= set(range(1, head + 1))
     assert {seq for seq, _ in events} >= stored.keys() & set(range(1, head + 1))

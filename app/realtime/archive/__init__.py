@@ -7,9 +7,17 @@ spool.py    messages in files until MongoDB takes them; line.py: as lines
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.realtime.log import Message
+
+
+class Found(NamedTuple):
+    """Messages of one topic, oldest first. Where a part of the archive did not answer (`is_whole` False) they are the first that the
+    others have, which may be later ones than were asked for, and what is missing may be there the next time."""
+
+    messages: list[Message]
+    is_whole: bool
 
 
 class Archive(Protocol):
@@ -21,9 +29,11 @@ class Archive(Protocol):
     def keeps(self, topic: str, epoch: str, after: int) -> bool:
         """Whether the messages right after this position should be there."""
 
-    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message] | None, int], None]) -> None:
-        """Calls `then(messages, now)` once, later: those with `after` < seq <= `last`, oldest first. Where a part of the archive
-        does not answer, the first that the others have, which may be later ones; None where they have none."""
+    def survey(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
+        """Calls `then(has_all, now)` once, later: True where every message with `after` < seq <= `last` can be fetched now."""
+
+    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[Found, int], None]) -> None:
+        """Calls `then(found, now)` once, later: those with `after` < seq <= `last`."""
 
     def check(self) -> dict:
         """For health."""
@@ -38,6 +48,9 @@ class NoArchive:
 
     def keeps(self, topic, epoch, after):
         return False
+
+    def survey(self, topic, epoch, after, last, then):
+        raise NotImplementedError("nothing is kept here")
 
     def fetch(self, topic, epoch, after, last, then):
         raise NotImplementedError("nothing is kept here")

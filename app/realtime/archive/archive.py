@@ -1,12 +1,14 @@
 """The durable topics as the hub sees them: what is published is kept, and what is asked for is found, wherever it lies."""
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 from gevent.event import Event
 
 from app.clock import Clock
 from app.logs import get_logger
+from app.realtime.archive import Found
 from app.realtime.archive.ladder import FLUSH_S, Ladder
 from app.realtime.archive.mongo import MongoMessages, StoreUnavailable
 from app.realtime.archive.spool import MessageSpool
@@ -14,6 +16,8 @@ from app.realtime.log import Message
 from app.realtime.topics import matches
 
 log = get_logger(__name__)
+
+NOTHING = Found([], is_whole=False)
 
 
 class DurableArchive:
@@ -44,29 +48,47 @@ class DurableArchive:
         while self._ladder.move() and not (stop and stop.is_set()):
             self._ladder.save()
 
-    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[list[Message] | None, int], None]) -> None:
-        gevent.spawn(self._fetch, topic, epoch, after, last, then)
+    def survey(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
+        gevent.spawn(self._answer, self._has_all, False, (topic, epoch, after, last), then)
 
-    def _fetch(self, topic: str, epoch: str, after: int, last: int, then) -> None:
+    def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[Found, int], None]) -> None:
+        gevent.spawn(self._answer, self._find, NOTHING, (topic, epoch, after, last), then)
+
+    def _answer(self, look: Callable, otherwise: Any, place: tuple[str, str, int, int], then: Callable[[Any, int], None]) -> None:
+        """Whoever waits for the answer must get one."""
         try:
-            messages = self._find(topic, epoch, after, last)
-        except Exception:  # whoever waits for the answer must get one
-            log.exception("archive_not_read", topic=topic)
-            messages = None
-        then(messages, self._clock())
+            answer = look(*place)
+        except StoreUnavailable as error:
+            log.warning("archive_not_read", error=str(error)[:300], topic=place[0])
+            answer = otherwise
+        except Exception:
+            log.exception("archive_not_read", topic=place[0])
+            answer = otherwise
+        then(answer, self._clock())
 
-    def _find(self, topic: str, epoch: str, after: int, last: int) -> list[Message] | None:
+    def _has_all(self, topic: str, epoch: str, after: int, last: int) -> bool:
+        """What is not stored yet is the newest, as a rule, so that MongoDB has to count only what lies below it."""
+        near = {seq for seq in self._ladder.waiting(topic, epoch, after) if seq <= last}
+        near |= self._spool.find(topic, epoch, after, last).keys()
+        while last in near:
+            near.remove(last)
+            last -= 1
+        if last == after:
+            return True
+        return not self._ladder.is_resting and self._store.count(topic, epoch, after, last, sorted(near)) + len(near) == last - after
+
+    def _find(self, topic: str, epoch: str, after: int, last: int) -> Found:
         """In the order in which messages move on, so that none is missed that moves meanwhile."""
         own = self._ladder.waiting(topic, epoch, after)
         if not self._ladder.is_resting:
             found = {seq: message for seq, message in own.items() if seq <= last} | self._spool.find(topic, epoch, after, last)
             try:
                 found |= {message.seq: message for message in self._store.find(topic, epoch, after, last)}
-                return [found[seq] for seq in sorted(found)]
+                return Found([found[seq] for seq in sorted(found)], is_whole=True)
             except StoreUnavailable as error:
                 log.warning("archive_not_read", error=str(error)[:300], topic=topic)
         found = own | self._spool.find(topic, epoch, after)
-        return [found[seq] for seq in sorted(found)][: last - after] or None
+        return Found([found[seq] for seq in sorted(found)][: last - after], is_whole=False)
 
     def check(self) -> dict:
         backlog = self._spool.waiting_bytes()

@@ -43,6 +43,14 @@ class MongoMessages:
         except PyMongoError as error:
             raise StoreUnavailable(str(error)) from error
 
+    def count(self, topic: str, epoch: str, after: int, last: int, without: list[int]) -> int:
+        """Of those with `after` < seq <= `last` that are not `without`. Raises StoreUnavailable."""
+        place = {"topic": topic, "epoch": epoch, "seq": {"$gt": after, "$lte": last, **({"$nin": without} if without else {})}}
+        try:
+            return self._collection.count_documents(place)
+        except PyMongoError as error:
+            raise StoreUnavailable(str(error)) from error
+
 
 def _to_document(message: Message, stored_at: datetime) -> dict[str, Any]:
     """The payload as its JSON text: any JSON can be stored so, also what BSON has no form for."""

@@ -6,6 +6,8 @@ from app.realtime.log import Message
 from app.realtime.subscription import Subscription
 from app.realtime.transport import NoTransport, Transport
 
+CANNOT_BE_READ = "Some of the messages asked for cannot be read right now; ask for them again later."
+
 
 class Outgoing:
     def __init__(self, metrics):
@@ -26,9 +28,10 @@ class Outgoing:
         self._metrics.realtime_errors_total.labels(error.code).inc()
         self.transport.send(connection_id, protocol.error_frame(error, **places))
 
-    def tell_gap(self, subscription: Subscription, span: tuple[int, int]) -> None:
-        """Nobody has these any more; the subscription goes on behind them."""
-        self.tell(subscription.connection_id, ApiError("history_gap"), topic=subscription.topic, span=span)
+    def tell_gap(self, subscription: Subscription, span: tuple[int, int], *, may_come_back: bool = False) -> None:
+        """Nobody has these any more, or those who may have them do not answer; the subscription goes on behind them."""
+        error = ApiError("history_gap", CANNOT_BE_READ, retryable=True) if may_come_back else ApiError("history_gap")
+        self.tell(subscription.connection_id, error, topic=subscription.topic, span=span)
         subscription.skip_to(span[1])
 
 

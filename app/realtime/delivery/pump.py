@@ -48,9 +48,11 @@ class Pump:
 
     def run(self, subscription: Subscription, now: int) -> None:
         """What is announced meanwhile is in the log before its last page is read."""
-        if subscription.is_pumping or subscription.is_waiting or subscription.is_closed:
+        if subscription.is_pumping or subscription.is_closed:
             return
         self._audiences[subscription.topic].take_from_head(subscription)
+        if subscription.is_waiting:
+            return
         subscription.is_pumping = True
         try:
             sent = 0
@@ -75,7 +77,7 @@ class Pump:
     # One step: how many messages it sent, or None where there is nothing to do until something happens
 
     def _send_some(self, subscription: Subscription, now: int) -> int | None:
-        if subscription.is_closed:
+        if subscription.is_closed or subscription.is_waiting:
             return None
         left = min(PAGE, subscription.window_left(self._rules))
         if left <= 0:

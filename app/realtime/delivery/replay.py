@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-from app.realtime.archive import Archive
+from app.realtime.archive import Archive, Found
 from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE
 from app.realtime.delivery.room import Room
-from app.realtime.log import Message
 from app.realtime.rules import Rules
 from app.realtime.subscription import Subscription
 
@@ -28,38 +27,38 @@ class Replay:
             self._out.tell_gap(subscription, gone)
             return 0
         subscription.is_waiting = True
-        epoch, sent = subscription.epoch, subscription.sent
+        moves, sent = subscription.moves, subscription.sent
         after = sent if subscription.mode != "latest" else gone[1] - 1
         last = min(gone[1], after + PAGE)
 
-        def arrived(messages: list[Message] | None, now: int) -> None:
-            subscription.is_waiting = False
-            if subscription.is_closed:
+        def arrived(found: Found, now: int) -> None:
+            if subscription.is_closed or subscription.moves != moves:
                 return
-            has_moved = (subscription.epoch, subscription.sent) != (epoch, sent)  # by its client: this is not what it wants now
-            if has_moved or self._send_found(subscription, messages, gone if messages is None else (sent + 1, last), now):
+            subscription.is_waiting = False
+            until = last if found.messages or found.is_whole else gone[1]
+            if subscription.sent != sent or self._send_found(subscription, found, until, now):
                 go_on(subscription, now)
 
-        self._archive.fetch(subscription.topic, epoch, after, last, arrived)
+        self._archive.fetch(subscription.topic, subscription.epoch, after, last, arrived)
         return None
 
-    def _send_found(self, subscription: Subscription, messages: list[Message] | None, span: tuple[int, int], now: int) -> bool:
-        """`messages` are what there is of the span; where one is missing it is told. False where the transport has no room."""
-        if messages and subscription.mode == "latest":
-            return self._newest.send(subscription, messages[-1], now)
-        for message in messages or ():
+    def _send_found(self, subscription: Subscription, found: Found, until: int, now: int) -> bool:
+        """What there is up to `until`; where one is missing it is told. False where the transport has no room."""
+        if found.messages and subscription.mode == "latest":
+            return self._newest.send(subscription, found.messages[-1], now)
+        for message in found.messages:
             if subscription.window_left(self._rules) <= 0:
                 return True
             if not self._room.has(subscription.connection_id, message):
                 self._room.wait(subscription, now)
                 return False
             if message.seq > subscription.sent + 1:
-                self._out.tell_gap(subscription, (subscription.sent + 1, message.seq - 1))
+                self._out.tell_gap(subscription, (subscription.sent + 1, message.seq - 1), may_come_back=not found.is_whole)
             if subscription.is_resending and message.seq not in subscription.unacked:
                 subscription.sent = message.seq
                 continue
             self._acks.note_sent(subscription, [message], now)
             self._out.send(subscription.connection_id, [message])
-        if subscription.sent < span[1]:
-            self._out.tell_gap(subscription, (subscription.sent + 1, span[1]))
+        if subscription.sent < until:
+            self._out.tell_gap(subscription, (subscription.sent + 1, until), may_come_back=not found.is_whole)
         return True

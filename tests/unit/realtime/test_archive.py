@@ -35,6 +35,10 @@ class MemoryMessages:
             raise StoreUnavailable("away")
         return [self.messages[place] for place in sorted(self.messages) if place[:2] == (topic, epoch) and after < place[2] <= last]
 
+    def count(self, topic, epoch, after, last, without):
+        self.counted = (after, last, without)
+        return sum(message.seq not in without for message in self.find(topic, epoch, after, last))
+
     def seqs(self, topic="t"):
         return [seq for name, _, seq in sorted(self.messages) if name == topic]
 
@@ -71,10 +75,18 @@ class House:
         return self.metrics.realtime_archived_total.labels(name)._value.get()
 
     def fetch(self, after, last, topic="t"):
+        found = self._ask(self.archive.fetch, after, last, topic)
+        self.was_whole = found.is_whole
+        return [message.seq for message in found.messages]
+
+    def has_all(self, after, last, topic="t"):
+        return self._ask(self.archive.survey, after, last, topic)
+
+    def _ask(self, question, after, last, topic):
         answers = []
-        self.archive.fetch(topic, "e", after, last, lambda messages, now: answers.append(messages))
+        question(topic, "e", after, last, lambda answer, now: answers.append(answer))
         gevent.sleep(0.01)
-        return answers[0] and [message.seq for message in answers[0]]
+        return answers[0]
 
     @property
     def files(self):
@@ -213,7 +225,7 @@ def test_when_mongodb_is_slower_than_those_who_publish_the_disk_takes_over_befor
 
 def test_whoever_waits_for_a_replay_gets_an_answer_whatever_happens(house, monkeypatch):
     monkeypatch.setattr(house.spool, "find", lambda *_: 1 / 0)
-    assert house.fetch(0, 5) is None
+    assert (house.fetch(0, 5), house.was_whole) == ([], False)
 
 
 def test_a_line_that_a_crash_cut_through_is_put_aside_and_the_others_are_moved(house):
@@ -292,7 +304,7 @@ def test_while_mongodb_is_away_a_replay_goes_on_with_the_first_that_is_at_hand(h
     house.keep(15)
     assert house.fetch(0, 5) == [11, 12, 13, 14, 15]
     assert house.fetch(0, 3) == [11, 12, 13]
-    assert house.fetch(15, 20) is None
+    assert (house.fetch(15, 20), house.was_whole) == ([], False)
 
 
 def test_a_replay_reads_only_the_files_that_hold_what_it_needs(house, monkeypatch):
@@ -309,3 +321,41 @@ def test_a_replay_reads_only_the_files_that_hold_what_it_needs(house, monkeypatc
     monkeypatch.setattr(house.spool, "_scan", lambda path: read.append(path) or scan(path))
     assert [*house.spool.find("t", "e", 38, 40)] == [39, 40]
     assert read == house.files[-1:]
+
+
+def test_a_survey_says_whether_all_is_there_wherever_it_lies(house):
+    house.keep(*range(1, 6))
+    house.round()
+    house.store.is_away = True
+    house.keep(*range(6, 9))
+    house.round()
+    house.keep(9, 10)
+    house.store.is_away = False
+    house.clock.pass_ms(10_000)
+    house.archive._ladder._breaker.succeeded()
+    assert (house.has_all(0, 10), house.store.counted) == (True, (0, 5, []))
+    assert not house.has_all(0, 11)
+    del house.store.messages["t", "e", 3]
+    assert (house.has_all(0, 10), house.has_all(3, 10)) == (False, True)
+
+
+def test_while_mongodb_is_away_a_survey_vouches_only_for_what_is_at_hand(house):
+    house.keep(*range(1, 6))
+    house.round()
+    house.store.is_away = True
+    house.keep(6, 7)
+    assert (house.has_all(0, 7), house.has_all(5, 7)) == (False, True)
+    house.round()
+    assert (house.has_all(0, 7), house.has_all(5, 7)) == (False, True)
+
+
+def test_what_the_near_places_hold_in_the_middle_is_not_counted_twice(house):
+    house.keep(1, 2, 3, 5)
+    house.round()
+    house.keep(3, 4)
+    assert (house.has_all(0, 5), house.store.counted) == (True, (0, 5, [3, 4]))
+
+
+def test_a_survey_that_fails_is_answered_all_the_same(house, monkeypatch):
+    monkeypatch.setattr(house.store, "count", lambda *place: 1 / 0)
+    assert house.has_all(0, 5) is False

@@ -48,7 +48,7 @@ def code_of(value):
     [
         ({"type": "subscribe"}, "topic is missing; it must be a string of 1 to 255 letters, digits and : . _ - /."),
         ({"type": "publish", "topic": "t", "payload": 1}, "id is missing; it must be a string of 1 to 128 printable characters."),
-        ({"type": "publish", "topic": "t", "payload": 1, "id": None}, "id is missing; it must be a string of 1 to 128 printable characters."),
+        ({"type": "ack", "id": None}, "id is missing; it must be a string of 1 to 128 printable characters."),
         ({"type": "publish", "topic": "t", "payload": 1, "id": 7}, "id must be a string of 1 to 128 printable characters."),
         ({"type": "publish", "topic": "t", "id": "1"}, "payload is missing; it may be null."),
     ],

@@ -1,5 +1,7 @@
 """What outlives the server, and how its process gets at it."""
 
+from app.realtime.archive import Found
+
 DURABLE = "a"
 
 
@@ -40,17 +42,27 @@ class SlowArchive:
     def keeps(self, topic, epoch, after):
         return topic == DURABLE
 
+    def survey(self, topic, epoch, after, last, then):
+        def has_all():
+            found = {message.seq for message in self.find(topic, epoch, after, last).messages}
+            return found >= set(range(after + 1, last + 1))
+
+        self.answer(has_all, then)
+
     def fetch(self, topic, epoch, after, last, then):
+        self.answer(lambda: self.find(topic, epoch, after, last), then)
+
+    def answer(self, look, then):
         def answer():
             if self.world.archive is self:
-                then(self.find(topic, epoch, after, last), self.world.clock)
+                then(look(), self.world.clock)
 
         self.world.later(self.world.random.choice([0, 1, 20, 200]), answer)
 
     def find(self, topic, epoch, after, last):
         own = {message.seq: message for message in self.buffer if message.epoch == epoch and message.seq > after}
         if self.disk.is_away:
-            return [own[seq] for seq in sorted(own)][: last - after] or None
+            return Found([own[seq] for seq in sorted(own)][: last - after], is_whole=False)
         stored = {seq: self.disk.stored.get((topic, epoch, seq)) for seq in range(after + 1, last + 1)}
         found = stored | {seq: message for seq, message in own.items() if seq <= last}
-        return [found[seq] for seq in sorted(found) if found[seq]]
+        return Found([found[seq] for seq in sorted(found) if found[seq]], is_whole=True)

@@ -61,7 +61,7 @@ def test_a_wrong_frame_is_told_with_and_without_a_callback_and_the_connection_go
     connection = raw()
     for head in ('42/realtime,["message",', '42/realtime,9["message",'):
         connection.send(f"{head}{frame}]")
-        assert_is_error(next_frame(connection), ("bad_request", "bad_ack", "unauthorized"))
+        assert_is_error(next_frame(connection), ("bad_request", "unknown_topic", "bad_ack", "unauthorized"))
     assert_goes_on(connection)
     connection.send('42/realtime,["message",{"type":"subscribe","topic":"bad"}]')
     assert next_frame(connection)["seq"] == 0

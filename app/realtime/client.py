@@ -4,10 +4,12 @@
     client.subscribe("orders:eu", lambda payload, message: ...)
     client.publish("orders:eu", {"id": 7})
 
-The handler runs in the thread that reads the connection. This file imports nothing of the server, so that it can be copied.
+The handler runs in the thread that reads the connection. This file imports nothing of the server, so that it can be copied; it
+needs `pip install "python-socketio[client]"`.
 """
 
 import contextlib
+import importlib.util
 import logging
 import random
 import threading
@@ -26,6 +28,14 @@ ACK_AFTER_S = 0.1
 HOLE_S = 2.0
 MAX_EARLY = 512  # messages that came before their turn; more are asked for again
 ANSWER_S = 5.0
+
+
+class ConnectRefused(socketio.exceptions.ConnectionError):
+    """The server said no. `answer` is its `{code, message, retryable}`."""
+
+    def __init__(self, answer: dict):
+        super().__init__(f"{answer.get('code')}: {answer.get('message')}")
+        self.answer = answer
 
 
 class PublishFailed(Exception):
@@ -59,8 +69,9 @@ class _Topic:
 
 
 class RealtimeClient:
-    """`token` is a string or a function, asked at every connect. `on_gap({topic, reason, from?, to?})` tells what is missing.
-    `sio` stands in for python-socketio's client; `options` are for that one."""
+    """`token` is a string or a function, asked at every connect. `on_gap({topic, reason, from?, to?, retryable?})` tells what is missing.
+    `sio` stands in for python-socketio's client; `options` are for that one. It waits until it is connected; raises ConnectRefused
+    where the server does not take the token."""
 
     def __init__(self, url: str, token: str | Callable[[], str], sio: Any = None, **options: Any):
         self._token = token
@@ -68,10 +79,12 @@ class RealtimeClient:
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._resumed: set[_Topic] = set()
-        self.sio = sio or socketio.Client(**{"reconnection_delay": 0.25, "reconnection_delay_max": 10, **options})
+        self._refusal: dict | None = None
+        self.sio = sio or _stock_client(options)
         self.sio.on("connect", self._connected, namespace=NAMESPACE)
+        self.sio.on("connect_error", self._refused, namespace=NAMESPACE)
         self.sio.on("message", self._receive, namespace=NAMESPACE)
-        self.sio.connect(url, namespaces=[NAMESPACE], auth=self._auth, transports=["websocket"], retry=True)
+        self._connect(url)
         threading.Thread(target=self._tend, name="switchyard-realtime", daemon=True).start()
 
     def subscribe(self, topic: str, handler: Callable[[Any, dict], None], *, on_gap=lambda gap: None, **manner: Any) -> threading.Event:
@@ -114,6 +127,20 @@ class RealtimeClient:
         topics = dict(self._topics)
         self._resumed = set(topics.values())
         return {"token": token, "resume": {name: state.place() for name, state in topics.items()}}
+
+    def _connect(self, url: str) -> None:
+        try:
+            self.sio.connect(url, namespaces=[NAMESPACE], auth=self._auth, transports=["websocket"], retry=True)
+        except socketio.exceptions.ConnectionError as error:
+            if self._refusal is None:
+                raise
+            raise ConnectRefused(self._refusal) from error
+
+    def _refused(self, reason: Any = None) -> None:
+        """Either by the server, which says why, or because it is not reached. python-socketio tries again after the first time."""
+        answer = reason.get("data") if isinstance(reason, dict) else None
+        self._refusal = answer if isinstance(answer, dict) else None
+        log.warning("switchyard: not connected: %s", f"{answer['code']}: {answer['message']}" if self._refusal else reason)
 
     def _connected(self) -> None:
         """Who subscribed since `_auth` was asked, while nothing could be sent, is not forgotten."""
@@ -174,7 +201,7 @@ class RealtimeClient:
         gap = {"topic": state.name, "reason": frame["code"]}
         if frame["code"] == "history_gap":
             self._pass(state, frame["to"])
-            state.on_gap({**gap, "from": frame["from"], "to": frame["to"]})
+            state.on_gap({**gap, "from": frame["from"], "to": frame["to"], "retryable": frame["retryable"]})
         elif frame["code"] == "epoch_changed":
             if frame.get("epoch") not in (None, state.epoch):
                 state.move(frame["epoch"], 0)
@@ -222,3 +249,9 @@ class RealtimeClient:
                 self._emit({"type": "ack", "acks": {state.name: state.seq for state in news}})
             for state in late:
                 self._ask(state)
+
+
+def _stock_client(options: dict[str, Any]) -> socketio.Client:
+    if importlib.util.find_spec("websocket") is None:  # else it would try for ever, and say nothing
+        raise ImportError('RealtimeClient speaks WebSocket through websocket-client: pip install "python-socketio[client]"')
+    return socketio.Client(**{"reconnection_delay": 0.25, "reconnection_delay_max": 10, **options})

@@ -6,7 +6,7 @@ import time
 import pytest
 import requests
 
-from app.realtime.client import PublishFailed, RealtimeClient
+from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient
 from tests.apps import SECRET, bearer, token
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
@@ -86,3 +86,9 @@ def test_what_may_not_be_published_raises_at_once(client):
     with pytest.raises(PublishFailed) as caught:
         client.publish("not a topic", 1)
     assert caught.value.answer["code"] == "bad_request"
+
+
+def test_a_token_that_is_not_taken_raises_what_the_server_said(app):
+    with pytest.raises(ConnectRefused) as caught:
+        RealtimeClient(app.url, "no token", randomization_factor=0)
+    assert caught.value.answer["code"] == "unauthorized" and caught.value.answer["message"] in str(caught.value)

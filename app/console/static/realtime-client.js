@@ -14,7 +14,6 @@
   const HOLE_MS = 2000; // a hole that has not filled by then is asked for
   const MAX_EARLY = 512; // messages kept of a topic that came before their turn; more are asked for again
   const IN_FLIGHT = 8; // publishes that wait for their answer at a time
-  const GIVE_UP_MS = 60000;
   const ANSWER_MS = 5000;
   const REFUSALS = ["forbidden", "bad_request", "limit_exceeded"]; // of a subscription; asking again would not help
 
@@ -22,10 +21,11 @@
   const newId = () => (root.crypto && root.crypto.randomUUID ? root.crypto.randomUUID() : Date.now().toString(36) + Math.random().toString(36).slice(2));
 
   class Realtime {
-    /** `token` is a string or a function (it may be async), asked at every connect. States: connecting, live, offline, refused, closed. */
+    /** `token` is a string or a function (it may be async), asked at every connect. States: connecting, live, offline, refused, closed.
+     *  Refused with a string, which stays the same, is for good: whatever waits is rejected with the server's code and message. */
     constructor(io, url, { token, onState = () => {}, onError = () => {}, ...options } = {}) {
       Object.assign(this, { _token: token, _onState: onState, _onError: onError, _topics: new Map(), _unacked: new Map() });
-      Object.assign(this, { _publishes: [], _inFlight: 0, _spacing: 0, _refusals: 0 });
+      Object.assign(this, { _publishes: [], _inFlight: 0, _spacing: 0, _refusals: 0, _renews: typeof token === "function" });
       this._setState("connecting");
       this.socket = io(`${url.replace(/\/$/, "")}/realtime`, {
         transports: ["websocket", "polling"], tryAllTransports: true, // polling needs all requests at one worker, so it comes second
@@ -39,14 +39,15 @@
 
     /** Calls `handler(payload, {topic, id, seq, ts, epoch, skipped?})` in order; returns what ends the subscription, with a promise
      *  `ready`: the position `{since, epoch}` when the subscription stands, or an error that says why it may not.
-     *  Options: ack, mode, batch as in the protocol; since and epoch to go on from a place; onGap({topic, reason, from?, to?}). */
+     *  Options: ack, mode, batch as in the protocol; since and epoch to go on from a place; onGap({topic, reason, from?, to?, retryable?}). */
     subscribe(topic, handler, { onGap = () => {}, since = null, epoch = null, ...manner } = {}) {
       const state = { topic, handler, onGap, manner, epoch, seq: since, early: new Map(), timer: null };
       state.ready = new Promise((resolve, reject) => Object.assign(state, { resolve, reject }));
       state.ready.catch(() => {}); // for who does not ask
       this._forgetTimer(this._topics.get(topic));
       this._topics.set(topic, state);
-      if (this.socket.connected) this._ask(state);
+      if (this._over) state.reject(this._over);
+      else if (this.socket.connected) this._ask(state);
       const unsubscribe = () => {
         if (this._topics.get(topic) !== state) return;
         this._end(state, new Error("unsubscribed"));
@@ -57,8 +58,9 @@
 
     /** Resolves to `{seq, epoch, duplicate?}` when the message is in the topic's log. It is sent again under the same id, which makes
      *  that harmless, until there is an answer or `giveUpMs` have passed. */
-    publish(topic, payload, { id = newId(), giveUpMs = GIVE_UP_MS } = {}) {
+    publish(topic, payload, { id = newId(), giveUpMs = 60000 } = {}) {
       return new Promise((resolve, reject) => {
+        if (this._over) return reject(this._over);
         const frame = { type: "publish", topic, payload, id };
         this._publishes.push({ frame, resolve, reject, attempt: 0, deadline: Date.now() + giveUpMs });
         this._pump();
@@ -74,10 +76,10 @@
     close() {
       clearTimeout(this._retry);
       this._sendAcks();
-      for (const state of this._topics.values()) this._end(state, new Error("closed"));
       this._setState("closed");
+      this._giveUp(new Error("closed"));
+      for (const state of this._topics.values()) this._end(state, this._over);
       this.socket.disconnect();
-      for (const job of this._publishes.splice(0)) job.reject(new Error("closed"));
     }
 
     // The connection
@@ -87,7 +89,7 @@
     }
 
     async _freshToken() {
-      return typeof this._token === "function" ? this._token() : this._token;
+      return this._renews ? this._token() : this._token;
     }
 
     async _authenticate(give) {
@@ -99,7 +101,7 @@
     }
 
     _connected() {
-      this._refusals = 0;
+      Object.assign(this, { _refusals: 0, _over: null });
       this._setState("live");
       for (const state of this._topics.values()) if (!this._resumed.has(state)) this._ask(state);
       this._pump();
@@ -116,9 +118,14 @@
       if (this.state === "closed") return;
       if (this.socket.active) return this._setState("offline", error.message);
       this._setState("refused", error.data || { message: error.message });
-      const code = error.data && error.data.code;
-      const mayHelp = !error.data || error.data.retryable || (typeof this._token === "function" && code !== "forbidden");
+      const mayHelp = !error.data || error.data.retryable || (this._renews && error.data.code !== "forbidden");
       if (mayHelp) this._reconnectLater();
+      else this._giveUp(Object.assign(new Error(error.message), error.data));
+    }
+
+    _giveUp(error) {
+      this._over = error;
+      for (const waiting of [...this._topics.values(), ...this._publishes.splice(0)]) waiting.reject(error);
     }
 
     _reconnectLater() {
@@ -160,7 +167,7 @@
     _receiveError(state, frame) {
       if (state && frame.code === "history_gap") {
         this._pass(state, frame.to);
-        state.onGap({ topic: state.topic, reason: frame.code, from: frame.from, to: frame.to });
+        state.onGap({ topic: state.topic, reason: frame.code, from: frame.from, to: frame.to, retryable: frame.retryable });
       } else if (state && frame.code === "epoch_changed") {
         if (frame.epoch && state.epoch !== frame.epoch) this._move(state, frame.epoch, 0);
         state.onGap({ topic: state.topic, reason: frame.code });
@@ -211,9 +218,7 @@
     }
 
     _forgetTimer(state) {
-      if (!state) return;
-      clearTimeout(state.timer);
-      state.timer = null;
+      if (state) state.timer = clearTimeout(state.timer);
     }
 
     // What goes out
@@ -242,8 +247,7 @@
     }
 
     _sendAcks() {
-      clearTimeout(this._ackTimer);
-      this._ackTimer = null;
+      this._ackTimer = clearTimeout(this._ackTimer);
       const acks = {};
       for (const topic of this._unacked.keys()) if (this._topics.has(topic)) acks[topic] = this._topics.get(topic).seq;
       this._unacked.clear();
@@ -251,13 +255,8 @@
     }
 
     async _renewToken() {
-      if (typeof this._token !== "function") return;
-      const token = await this._freshToken();
-      if (this.socket.connected) this.socket.emit("message", { type: "auth", token });
-    }
-
-    _isBeingRenewed(answer) {
-      return answer.code === "token_expired" && typeof this._token === "function";
+      const token = this._renews && (await this._freshToken().catch(this._onError));
+      if (token && this.socket.connected) this.socket.emit("message", { type: "auth", token });
     }
 
     /** A few at a time; after a `rate_limited` at the pace that the server named. */
@@ -274,8 +273,9 @@
       this._inFlight++;
       this.socket.timeout(ANSWER_MS).emit("message", job.frame, (error, answer) => {
         this._inFlight--;
+        const mayHelp = error || answer.retryable || (answer.code === "token_expired" && this._renews);
         if (!error && answer.type === "ack") job.resolve(answer);
-        else if ((error || answer.retryable || this._isBeingRenewed(answer)) && Date.now() < job.deadline) this._sendAgain(job, error ? null : answer);
+        else if (mayHelp && !this._over && Date.now() < job.deadline) this._sendAgain(job, error ? null : answer);
         else job.reject(Object.assign(new Error(error ? "no answer" : answer.message), error ? { code: "unavailable" } : answer));
         this._pump();
       });

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from socketio.exceptions import ConnectionError
 
-from app.realtime.client import RealtimeClient
+from app.realtime.client import ConnectRefused, RealtimeClient
 
 REPOSITORY = Path(__file__).parents[3]
 CASES = json.loads((REPOSITORY / "tests" / "cases" / "realtime_client" / "epochs.json").read_text())
@@ -70,12 +71,12 @@ def test_in_python(client, socket, case):
 NODE = """
 const { connect } = require(process.argv[1]);
 const cases = JSON.parse(process.argv[2]);
-const open = () => {
+const open = (token = "token") => {
   const socket = { connected: true, handlers: {}, sent: [],
     on(name, handler) { this.handlers[name] = handler; },
     emit(name, frame) { this.sent.push(frame); },
     timeout() { return this; }, disconnect() {}, connect() {} };
-  const client = connect((url, options) => { socket.options = options; return socket; }, "http://nowhere", { token: "token" });
+  const client = connect((url, options) => { socket.options = options; return socket; }, "http://nowhere", { token });
   return { client, socket };
 };
 """
@@ -131,6 +132,48 @@ def test_in_javascript_who_subscribes_while_a_connection_is_being_made_is_asked_
       socket.handlers.connect();
       console.log(JSON.stringify([Object.keys(auth.resume), socket.sent.map((frame) => frame.topic)]));
     """) == [[["early"], ["late"]]]
+
+
+def test_in_javascript_what_waits_for_a_connection_is_told_why_there_will_be_none(run):
+    assert run("""
+      const { client, socket } = open();
+      const print = (error) => console.log(JSON.stringify([error.code, error.message]));
+      socket.connected = socket.active = false;
+      const waiting = [client.subscribe("t", () => {}).ready, client.publish("t", 1)];
+      const refusal = new Error("The token is not valid.");
+      refusal.data = { code: "unauthorized", message: "The token is not valid.", retryable: false };
+      socket.handlers.connect_error(refusal);
+      for (const late of [...waiting, client.subscribe("u", () => {}).ready, client.publish("u", 1)]) await late.catch(print);
+    """) == [["unauthorized", "The token is not valid."]] * 4
+
+
+def test_in_javascript_where_a_token_can_be_renewed_a_refusal_ends_nothing(run):
+    assert run("""
+      const { client, socket } = open(() => "another");
+      socket.connected = socket.active = false;
+      let outcome = "waits";
+      client.subscribe("t", () => {}).ready.catch(() => { outcome = "rejected"; });
+      socket.handlers.connect_error(Object.assign(new Error("no"), { data: { code: "token_expired", retryable: false } }));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      console.log(JSON.stringify([outcome, client.state]));
+    """) == [["waits", "refused"]]
+
+
+def test_in_python_a_refused_connection_raises_what_the_server_said(socket):
+    def connect(url, **_):
+        socket.handlers["connect_error"]({"message": "no", "data": {"code": "unauthorized", "message": "no", "retryable": False}})
+        raise ConnectionError("One or more namespaces failed to connect")
+
+    socket.connect = connect
+    with pytest.raises(ConnectRefused, match="unauthorized: no") as caught:
+        RealtimeClient("http://nowhere", "token", sio=socket)
+    assert caught.value.answer["code"] == "unauthorized"
+
+
+def test_in_python_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="python-socketio\\[client\\]"):
+        RealtimeClient("http://nowhere", "token")
 
 
 def test_in_javascript_a_subscription_says_when_it_stands_and_why_it_may_not(run):

@@ -14,6 +14,7 @@ from redis import Redis
 
 from app import development, mongo
 from app.clock import Clock, system_clock
+from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
 from app.flags.schemas import read_records
 from app.flags.store.file import FileFlagStore
@@ -153,6 +154,12 @@ def _copy(ground: Ground, name: str, to_json: Callable, from_json: Callable) -> 
     return LocalCopy(ground.data_dir / "snapshots" / name, mongo.target(ground.settings.mongo_uri), to_json, from_json)
 
 
+def _bring_along(ground: Ground, file: EmbeddedFile) -> None:
+    """Before MongoDB is read for the first time, and whenever it can be done after that."""
+    ground.lifecycle.on_start(file.move)
+    ground.lifecycle.every("embedded_file", 10, file.move)
+
+
 # Telemetry
 
 
@@ -187,8 +194,11 @@ def _rollups(ground: Ground) -> tuple[RollupStore, Rollups]:
 
 
 def _configs(ground: Ground) -> Configs:
-    has_mongo = ground.database is not None
-    store = MongoConfigStore(ground.clock) if has_mongo else FileConfigStore(ground.data_dir / "telemetry_config.json")
+    path = ground.data_dir / "telemetry_config.json"
+    embedded = FileConfigStore(path)
+    store = embedded if ground.database is None else MongoConfigStore(ground.clock)
+    if store is not embedded:
+        _bring_along(ground, EmbeddedFile(path, embedded.read_all, lambda app, overrides: store.put(app, overrides, expected={})))
     configs = Configs(store, ground.settings, copy=_copy(ground, "telemetry_config.json", dump_apps, load_apps))
     ground.lifecycle.on_start(configs.refresh)
     ground.lifecycle.every("telemetry_config_refresh", ground.settings.telemetry_config_refresh_ms / 1000, configs.refresh)
@@ -257,7 +267,11 @@ def _archive(ground: Ground) -> DurableArchive | None:
 
 
 def _flags(ground: Ground, realtime: Realtime) -> Flags:
-    store = FileFlagStore(ground.data_dir / "flags.json") if ground.database is None else MongoFlagStore()
+    path = ground.data_dir / "flags.json"
+    embedded = FileFlagStore(path)
+    store = embedded if ground.database is None else MongoFlagStore()
+    if store is not embedded:
+        _bring_along(ground, EmbeddedFile(path, embedded.by_key, lambda key, flag: store.create(flag)))
     copy = _copy(ground, "flags.json", lambda flags: [flag.record for flag in flags], read_records)
     flags = Flags(store, ground.clock, ground.metrics, announce=lambda change: realtime.publish("flags", change), copy=copy)
     ground.lifecycle.on_start(flags.refresh)

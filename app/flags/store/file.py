@@ -34,6 +34,9 @@ class FileFlagStore:
                 self._last_read = (content, self._parse(content, written_at))
             return list(self._last_read[1])
 
+    def by_key(self) -> dict[str, Flag]:
+        return {flag.key: flag for flag in self.list_all()}
+
     def get(self, key: str) -> Flag:
         return MemoryFlagStore(*self.list_all()).get(key)
 

@@ -176,7 +176,7 @@ class RealtimeClient:
                 state.has_news = True
             elif frame["type"] == "ack" and "epoch" in frame:
                 state.strange = None
-                if state.seq is None or state.epoch != frame["epoch"]:
+                if state.seq is None or state.epoch != frame["epoch"] or state.seq > frame.get("head", state.seq):
                     state.move(frame["epoch"], frame["seq"])
                 state.stands.set()
             elif frame["type"] == "error":

@@ -146,7 +146,7 @@
     _subscribed(state, answer) {
       if (answer.epoch === undefined) return;
       state.strange = null;
-      if (state.seq === null || state.epoch !== answer.epoch) this._move(state, answer.epoch, answer.seq);
+      if (state.seq === null || state.epoch !== answer.epoch || state.seq > answer.head) this._move(state, answer.epoch, answer.seq);
       state.resolve(this.position(state.topic));
     }
 

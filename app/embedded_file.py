@@ -23,9 +23,16 @@ class EmbeddedFile:
 
     def __init__(self, path: Path, read: Callable[[], dict[str, Any]], add: Callable[[str, Any], None]):
         self._path = path
+        self.name = path.name
         self._read = read
         self._add = add
         self._is_failing = False
+
+    def recall(self) -> tuple[dict[str, Any], int] | None:
+        """What waits in it, and when it was written (epoch milliseconds); None where nothing does. May raise."""
+        if not self._path.exists():
+            return None
+        return self._read(), self._path.stat().st_mtime_ns // 1_000_000
 
     def move(self) -> None:
         """Never raises for what a disk, a hand or MongoDB may do to it."""

@@ -20,9 +20,17 @@ log = get_logger(__name__)
 
 class LocalCopy:
     """`of` names the database, so that the copy of another one is not taken for this one's. `from_json` may raise anything
-    for what `to_json` would not have made."""
+    for what `to_json` would not have made. `before` is recalled from where there is no copy yet."""
 
-    def __init__(self, path: Path, of: str, to_json: Callable[[Any], Any], from_json: Callable[[Any], Any]):
+    def __init__(
+        self,
+        path: Path,
+        of: str,
+        to_json: Callable[[Any], Any],
+        from_json: Callable[[Any], Any],
+        before: Callable[[], tuple[Any, int] | None] = lambda: None,
+    ):
+        self._before = before
         self._path = path
         self._file = JsonFile(path)
         self._of = of
@@ -45,14 +53,13 @@ class LocalCopy:
         """The value, and until when it was known to be true (epoch milliseconds); None where there is none that can be used."""
         try:
             found = self._file.read()
-            if found is None:
-                return None
-            value, as_of = self._understand(found[0]), found[1]
+            recalled = self._before() if found is None else (self._understand(found[0]), found[1])
         except Exception as error:  # whatever somebody made of the file, the server starts without it
             log.warning("local_copy_ignored", file=str(self._path), reason=f"{type(error).__name__}: {str(error)[:200]}")
             return None
-        log.warning("local_copy_used", file=str(self._path), as_of=iso(as_of))
-        return value, as_of
+        if recalled:
+            log.warning("local_copy_used", file=str(self._path), as_of=iso(recalled[1]))
+        return recalled
 
     def _bring_up_to_date(self, document: dict[str, Any]) -> None:
         if (self._bytes(), document) != self._kept:

@@ -16,7 +16,7 @@ from app import development, mongo
 from app.clock import Clock, system_clock
 from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
-from app.flags.schemas import read_records
+from app.flags.schemas import read_records, write_records
 from app.flags.store.file import FileFlagStore
 from app.flags.store.mongo import MongoFlagStore
 from app.health import Check, Health
@@ -24,7 +24,7 @@ from app.identity import Gatekeeper, TokenVerifier
 from app.indexes import IndexWatch
 from app.jwks import Jwks
 from app.lifecycle import Lifecycle
-from app.local_copy import LocalCopy, NoCopy
+from app.local_copy import LocalCopy
 from app.metrics import Metrics
 from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.mongo import MongoMessages
@@ -147,17 +147,18 @@ def _database(settings: Settings) -> Database | None:
     return mongo.connect(settings.mongo_uri, settings.mongo_timeout_ms) if settings.mongo_uri else None
 
 
-def _copy(ground: Ground, name: str, to_json: Callable, from_json: Callable) -> LocalCopy | NoCopy:
-    """For what a process has to know although MongoDB is away when it starts."""
-    if ground.database is None:
-        return NoCopy()
-    return LocalCopy(ground.data_dir / "snapshots" / name, mongo.target(ground.settings.mongo_uri), to_json, from_json)
+def _copy(ground: Ground, embedded: EmbeddedFile, to_json: Callable, from_json: Callable) -> LocalCopy:
+    """For what a process has to know although MongoDB is away when it starts: what that said last, or where it never said
+    anything, what waits in the file to be moved there."""
+    path = ground.data_dir / "snapshots" / embedded.name
+    return LocalCopy(path, mongo.target(ground.settings.mongo_uri), to_json, from_json, before=embedded.recall)
 
 
-def _bring_along(ground: Ground, file: EmbeddedFile) -> None:
-    """Before MongoDB is read for the first time, and whenever it can be done after that."""
-    ground.lifecycle.on_start(file.move)
-    ground.lifecycle.every("embedded_file", 10, file.move)
+def _keep_current(ground: Ground, name: str, refresh_ms: int, steps: list[Callable[[], None]]) -> None:
+    """In this order: MongoDB is not read before it has what waits in the file."""
+    for step in steps:
+        ground.lifecycle.on_start(step)
+    ground.lifecycle.every(name, refresh_ms / 1000, lambda: [step() for step in steps])
 
 
 # Telemetry
@@ -194,14 +195,16 @@ def _rollups(ground: Ground) -> tuple[RollupStore, Rollups]:
 
 
 def _configs(ground: Ground) -> Configs:
-    path = ground.data_dir / "telemetry_config.json"
-    embedded = FileConfigStore(path)
-    store = embedded if ground.database is None else MongoConfigStore(ground.clock)
-    if store is not embedded:
-        _bring_along(ground, EmbeddedFile(path, embedded.read_all, lambda app, overrides: store.put(app, overrides, expected={})))
-    configs = Configs(store, ground.settings, copy=_copy(ground, "telemetry_config.json", dump_apps, load_apps))
-    ground.lifecycle.on_start(configs.refresh)
-    ground.lifecycle.every("telemetry_config_refresh", ground.settings.telemetry_config_refresh_ms / 1000, configs.refresh)
+    path, refresh_ms = ground.data_dir / "telemetry_config.json", ground.settings.telemetry_config_refresh_ms
+    file = FileConfigStore(path)
+    if ground.database is None:
+        configs = Configs(file, ground.settings)
+        _keep_current(ground, "telemetry_config_refresh", refresh_ms, [configs.refresh])
+    else:
+        store = MongoConfigStore(ground.clock)
+        embedded = EmbeddedFile(path, file.read_all, lambda app, overrides: store.put(app, overrides, expected={}))
+        configs = Configs(store, ground.settings, copy=_copy(ground, embedded, dump_apps, load_apps))
+        _keep_current(ground, "telemetry_config_refresh", refresh_ms, [embedded.move, configs.refresh])
     return configs
 
 
@@ -267,15 +270,16 @@ def _archive(ground: Ground) -> DurableArchive | None:
 
 
 def _flags(ground: Ground, realtime: Realtime) -> Flags:
-    path = ground.data_dir / "flags.json"
-    embedded = FileFlagStore(path)
-    store = embedded if ground.database is None else MongoFlagStore()
-    if store is not embedded:
-        _bring_along(ground, EmbeddedFile(path, embedded.by_key, lambda key, flag: store.create(flag)))
-    copy = _copy(ground, "flags.json", lambda flags: [flag.record for flag in flags], read_records)
-    flags = Flags(store, ground.clock, ground.metrics, announce=lambda change: realtime.publish("flags", change), copy=copy)
-    ground.lifecycle.on_start(flags.refresh)
-    ground.lifecycle.every("flags_refresh", ground.settings.flags_refresh_ms / 1000, flags.refresh)
+    path, refresh_ms = ground.data_dir / "flags.json", ground.settings.flags_refresh_ms
+    file, others = FileFlagStore(path), (ground.clock, ground.metrics, lambda change: realtime.publish("flags", change))
+    if ground.database is None:
+        flags = Flags(file, *others)
+        _keep_current(ground, "flags_refresh", refresh_ms, [flags.refresh])
+    else:
+        store = MongoFlagStore()
+        embedded = EmbeddedFile(path, file.by_key, lambda key, flag: store.create(flag))
+        flags = Flags(store, *others, copy=_copy(ground, embedded, write_records, read_records))
+        _keep_current(ground, "flags_refresh", refresh_ms, [embedded.move, flags.refresh])
     return flags
 
 

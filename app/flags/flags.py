@@ -183,12 +183,12 @@ class Flags:
 
     def _put_in_place(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._copy.keep(snapshot.flags.values())
+        self._copy.keep(snapshot.flags)
 
     def _note_failure(self, reason: str, *, unexpected: bool = False) -> None:
         if self._failure is None:
             if self._snapshot is None and (copied := self._copy.recall()):
-                self._snapshot, self._current_at = Snapshot.of(copied[0]), copied[1]
+                self._snapshot, self._current_at = Snapshot.of(copied[0].values()), copied[1]
             log.warning("flags_store_away", reason=reason, serving_snapshot=self._snapshot is not None, exc_info=unexpected)
         self._failure = reason
 

@@ -136,9 +136,14 @@ def read_record(record: Any, written_at: int, unknown: str = RAISE) -> Flag:
     return Flag(**{"updated_at": written_at, **_RECORD.load(record, unknown=unknown)})
 
 
-def read_records(records: list[Any]) -> list[Flag]:
-    """As `Flag.record` has them. Raises marshmallow's ValidationError."""
-    return [read_record(record, written_at=0) for record in records]
+def write_records(flags: Mapping[str, Flag]) -> list[dict[str, Any]]:
+    return [flag.record for flag in flags.values()]
+
+
+def read_records(records: list[Any]) -> dict[str, Flag]:
+    """By key. Raises marshmallow's ValidationError."""
+    flags = [read_record(record, written_at=0) for record in records]
+    return {flag.key: flag for flag in flags}
 
 
 _RECORD = _RecordSchema()

@@ -72,3 +72,17 @@ def test_a_broken_copy_is_a_warning_and_the_server_starts_as_if_there_were_none(
     assert send(app, "secret.x")["saved"] == 1
     assert ask(app, "GET", FLAGS).status_code == 503
     assert app.log.count("local_copy_ignored") >= 2
+
+
+def test_an_embedded_server_that_is_given_a_mongo_that_is_away_goes_by_its_files_until_they_are_moved(switchyard, own_mongo):
+    app = switchyard(**QUICK)
+    assert ask(app, "PUT", CONFIG, {"deny": ["secret*"]}).ok and ask(app, "POST", FLAGS, FLAG).ok
+    app.stop()
+    app.settings["MONGO_URI"] = own_mongo.new_database()
+    own_mongo.kill()
+    app.start()
+    assert (send(app, "secret.x")["saved"], served(app)) == (0, {"new": True})
+    own_mongo.start()
+    wait_until(lambda: health(app.url)["flags"]["state"] == health(app.url)["telemetry_config"]["state"] == "up")
+    wait_until(lambda: not list(app.data_dir.glob("flags.json")) and not list(app.data_dir.glob("telemetry_config.json")))
+    assert (send(app, "secret.x")["saved"], served(app)) == (0, {"new": True})

@@ -91,6 +91,14 @@ def test_a_file_that_cannot_be_understood_stays_and_the_log_says_why(path, store
     assert path.read_text() == "{" and store.list_all() == []
 
 
+def test_what_waits_in_it_can_be_recalled_until_it_is_moved(path, store):
+    embedded = file(path, store.create)
+    recalled, written_at = embedded.recall()
+    assert recalled["a"] == FLAG and written_at > NOW
+    embedded.move()
+    assert embedded.recall() is None
+
+
 def test_where_there_is_no_file_nothing_is_done(tmp_path, store):
     file(tmp_path / "flags.json", store.create).move()
     assert list(tmp_path.iterdir()) == []

@@ -42,6 +42,13 @@ def test_where_nothing_was_kept_nothing_is_recalled_and_nobody_is_warned(make):
     assert lines == []
 
 
+def test_where_there_is_no_copy_yet_what_was_before_is_recalled_and_after_that_the_copy(path):
+    copy = LocalCopy(path, OF, list, only_lists, before=lambda: ([5], NOW))
+    assert copy.recall() == ([5], NOW)
+    copy.keep([])
+    assert copy.recall()[0] == []
+
+
 def test_what_has_not_changed_is_not_written_again_and_is_known_to_be_true_until_now(make, path):
     copy = make()
     copy.keep([1])

@@ -9,7 +9,7 @@ from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
 from app.flags.rules import Context
-from app.flags.schemas import read_records
+from app.flags.schemas import read_records, write_records
 from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
 from app.local_copy import LocalCopy
@@ -188,7 +188,7 @@ def test_without_any_snapshot_the_answer_is_unavailable_and_not_that_there_are_n
 
 
 def with_copy(scene, tmp_path):
-    copy = LocalCopy(tmp_path / "copy.json", "db", lambda flags: [flag.record for flag in flags], read_records)
+    copy = LocalCopy(tmp_path / "copy.json", "db", write_records, read_records)
     scene.flags = Flags(scene.store, scene.clock, scene.metrics, scene.announced.append, copy=copy)
     return scene
 

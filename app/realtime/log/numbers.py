@@ -12,6 +12,7 @@ where nobody holds it any more. Any trouble with the disk removes the file. Neve
 """
 
 import os
+import zlib
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from app.spool.writer import make_folder
 log = get_logger(__name__)
 
 SLOT_BYTES = 512  # so that none lies across two pages; the longest topic with its epoch has room in it
+TEXT_BYTES = SLOT_BYTES - 9  # the others are its checksum: a slot without the right one vouches for nothing
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -67,7 +69,7 @@ class FileNumbers:
             place = self._places[topic] = _Place(self._slot_of(topic), epoch, seq, now)
             self._places.move_to_end(topic)
             _put(self._fd, place.slot, {"topic": topic, "epoch": epoch, "seq": seq, "at": now})
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             self._give_up(error)
 
     def open(self) -> None:
@@ -80,7 +82,7 @@ class FileNumbers:
                 self._begin(rows[-self._max_topics :])
             else:
                 self._path.unlink(missing_ok=True)
-        except OSError as error:
+        except Exception as error:  # whatever it is: a server without these numbers is better than one that does not start
             self._give_up(error)
 
     def seal(self) -> None:
@@ -106,14 +108,15 @@ class FileNumbers:
                 if not lock_alone(file.fileno()) or not os.path.samestat(os.stat(self._path), os.fstat(file.fileno())):
                     reason = "another process holds it"
                 else:
-                    header, *rows = [orjson.loads(row) for row in iter(lambda: file.read(SLOT_BYTES), b"")]
-                    if header["isSealed"] or header["boot"] is not None and header["boot"] == self._boot_id():
+                    header, *rows = [_row(slot) for slot in iter(lambda: file.read(SLOT_BYTES), b"")]
+                    _check(rows)
+                    if header["isSealed"] is True or header["boot"] is not None and header["boot"] == self._boot_id():
                         return sorted(rows, key=lambda row: row["at"])
                     reason = "the machine was started anew"
         except FileNotFoundError:
             return []
         except (ValueError, LookupError, TypeError) as error:
-            reason = str(error)
+            reason = f"{type(error).__name__}: {error}"
         log.warning("numbers_not_taken_over", file=str(self._path), reason=reason, topics_begin="new epochs")
         return []
 
@@ -152,8 +155,29 @@ class FileNumbers:
             sync_folder(self._path.parent)
 
 
+def _row(slot: bytes) -> dict:
+    text, checksum = slot[:TEXT_BYTES], slot[TEXT_BYTES:]
+    if checksum != _checksum(text):
+        raise ValueError("a slot is not as it was written")
+    return orjson.loads(text)
+
+
+def _check(rows: list[dict]) -> None:
+    for row in rows:
+        topic, epoch, seq, at = (row[key] for key in ("topic", "epoch", "seq", "at"))
+        if not (type(topic) is type(epoch) is str and type(seq) is type(at) is int and topic and epoch and seq >= 0):
+            raise ValueError("a slot does not say how far a topic was numbered")
+    if len({row["topic"] for row in rows}) < len(rows):
+        raise ValueError("a topic is in two slots")
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x\n" % zlib.crc32(text)
+
+
 def _put(fd: int, slot: int, row: dict) -> None:
-    text = orjson.dumps(row).ljust(SLOT_BYTES - 1) + b"\n"
+    text = orjson.dumps(row).ljust(TEXT_BYTES)
+    text += _checksum(text)
     if len(text) != SLOT_BYTES:
         raise ValueError(f"{row} is too long")
     if os.pwrite(fd, text, slot * SLOT_BYTES) != SLOT_BYTES:

@@ -1,8 +1,10 @@
 """(topic, epoch, seq) never names two messages, and nothing is passed over in silence: what a numbering may go on from."""
 
 import os
+import zlib
 from itertools import count
 
+import orjson
 import pytest
 
 from app.realtime.log.memory import MemoryTopicLog
@@ -188,3 +190,68 @@ def test_a_folder_that_cannot_be_used_costs_the_numbering_and_nothing_else(machi
     log = machine.start()
     assert append(log).seq == 1
     log.numbers.seal()
+
+
+def in_slot(row):
+    text = orjson.dumps(row).ljust(SLOT_BYTES - 9)
+    return text + b"%08x\n" % zlib.crc32(text)
+
+
+GOOD = {"topic": "t", "epoch": "e", "seq": 3, "at": NOW}
+HEADER = {"boot": None, "isSealed": True}
+
+
+def left(machine, content):
+    machine.path.parent.mkdir()
+    machine.path.write_bytes(content)
+    return machine.start().head("t")
+
+
+def test_a_file_in_which_every_slot_is_right_is_taken_over(machine):
+    head = left(machine, in_slot(HEADER) + in_slot(GOOD))
+    assert (head.epoch, head.seq) == ("e", 3)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": "t", "epoch": "e", "seq": 3, "at": NOW},
+        *({**GOOD, key: None} for key in GOOD),
+        {**GOOD, "topic": 1},
+        {**GOOD, "epoch": ""},
+        {**GOOD, "seq": -1},
+        {**GOOD, "seq": 3.5},
+        {**GOOD, "seq": True},
+        {**GOOD, "at": "now"},
+        {**GOOD, "topic": "t1"},
+        [1],
+        None,
+        "t",
+    ],
+)
+def test_one_row_that_makes_no_sense_costs_the_numbering_and_not_the_start(machine, row):
+    other = {**GOOD, "topic": "t1"}
+    head = left(machine, in_slot(HEADER) + in_slot(GOOD) + in_slot(other) + in_slot(row))
+    assert (head.seq, head.epoch != "e") == (0, True)
+
+
+@pytest.mark.parametrize("header", [{}, [], None, {"boot": None, "isSealed": "no"}, {"boot": [], "isSealed": False}])
+def test_a_header_that_makes_no_sense_vouches_for_nothing(machine, header):
+    assert left(machine, in_slot(header) + in_slot(GOOD)).seq == 0
+
+
+def test_a_changed_digit_is_not_believed(machine):
+    assert left(machine, in_slot(HEADER) + in_slot(GOOD).replace(b'"seq":3', b'"seq":2')).seq == 0
+
+
+def test_a_file_of_the_form_without_checksums_is_not_believed(machine):
+    slots = [orjson.dumps(row).ljust(SLOT_BYTES - 1) + b"\n" for row in (HEADER, GOOD)]
+    assert left(machine, b"".join(slots)).seq == 0
+
+
+def test_whatever_else_goes_wrong_at_the_start_does_not_stop_it(machine, monkeypatch):
+    append(log := machine.start())
+    machine.kill(log)
+    monkeypatch.setattr(FileNumbers, "_begin", lambda *_: 1 / 0)
+    log = machine.start()
+    assert (append(log).seq, machine.path.exists()) == (1, False)

@@ -8,6 +8,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 FINAL, RESERVED, MASKED = 0x80, 0x70, 0x80
 MAX_CONTROL_BYTES = 125
+MAX_FRAGMENTS = 512  # of one message; more would be read in one go, and empty ones are never too large
 
 NORMAL, PROTOCOL_ERROR, NOT_UTF8, TOO_LARGE = 1000, 1002, 1007, 1009
 CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})  # what a client may say: section 7.4
@@ -30,6 +31,7 @@ class MessageReader:
         self._at = 0
         self._opcode: int | None = None  # of the message whose fragments are coming
         self._message = bytearray()
+        self._fragments = 0
 
     def feed(self, data: bytes) -> None:
         del self._buffer[: self._at]
@@ -47,14 +49,20 @@ class MessageReader:
             if self._opcode is None:
                 self._opcode = opcode
             if not is_final:
-                self._message += payload
+                self._add_fragment(payload)
                 continue
-            opcode, self._opcode = self._opcode, None
+            opcode, self._opcode, self._fragments = self._opcode, None, 0
             if self._message:
                 payload = bytes(self._message + payload)
                 self._message = bytearray()
             return opcode, _text(payload) if opcode == TEXT else payload
         return None
+
+    def _add_fragment(self, payload: bytes) -> None:
+        self._message += payload
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS:
+            raise FrameError(TOO_LARGE, f"a message in more than {MAX_FRAGMENTS} fragments")
 
     def _next_frame(self) -> tuple[int, bool, bytes] | None:
         head = self._next_head()

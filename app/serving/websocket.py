@@ -94,10 +94,10 @@ class WebSocket:
         try:
             while not self.closed:
                 found = self._reader.next()
+                self._turn.check()  # also where nothing is whole yet: a read that finds something waits for nobody
                 if found is None:
                     self._read_more()
                     continue
-                self._turn.check()
                 if found[0] in (frames.TEXT, frames.BINARY):
                     return found[1]
                 self._control(*found)

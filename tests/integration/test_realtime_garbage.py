@@ -1,6 +1,7 @@
 """What is not our protocol ends where it comes in: its transport is closed, nobody else notices, no traceback is logged."""
 
 import contextlib
+import json
 import random
 import socket
 import time
@@ -189,3 +190,22 @@ def test_many_packets_in_one_poll_are_all_handled(app, session):
     pings = "\x1e".join(f'42/realtime,{number}["ping"]' for number in range(1000))
     assert poll(app, pings, session).status_code == 200
     assert poll(app, session=session).text.count("43/realtime,") == 1000
+
+
+def test_a_message_in_endless_fragments_ends_its_connection(raw, bystander):
+    connection = raw(auth=None)
+    connection.send_frame(websocket.ABNF.create_frame("", websocket.ABNF.OPCODE_TEXT, fin=0))
+    with contextlib.suppress(OSError, websocket.WebSocketException):
+        for _ in range(600):
+            connection.send_frame(websocket.ABNF.create_frame("", websocket.ABNF.OPCODE_CONT, fin=0))
+    assert is_closed(connection)
+
+
+def test_a_session_has_one_websocket_however_often_it_is_upgraded(app, bystander):
+    session = json.loads(requests.get(f"{app.url}/socket.io/?EIO=4&transport=polling", timeout=5).text[1:])["sid"]
+    url = f"ws://127.0.0.1:{app.port}/socket.io/?EIO=4&transport=websocket&sid={session}"
+    silent = websocket.create_connection(url, timeout=5)
+    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
+        websocket.create_connection(url, timeout=5)
+    assert caught.value.status_code == 400
+    silent.shutdown()

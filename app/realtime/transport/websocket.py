@@ -14,6 +14,12 @@ log = get_logger(__name__)
 
 CLOSING_GRACE_S = 1.0  # how long a client may take to hang up after it was told
 PACKETS_OF_A_WEBSOCKET = frozenset("12345")  # close, ping, pong, message, upgrade; open and noop are the server's
+# To a session belongs one websocket, which ends with it; of a second nobody would know. In engineio's shape of an answer.
+ONE_IS_OPEN = {
+    "status": "400 BAD REQUEST",
+    "headers": [("Content-Type", "text/plain")],
+    "response": b'"This session has a websocket already."',
+}
 
 
 class GuardedWebSocket(WebSocketWSGI):
@@ -26,6 +32,8 @@ class GuardedWebSocket(WebSocketWSGI):
         self._all = open_websockets
 
     def __call__(self, environ, start_response):
+        if self._outbox.websocket is not None:
+            return ONE_IS_OPEN
         self._outbox.websocket = self
         self._tcp = environ["wsgi.websocket"].socket
         environ["wsgi.websocket"].open(("X-Request-Id", environ[REQUEST_ID]))
@@ -34,6 +42,7 @@ class GuardedWebSocket(WebSocketWSGI):
             return super().__call__(environ, start_response)
         finally:
             self._all.discard(self)
+            self._outbox.websocket = None
 
     def wait(self):
         """The next message; None ends the connection, for the library as for us."""

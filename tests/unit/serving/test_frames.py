@@ -57,6 +57,7 @@ def test_fragments_are_one_message_and_a_ping_may_come_between_them():
         (frame(frames.TEXT, b"\xed\xa0\x80"), frames.NOT_UTF8),  # half of a surrogate pair
         (b"\x82\xff" + (2**63).to_bytes(8, "big"), frames.TOO_LARGE),
         (b"\x82\xfe" + (1001).to_bytes(2, "big"), frames.TOO_LARGE),
+        (frame(frames.TEXT, b"", final=False) + frame(frames.CONTINUATION, b"", final=False) * 600, frames.TOO_LARGE),
         (frame(frames.BINARY, b"x" * 600, final=False) + frame(frames.CONTINUATION, b"x" * 600), frames.TOO_LARGE),
     ],
 )

@@ -7,10 +7,21 @@ row here; nothing else decides a status.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 MAX_DETAILS = 100
 MAX_REASON = 300
+E = TypeVar("E", bound=Exception)
+
+
+def forget_where(error: E) -> E:
+    """The same without the frames it came through and the errors before it, for whoever keeps it.
+
+    A frame leads to its callers and everything they hold. Kept by one of them, an error would be a cycle with the request's
+    body and all that was decoded from it, which waits for the collector.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 @dataclass(frozen=True, slots=True)

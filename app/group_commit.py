@@ -53,7 +53,10 @@ class GroupCommit:
         finally:
             self.waiting -= 1
         if group.error is not None:
-            raise group.error
+            try:
+                raise group.error
+            finally:
+                del group  # else the error, its frames and the group hold one another, with all that was to be committed
         return group.results[place]
 
     @contextmanager

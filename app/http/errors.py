@@ -6,7 +6,7 @@ from flask import Flask, Response, g, jsonify
 from limits.errors import StorageError
 from werkzeug.exceptions import HTTPException
 
-from app.errors import HTTP_STATUS_TO_CODE, ApiError, flatten_messages
+from app.errors import HTTP_STATUS_TO_CODE, ApiError, flatten_messages, forget_where
 from app.logs import get_logger
 
 log = get_logger(__name__)
@@ -23,7 +23,7 @@ def render_error(error: ApiError, **more) -> Response:
     response = jsonify(ok=False, error=error.to_dict(), **more)
     response.status_code = error.status
     response.headers.extend(error_headers(error))
-    g.error = error
+    g.error = forget_where(error)
     return response
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import orjson
 import structlog
 
-from app.errors import ApiError
+from app.errors import ApiError, forget_where
 from app.http.body import inflate
 from app.http.cors import headers_for
 from app.http.errors import error_headers
@@ -86,7 +86,7 @@ class FastLane:
                 body = inflate(body, self._settings.http_max_body_bytes)
             return save(body), None
         except ApiError as error:
-            return {"ok": False, "error": error.to_dict()}, error
+            return {"ok": False, "error": error.to_dict()}, forget_where(error)
 
     def _caller(self, environ) -> Identity | None:
         """None where the credential does not hold or none was given."""

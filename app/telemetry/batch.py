@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import gevent
 from marshmallow import ValidationError
 
-from app.errors import ApiError, flatten_messages
+from app.errors import ApiError, flatten_messages, forget_where
 from app.telemetry.event import StoredEvent
 from app.telemetry.schemas import EnvelopeSchema, EventSchema
 
@@ -50,7 +50,8 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
     try:
         envelope = ENVELOPE.load(body)
     except ValidationError as error:
-        raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=flatten_messages(error.messages)) from None
+        details = flatten_messages(forget_where(error).messages)  # marshmallow keeps it in the frame that raises it
+        raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=details) from None
     maker = EventMaker(Envelope(**{name: envelope.get(name) for name in Envelope._fields}), now)
     batch = Batch([], [])
     for index, raw in enumerate(sent):
@@ -70,7 +71,7 @@ def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, b
         overrides = Envelope(**{name: event.get(name) for name in Envelope._fields[:SHARED]})
         batch.events.append(maker.make(event["type"], event["name"], event.get("ts"), event.get("props"), event.get("event_id"), overrides))
     except (ValidationError, Rejected) as error:
-        batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(error)})
+        batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(forget_where(error))})
 
 
 def refuse_too_many(sent: int, max_events: int) -> None:
@@ -91,6 +92,7 @@ class Envelope(NamedTuple):
 
 
 SHARED = Envelope._fields.index("sent_at")  # so many fields, from the first on, an event may override
+
 
 class EventMaker:
     """Makes the events of one batch: the envelope's fields, our time, an identity."""

@@ -1,9 +1,12 @@
 """The short way and Flask's way answer alike; and the short way is really taken."""
 
+import gc
 import gzip
 import json
+import tracemalloc
 
 import pytest
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app.errors import ApiError
 from app.telemetry.sinks.memory import MemorySink
@@ -104,3 +107,32 @@ def test_a_surprise_is_left_to_flask_with_the_body_unread(tmp_path):
     fast, slow = both_answers(make_app(tmp_path, parts={"sink": BrokenSink()}))
     assert comparable(fast) == comparable(slow)
     assert fast.status_code == 500
+
+
+MANY = json.dumps({"app": "web", "events": [{"type": "page", "name": "/"}] * 2000})
+REFUSED = {
+    "too many events": (413, MANY),
+    "cut off": (400, MANY[:-1]),
+    "a wrong envelope": (400, json.dumps({"app": 5, "pad": MANY, "events": []})),
+    "a wrong event": (200, json.dumps({"app": "web", "events": [{"type": "page", "name": "/", "props": {"a": MANY}}]})),
+}
+
+
+@pytest.mark.parametrize("lane", ["the short way", "Flask's way"])
+@pytest.mark.parametrize(("status", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_was_refused_leaves_nothing_to_the_collector_of_cycles(app, lane, status, text):
+    way = app.wsgi_app if lane == "the short way" else app.wsgi_app._application
+    options = {"path": URL, "method": "POST", "data": text, "headers": KEY, "content_type": "application/json"}
+    environs = [EnvironBuilder(**options).get_environ() | {"REMOTE_ADDR": "127.0.0.1"} for _ in range(51)]
+    run_wsgi_app(way, environs.pop())
+    gc.collect()
+    gc.disable()
+    try:
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        while environs:
+            assert run_wsgi_app(way, environs.pop())[1].startswith(str(status))
+        assert tracemalloc.get_traced_memory()[0] - before < 10 * len(text)
+    finally:
+        tracemalloc.stop()
+        gc.enable()

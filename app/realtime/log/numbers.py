@@ -8,13 +8,15 @@ vouches for it, all topics begin in new epochs.
 
 The other half, that nothing is passed over in silence, needs the file to know of every message: so there is one file, and
 it belongs to the process that began last. It makes a new file in the place of the old one, and takes over what stands there only
-where nobody holds it any more. Any trouble with the disk removes the file. Never bring one back from a backup.
+where nobody holds it any more; it holds the old one until the new one is in its place, and beginners take turns. Any trouble
+with the disk removes the file. Never bring one back from a backup.
 """
 
 import os
+import time
 import zlib
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ log = get_logger(__name__)
 
 SLOT_BYTES = 512  # so that none lies across two pages; the longest topic with its epoch has room in it
 TEXT_BYTES = SLOT_BYTES - 9  # the others are its checksum: a slot without the right one vouches for nothing
+TURN_WITHIN_S = 10  # a beginner needs milliseconds: after this the one before hangs
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -78,8 +81,10 @@ class FileNumbers:
         try:
             if self._patterns:
                 make_folder(self._path.parent)
-                rows = [row for row in self._take_over() if self.keeps(row["topic"])]
-                self._begin(rows[-self._max_topics :])
+                with ExitStack() as until_begun:
+                    until_begun.enter_context(self._turn())
+                    rows = [row for row in self._take_over(until_begun) if self.keeps(row["topic"])]
+                    self._begin(rows[-self._max_topics :])
             else:
                 self._path.unlink(missing_ok=True)
         except Exception as error:  # whatever it is: a server without these numbers is better than one that does not start
@@ -101,18 +106,33 @@ class FileNumbers:
             os.close(self._fd)
             self._fd = None
 
-    def _take_over(self) -> list[dict]:
+    @contextmanager
+    def _turn(self):
+        """One at a time from looking at the old file until the new one is there. The lock file stays: were it removed, two could
+        hold one each."""
+        fd = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            give_up_at = time.monotonic() + TURN_WITHIN_S
+            while not lock_alone(fd):
+                if time.monotonic() >= give_up_at:
+                    raise TimeoutError(f"another process has been beginning for {TURN_WITHIN_S} s")
+                time.sleep(0.01)
+            yield
+        finally:
+            os.close(fd)
+
+    def _take_over(self, until_begun: ExitStack) -> list[dict]:
         """The slots of the file, the least recently used first; none where another process holds it or nothing vouches for it."""
         try:
-            with open(self._path, "rb") as file:
-                if not lock_alone(file.fileno()) or not os.path.samestat(os.stat(self._path), os.fstat(file.fileno())):
-                    reason = "another process holds it"
-                else:
-                    header, *rows = [_row(slot) for slot in iter(lambda: file.read(SLOT_BYTES), b"")]
-                    _check(rows)
-                    if header["isSealed"] is True or header["boot"] is not None and header["boot"] == self._boot_id():
-                        return sorted(rows, key=lambda row: row["at"])
-                    reason = "the machine was started anew"
+            file = until_begun.enter_context(self._path.open("rb"))
+            if not lock_alone(file.fileno()) or not os.path.samestat(os.stat(self._path), os.fstat(file.fileno())):
+                reason = "another process holds it"
+            else:
+                header, *rows = [_row(slot) for slot in iter(lambda: file.read(SLOT_BYTES), b"")]
+                _check(rows)
+                if header["isSealed"] is True or header["boot"] is not None and header["boot"] == self._boot_id():
+                    return sorted(rows, key=lambda row: row["at"])
+                reason = "the machine was started anew"
         except FileNotFoundError:
             return []
         except (ValueError, LookupError, TypeError) as error:

@@ -1,14 +1,18 @@
 """(topic, epoch, seq) never names two messages, and nothing is passed over in silence: what a numbering may go on from."""
 
 import os
+import threading
 import zlib
+from contextlib import suppress
 from itertools import count
 
 import orjson
 import pytest
 
+from app.realtime.log import numbers as numbers_module
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.log.numbers import SLOT_BYTES, FileNumbers
+from app.spool.segment import lock_alone
 from tests.apps import NOW
 
 
@@ -255,3 +259,50 @@ def test_whatever_else_goes_wrong_at_the_start_does_not_stop_it(machine, monkeyp
     monkeypatch.setattr(FileNumbers, "_begin", lambda *_: 1 / 0)
     log = machine.start()
     assert (append(log).seq, machine.path.exists()) == (1, False)
+
+
+def test_of_two_that_begin_at_once_only_one_goes_on_in_the_epoch(machine, monkeypatch):
+    """Each has its own files open, as two processes have; both are held up where the old file was read and the new one is not there."""
+    for _ in range(5):
+        place = append(first := machine.start())
+        machine.kill(first)
+        both, begin = threading.Barrier(2), FileNumbers._begin
+        logs = []
+
+        def slowly(numbers, rows, both=both, begin=begin):
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.1)
+            begin(numbers, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileNumbers, "_begin", slowly)
+            threads = [threading.Thread(target=lambda logs=logs: logs.append(machine.start())) for _ in range(2)]
+            [thread.start() for thread in threads]
+            [thread.join() for thread in threads]
+        assert sorted(log.head("t").epoch == place.epoch for log in logs) == [False, True]
+        [machine.kill(log) for log in logs]
+
+
+def test_the_old_file_is_held_until_the_new_one_is_in_its_place(machine, monkeypatch):
+    append(first := machine.start())
+    machine.kill(first)
+    could_lock, rename = [], type(machine.path).rename
+
+    def look(half, path):
+        with open(path, "rb") as old:
+            could_lock.append(lock_alone(old.fileno()))
+        return rename(half, path)
+
+    monkeypatch.setattr(type(machine.path), "rename", look)
+    assert machine.start().head("t").seq == 1
+    assert could_lock == [False]
+
+
+def test_who_does_not_get_its_turn_starts_without_the_numbers(machine, monkeypatch):
+    place = append(first := machine.start())
+    machine.kill(first)
+    monkeypatch.setattr(numbers_module, "TURN_WITHIN_S", 0.05)
+    with open(machine.path.with_name("numbers.lock"), "w") as other:
+        assert lock_alone(other.fileno())
+        log = machine.start()
+    assert (append(log).seq, log.head("t").epoch != place.epoch) == (1, True)

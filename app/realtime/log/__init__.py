@@ -77,8 +77,8 @@ class Numbers(Protocol):
     def last(self, topic: str) -> tuple[str, int] | None:
         """(epoch, seq) that it goes on from; None where its numbering begins."""
 
-    def note(self, topic: str, epoch: str, seq: int, now: int) -> None:
-        """To be called before anybody is told of this number."""
+    def note(self, topic: str, epoch: str, seq: int, now: int) -> bool:
+        """To be called before anybody is told of this number. False: nobody may be, and no topic may go on in its epoch."""
 
 
 class NoNumbers:
@@ -91,4 +91,4 @@ class NoNumbers:
         return None
 
     def note(self, topic, epoch, seq, now):
-        pass
+        return True

@@ -78,14 +78,11 @@ class MemoryTopicLog:
     def append(self, topic: str, payload: bytes, now: int, id: str | None = None, user: str | None = None) -> Appended:
         if id is not None and (first := self._answers.get((topic, user, id))):
             return Appended(first.seq, first.epoch, duplicate=True)
-        entry = self._topics.get(topic)
-        if entry is None:
-            entry = self._topics[topic] = _Topic(*self._begins(topic), self._keep_of(topic), self._numbers.keeps(topic))
-        self._topics.move_to_end(topic)
-        entry.seq += 1
+        entry = self._next(topic)
+        if entry.is_numbered and not self._numbers.note(topic, entry.epoch, entry.seq, now):
+            self._leave_the_numbers()
+            entry = self._next(topic)
         entry.published_at = now
-        if entry.is_numbered:
-            self._numbers.note(topic, entry.epoch, entry.seq, now)
         message = Message(topic, entry.epoch, entry.seq, id or f"{entry.epoch}:{entry.seq}", now, payload, user)
         appended = Appended(message.seq, message.epoch)
         self._keep(entry, message)
@@ -127,6 +124,20 @@ class MemoryTopicLog:
 
     def _keep_of(self, topic: str) -> Keep:
         return next((keep for pattern, keep in self._retention if matches(pattern, topic)), self._keep_by_default)
+
+    def _next(self, topic: str) -> _Topic:
+        entry = self._topics.get(topic)
+        if entry is None:
+            entry = self._topics[topic] = _Topic(*self._begins(topic), self._keep_of(topic), self._numbers.keeps(topic))
+        self._topics.move_to_end(topic)
+        entry.seq += 1
+        return entry
+
+    def _leave_the_numbers(self) -> None:
+        """Somebody else may go on from them: every topic of theirs begins in a new epoch, as a forgotten one does."""
+        self._numbers = NoNumbers()
+        for topic in [topic for topic, entry in self._topics.items() if entry.is_numbered]:
+            self._forget(topic)
 
     def _forget(self, topic: str) -> None:
         self._bytes -= self._topics.pop(topic).bytes

@@ -9,7 +9,9 @@ vouches for it, all topics begin in new epochs.
 The other half, that nothing is passed over in silence, needs the file to know of every message: so there is one file, and
 it belongs to the process that began last. It makes a new file in the place of the old one, and takes over what stands there only
 where nobody holds it any more; it holds the old one until the new one is in its place, and beginners take turns. Any trouble
-with the disk removes the file. Never bring one back from a backup.
+with the disk removes the file, or spoils it; where not even that can be done, the topics go on in new epochs at once, and what
+is published in those is passed over in silence by a later process that takes the file over: nothing on this disk could tell it.
+Never bring one back from a backup.
 """
 
 import os
@@ -55,6 +57,7 @@ class FileNumbers:
         self._fd: int | None = None
         self._places: OrderedDict[str, _Place] = OrderedDict()  # the least recently used first
         self._is_sealed = False
+        self._is_left_behind = False  # a file that another process may take over, and that no longer knows of every message
 
     def keeps(self, topic: str) -> bool:
         return any(matches(pattern, topic) for pattern in self._patterns)
@@ -63,9 +66,9 @@ class FileNumbers:
         place = self._places.get(topic)
         return place and (place.epoch, place.seq)
 
-    def note(self, topic: str, epoch: str, seq: int, now: int) -> None:
+    def note(self, topic: str, epoch: str, seq: int, now: int) -> bool:
         if self._fd is None:
-            return
+            return not self._is_left_behind
         try:
             if self._is_sealed:
                 self._write_header(is_sealed=False)
@@ -74,6 +77,7 @@ class FileNumbers:
             _put(self._fd, place.slot, {"topic": topic, "epoch": epoch, "seq": seq, "at": now})
         except (OSError, ValueError, TypeError) as error:
             self._give_up(error)
+        return not self._is_left_behind
 
     def open(self) -> None:
         """After the fork. What a process before this one has left is taken over, if it is certain. A topic that is not to be kept
@@ -88,7 +92,10 @@ class FileNumbers:
             else:
                 self._path.unlink(missing_ok=True)
         except Exception as error:  # whatever it is: a server without these numbers is better than one that does not start
+            with suppress(OSError):
+                self.close()  # so that what is spoiled is the file that others find, not the half one
             self._give_up(error)
+            self._is_left_behind = False  # what it may say, nobody goes on from here
 
     def seal(self) -> None:
         """At the end: what is written is there after a crash of the machine, too."""
@@ -166,13 +173,42 @@ class FileNumbers:
         self._is_sealed = is_sealed
 
     def _give_up(self, error: Exception) -> None:
-        """A file that does not know of every message must not be found by anybody."""
-        log.error("numbers_not_kept", file=str(self._path), error=str(error))
+        """A file that does not know of every message must not be found by anybody. It is held until it is gone."""
+        log.error("numbers_not_kept", file=str(self._path), error=f"{type(error).__name__}: {error}")
         self._places.clear()
-        self.close()
+        self._is_left_behind = not (self._removes() or self._spoils())
+        if self._is_left_behind:
+            log.error("numbers_left_behind", file=str(self._path), topics_begin="new epochs", do="remove the file")
         with suppress(OSError):
+            self.close()
+
+    def _removes(self) -> bool:
+        try:
             self._path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return True
+        except OSError:
+            return False
+        with suppress(OSError):  # only for a crash of the machine, after which a file that is not sealed is not believed
             sync_folder(self._path.parent)
+        return True
+
+    def _spoils(self) -> bool:
+        """An empty file vouches for nothing; nor does one with a header that makes no sense, where it cannot be cut."""
+        try:
+            fd = os.open(self._path, os.O_RDWR) if self._fd is None else os.dup(self._fd)
+        except OSError:
+            return False
+        try:
+            for spoil in (lambda: os.ftruncate(fd, 0), lambda: os.pwrite(fd, b"\0" * SLOT_BYTES, 0)):
+                with suppress(OSError):
+                    spoil()
+                    with suppress(OSError):
+                        os.fsync(fd)
+                    return True
+            return False
+        finally:
+            os.close(fd)
 
 
 def _row(slot: bytes) -> dict:

@@ -135,7 +135,8 @@ def test_in_javascript_who_subscribes_while_a_connection_is_being_made_is_asked_
 
 
 def test_in_javascript_what_waits_for_a_connection_is_told_why_there_will_be_none(run):
-    assert run("""
+    assert (
+        run("""
       const { client, socket } = open();
       const print = (error) => console.log(JSON.stringify([error.code, error.message]));
       socket.connected = socket.active = false;
@@ -144,7 +145,9 @@ def test_in_javascript_what_waits_for_a_connection_is_told_why_there_will_be_non
       refusal.data = { code: "unauthorized", message: "The token is not valid.", retryable: false };
       socket.handlers.connect_error(refusal);
       for (const late of [...waiting, client.subscribe("u", () => {}).ready, client.publish("u", 1)]) await late.catch(print);
-    """) == [["unauthorized", "The token is not valid."]] * 4
+    """)
+        == [["unauthorized", "The token is not valid."]] * 4
+    )
 
 
 def test_in_javascript_where_a_token_can_be_renewed_a_refusal_ends_nothing(run):

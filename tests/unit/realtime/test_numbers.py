@@ -276,6 +276,7 @@ def test_of_two_that_begin_at_once_only_one_goes_on_in_the_epoch(machine, monkey
 
         with monkeypatch.context() as patch:
             patch.setattr(FileNumbers, "_begin", slowly)
+            patch.setattr(os, "getpid", threading.get_ident)
             threads = [threading.Thread(target=lambda logs=logs: logs.append(machine.start())) for _ in range(2)]
             [thread.start() for thread in threads]
             [thread.join() for thread in threads]
@@ -306,3 +307,67 @@ def test_who_does_not_get_its_turn_starts_without_the_numbers(machine, monkeypat
         assert lock_alone(other.fileno())
         log = machine.start()
     assert (append(log).seq, log.head("t").epoch != place.epoch) == (1, True)
+
+
+def fails(*_, **__):
+    raise OSError(30, "Read-only file system")
+
+
+def test_a_file_that_cannot_be_removed_is_spoiled(machine, monkeypatch):
+    for cannot in (["unlink"], ["unlink", "ftruncate"]):
+        place = append(log := machine.start())
+        with monkeypatch.context() as patch:
+            patch.setattr(type(machine.path), "unlink", fails)
+            if "ftruncate" in cannot:
+                patch.setattr(os, "ftruncate", fails)
+            patch.setattr(log.numbers, "_slot_of", fails)
+            after = append(log)
+        assert (after.epoch, after.seq) == (place.epoch, place.seq + 1)
+        machine.kill(log)
+        assert machine.path.exists()
+        assert (again := machine.start()).head("t").epoch != place.epoch
+        machine.kill(again)
+
+
+def test_when_the_file_can_neither_be_removed_nor_spoiled_every_durable_topic_goes_on_in_a_new_epoch(machine, monkeypatch):
+    log = machine.start()
+    places = {topic: append(log, topic, 2) for topic in ("t1", "t2", "x")}
+    with monkeypatch.context() as patch:
+        patch.setattr(type(machine.path), "unlink", fails)
+        patch.setattr(os, "ftruncate", fails)
+        patch.setattr(os, "pwrite", fails)
+        first = append(log, "t1")
+    assert (first.seq, first.epoch != places["t1"].epoch) == (1, True)
+    assert (append(log, "t1").seq, append(log, "t1").epoch) == (2, first.epoch)
+    assert log.head("t2").epoch != places["t2"].epoch
+    assert (append(log, "x").seq, log.head("x").epoch) == (3, places["x"].epoch)
+    later = machine.start()
+    assert [(later.head(topic).epoch, later.head(topic).seq) for topic in ("t1", "t2")] == [
+        (places["t1"].epoch, 2),
+        (places["t2"].epoch, 2),
+    ]
+
+
+def test_what_is_published_after_a_seal_that_failed_and_left_the_file_behind_is_in_a_new_epoch(machine, monkeypatch):
+    place = append(log := machine.start())
+    with monkeypatch.context() as patch:
+        patch.setattr(type(machine.path), "unlink", fails)
+        for call in ("ftruncate", "pwrite", "fsync"):
+            patch.setattr(os, call, fails)
+        log.numbers.seal()
+    assert append(log).epoch != place.epoch
+
+
+def test_the_file_is_held_until_it_is_removed(machine, monkeypatch):
+    append(log := machine.start())
+    could_lock, unlink = [], type(machine.path).unlink
+
+    def look(path, **options):
+        with open(path, "rb") as file:
+            could_lock.append(lock_alone(file.fileno()))
+        unlink(path, **options)
+
+    monkeypatch.setattr(type(machine.path), "unlink", look)
+    monkeypatch.setattr(log.numbers, "_slot_of", fails)
+    append(log)
+    assert could_lock == [False]

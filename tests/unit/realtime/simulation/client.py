@@ -1,6 +1,5 @@
 """The receiving side."""
 
-
 from app.errors import ApiError
 from app.identity import Identity
 from app.realtime import protocol

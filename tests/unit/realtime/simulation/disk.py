@@ -19,6 +19,7 @@ class Disk:
 
     def note(self, topic, epoch, seq, now):
         self.places[topic] = (epoch, seq)
+        return True
 
 
 class SlowArchive:

@@ -208,4 +208,3 @@ class World:
     def has_everything(self, client):
         heads = {topic: self.log.head(topic) for topic in client.topics}
         return all(head.seq == 0 or client.positions.get(topic) == (head.epoch, head.seq) for topic, head in heads.items())
-

@@ -5,10 +5,14 @@ behind telemetry there is a spool and behind flags a snapshot. Nothing connects 
 may be called in any process, but its sockets belong to the one that used them first: call it after the fork.
 """
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import mongoengine
+from bson.errors import BSONError
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError  # noqa: F401 - PyMongoError is what callers catch
 from pymongo.uri_parser import parse_uri
@@ -17,6 +21,19 @@ from app.settings import SettingsError
 
 DEFAULT_DATABASE = "switchyard"
 AWAY = "MongoDB is away; try again later."  # what callers are told: the driver names addresses inside our network
+
+
+class StrangeAnswer(PyMongoError):
+    """No MongoDB answers so: something between us and it, or a broken one. Nobody knows what became of the write."""
+
+
+@contextmanager
+def answers_understood() -> Iterator[None]:
+    """Around a write and the reading of its answer: the driver raises whatever it stumbles over, and so would we."""
+    try:
+        yield
+    except (BSONError, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise StrangeAnswer(f"an answer that cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def connect(uri: str, timeout_ms: int) -> Database:

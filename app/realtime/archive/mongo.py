@@ -8,6 +8,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
+from app.mongo import answers_understood
 from app.realtime.log import Message
 
 COLLECTION = "realtime_messages"
@@ -26,14 +27,20 @@ class MongoMessages:
     def insert(self, messages: list[Message], now: int) -> None:
         """All of them are there when it returns. Raises StoreUnavailable; then some may be."""
         stored_at = to_datetime(now)
+        documents = [_to_document(message, stored_at) for message in messages]
         try:
-            self._collection.insert_many([_to_document(message, stored_at) for message in messages], ordered=False)
+            with answers_understood():
+                self._insert(documents)
+        except PyMongoError as error:
+            raise StoreUnavailable(str(error)) from error
+
+    def _insert(self, documents: list[dict[str, Any]]) -> None:
+        try:
+            self._collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             problems = [problem for problem in error.details.get("writeErrors", ()) if problem.get("code") != DUPLICATE_KEY]
             if problems or error.details.get("writeConcernErrors"):
                 raise StoreUnavailable(str((problems or error.details["writeConcernErrors"])[0].get("errmsg", error))) from error
-        except PyMongoError as error:
-            raise StoreUnavailable(str(error)) from error
 
     def find(self, topic: str, epoch: str, after: int, last: int) -> list[Message]:
         """Those with `after` < seq <= `last`, oldest first. Raises StoreUnavailable."""

@@ -17,6 +17,7 @@ from pymongo.errors import PyMongoError
 
 from app.clock import to_datetime
 from app.group_commit import GroupCommit, Interrupted
+from app.mongo import answers_understood
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page, page_from
@@ -79,12 +80,13 @@ class MongoSink:
             "writeConcern": {**DURABLE, **concern.document} if concern.acknowledged else DURABLE,
         }
         try:
-            answer = self._send(command, documents, timeout_s)
+            with answers_understood():
+                answer = self._send(command, documents, timeout_s)
+                if "writeConcernError" in answer:
+                    raise SinkUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
+                return _inserted(answer.get("writeErrors", ()))
         except PyMongoError as error:
             raise _unavailable(error) from error
-        if "writeConcernError" in answer:
-            raise SinkUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
-        return _inserted(answer.get("writeErrors", ()))
 
     def known(self, ids: list[str]) -> int:
         """How many of these are there. Raises SinkUnavailable."""

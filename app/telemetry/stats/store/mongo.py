@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
+from app.mongo import answers_understood
 from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 
@@ -75,7 +76,8 @@ class MongoRollups:
     def _write(self, updates: list[UpdateOne]) -> list[int]:
         """The indexes of those whose document was there already."""
         try:
-            self._collection.bulk_write(updates, ordered=False)
+            with answers_understood():
+                self._collection.bulk_write(updates, ordered=False)
             return []
         except BulkWriteError as error:
             problems = error.details.get("writeErrors", [])

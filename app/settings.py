@@ -103,8 +103,15 @@ def _refuse_weak_key(pem: str) -> None:
 
 def _url_with(*schemes: str):
     def check(value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in schemes or not (parts.netloc or parts.scheme == "unix"):
+        try:
+            parts = urlsplit(value)
+            if not parts.scheme.startswith("mongodb"):  # which may have several hosts; its driver checks them
+                parts.port  # noqa: B018 - raises where it is no number
+            if "redis" in schemes and "@" in parts.path + parts.fragment:
+                raise ValueError("a password that ended too early")
+        except ValueError:  # its words would show a part of the password
+            raise ValueError("cannot be read; in a user's name and password, signs like @ : / are written %40 %3A %2F") from None
+        if parts.scheme not in schemes or not (value.startswith("unix://") and parts.path if parts.scheme == "unix" else parts.netloc):
             raise ValueError(f"is not an address that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
         return value
 

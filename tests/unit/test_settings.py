@@ -65,6 +65,9 @@ def test_nothing_set_is_a_working_development_setup():
         ("MONGO_TIMEOUT_MS", "1.5s"),
         ("REDIS_URL", "localhost"),
         ("REDIS_URL", "redis:/localhost"),
+        ("REDIS_URL", "redis://h:port"),
+        ("REDIS_URL", "unix://"),
+        ("REDIS_URL", "unix:/run/redis.sock"),
         ("CORS_ORIGINS", "app.example.com"),
         ("CORS_ORIGINS", "https://app.example.com/"),
         ("CORS_ORIGINS", "*,https://app.example.com/path"),
@@ -279,3 +282,20 @@ def test_a_public_key_may_be_the_path_of_a_pem(tmp_path):
 )
 def test_a_public_key_that_could_verify_nothing_is_refused_at_boot(text):
     assert "JWT_PUBLIC_KEY is" in complaint(JWT_PUBLIC_KEY=text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:ab/hunter2@h:6379/0", "redis://:hunter2/x@h", "redis://:12/hunter2@h", "rediss://u:hunter2#x@h", "redis://[hunter2@h",
+     "redis://:hunter2\u2100@h", "unix://:hunter2/x@/run/redis.sock"],
+)  # fmt: skip
+def test_an_address_of_redis_that_cannot_be_read_is_one_sentence_without_the_password(url):
+    with pytest.raises(SettingsError) as refused:
+        given(REDIS_URL=url)
+    assert "REDIS_URL" in str(refused.value) and "%2F" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["redis://:a%2Fb@h:6379/0", "rediss://h?password=a@b", "unix:///run/redis.sock?db=1", "unix://:p@/run/r"])
+def test_an_address_of_redis_that_can_be_read_is_taken(url):
+    assert given(REDIS_URL=url).redis_url == url

@@ -36,7 +36,12 @@ def _exchange(database: Database, command: dict[str, Any], documents: Sequence[b
     with database.client._conn_for_writes(None, "insert") as connection:
         connection.apply_timeout(addressed)
         connection.send_message(message(number, addressed, documents), 0)
-        return connection.receive_message(number).unpack_response()[0]
+        answer = connection.receive_message(number)
+        try:
+            return answer.unpack_response()[0]
+        except Exception:
+            connection.close_conn(None)  # the driver does so itself only for what it cannot receive
+            raise
 
 
 def message(number: int, command: dict[str, Any], documents: Sequence[bytes]) -> bytes:

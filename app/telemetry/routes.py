@@ -86,7 +86,10 @@ def read_config(arguments):
     response = make_response(jsonify(config))
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    if response.status_code == 412:  # somebody sent If-Match, which is for changes
+        raise ApiError("precondition_failed")
+    return response
 
 
 @blueprint.route("/telemetry/config/<path:app>", methods=["GET"], parameters=[APP_PARAMETER])

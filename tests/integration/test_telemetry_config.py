@@ -228,3 +228,8 @@ def test_while_mongo_is_away_the_last_configuration_holds_and_a_change_is_told_t
     assert (response.status_code, error_of(response)["code"]) == (503, "unavailable")
     assert error_of(response)["message"] == "MongoDB is away; try again later."
     assert f"127.0.0.1:{own_mongo.port}" in lines[-1]["reason"]
+
+
+def test_an_if_match_on_reading_that_names_another_state_is_an_error_of_the_one_shape(client):
+    response = client.get("/api/telemetry/config", query_string={"writeKey": WRITE_KEY}, headers={"If-Match": '"other"'})
+    assert (response.status_code, error_of(response)["code"]) == (412, "precondition_failed")

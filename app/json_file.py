@@ -9,7 +9,7 @@ import codecs
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,15 @@ MAX_FILE_BYTES = 16 * 1024 * 1024  # more is no file for hands; neither read nor
 
 class FileTrouble(Exception):
     """The message is for operators: what is wrong and with which file."""
+
+
+@contextmanager
+def troubles_as(refusal: Callable[[str], Exception]) -> Iterator[None]:
+    """Around what a store does with its file: trouble becomes the refusal of its port."""
+    try:
+        yield
+    except FileTrouble as trouble:
+        raise refusal(str(trouble)) from None
 
 
 class JsonFile:

@@ -6,13 +6,14 @@ may be called in any process, but its sockets belong to the one that used them f
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import mongoengine
 from bson.errors import BSONError
+from mongoengine.errors import NotUniqueError, OperationError
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError  # noqa: F401 - PyMongoError is what callers catch
 from pymongo.uri_parser import parse_uri
@@ -20,6 +21,7 @@ from pymongo.uri_parser import parse_uri
 from app.settings import SettingsError
 
 DEFAULT_DATABASE = "switchyard"
+DUPLICATE_KEY = 11000
 AWAY = "MongoDB is away; try again later."  # what callers are told: the driver names addresses inside our network
 
 
@@ -34,6 +36,18 @@ def answers_understood() -> Iterator[None]:
         yield
     except (BSONError, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise StrangeAnswer(f"an answer that cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+@contextmanager
+def driver_errors_as(refusal: Callable[..., Exception]) -> Iterator[None]:
+    """Whatever keeps the driver from an answer becomes the refusal of a store, which gets a reason for operators and what callers are
+    `told`. A key that exists is told apart by the store."""
+    try:
+        yield
+    except NotUniqueError:
+        raise
+    except (PyMongoError, OperationError, BSONError) as error:
+        raise refusal(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error
 
 
 def connect(uri: str, timeout_ms: int) -> Database:

@@ -15,7 +15,7 @@ from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
-from app.json_file import FileTrouble, JsonFile
+from app.json_file import JsonFile, troubles_as
 
 
 class FileFlagStore:
@@ -25,7 +25,7 @@ class FileFlagStore:
 
     def list_all(self) -> list[Flag]:
         """No file is no flags. Bytes that were read before are not parsed again."""
-        with _troubles():
+        with troubles_as(StoreUnavailable):
             found = self._file.read()
             if found is None:
                 return []
@@ -61,13 +61,13 @@ class FileFlagStore:
     @contextmanager
     def _changing(self) -> Iterator[MemoryFlagStore]:
         """The flags of the file, to be changed; written back where the caller did not raise."""
-        with _troubles(), self._file.locked():
+        with troubles_as(StoreUnavailable), self._file.locked():
             flags = MemoryFlagStore(*self.list_all())
             yield flags
             self._file.write({"flags": [flag.record for flag in flags.list_all()]})
 
     def _take_out(self, key: str, expected_version: int | None) -> None:
-        with _troubles(), self._file.locked():
+        with troubles_as(StoreUnavailable), self._file.locked():
             MemoryFlagStore(*self.list_all()).delete(key, expected_version)
             records = self._file.parse(self._last_read[0])["flags"]
             self._file.write({"flags": [record for record in records if record["key"] != key]})
@@ -91,11 +91,3 @@ class FileFlagStore:
             key = record.get("key") if isinstance(record, dict) else None
             first = flatten_messages(error.normalized_messages(), f"flags.{index}")[0]
             raise StoreUnavailable(f"{self._file.name}, flag {key}: {first['path']}: {first['message']}") from None
-
-
-@contextmanager
-def _troubles() -> Iterator[None]:
-    try:
-        yield
-    except FileTrouble as trouble:
-        raise StoreUnavailable(str(trouble)) from None

@@ -3,15 +3,12 @@
 Queries name `key` and not `_id`: documents that another hand inserted have an `_id` of their own.
 """
 
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from bson.errors import BSONError
 from marshmallow import EXCLUDE, ValidationError
 from mongoengine import BooleanField, DateTimeField, DictField, Document, IntField, StringField
-from mongoengine.errors import NotUniqueError, OperationError
-from pymongo.errors import PyMongoError
+from mongoengine.errors import NotUniqueError
 
 from app.clock import to_datetime, to_ms
 from app.errors import ApiError, flatten_messages
@@ -19,7 +16,7 @@ from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable, flag_exists, no_such_flag
 from app.logs import get_logger
-from app.mongo import AWAY
+from app.mongo import driver_errors_as
 
 log = get_logger(__name__)
 
@@ -48,13 +45,13 @@ class MongoFlagStore:
 
     def list_all(self) -> list[Flag]:
         """A document that cannot be understood is left out (so that flag is off) and logged, once: the others go on."""
-        with _driver_errors():
+        with driver_errors_as(StoreUnavailable):
             documents = list(FlagDocument.objects.as_pymongo())
         self._read = {_place(document): (document, self._understand(document)) for document in documents}
         return [flag for _, flag in self._read.values() if flag is not None]
 
     def get(self, key: str) -> Flag:
-        with _driver_errors():
+        with driver_errors_as(StoreUnavailable):
             document = FlagDocument.objects(key=key).as_pymongo().first()
         if document is None:
             raise no_such_flag(key)
@@ -65,7 +62,7 @@ class MongoFlagStore:
 
     def create(self, flag: Flag) -> None:
         try:
-            with _driver_errors():
+            with driver_errors_as(StoreUnavailable):
                 if FlagDocument.objects(key=flag.key).count():
                     raise flag_exists(flag.key)
                 FlagDocument(id=flag.key, **_to_fields(flag)).save(force_insert=True)
@@ -74,14 +71,14 @@ class MongoFlagStore:
 
     def replace(self, flag: Flag, expected_version: int) -> None:
         changes = {f"set__{name}": value for name, value in _to_fields(flag).items()}
-        with _driver_errors():
+        with driver_errors_as(StoreUnavailable):
             found = FlagDocument.objects(__raw__=_where(flag.key, expected_version)).update_one(**changes)
         # Not found, yet equal: the driver repeated a write whose first answer was lost.
         if not found and self.get(flag.key) != flag:
             raise ApiError("precondition_failed")
 
     def delete(self, key: str, expected_version: int | None) -> None:
-        with _driver_errors():
+        with driver_errors_as(StoreUnavailable):
             if FlagDocument.objects(__raw__=_where(key, expected_version)).delete():
                 return
             if expected_version is not None and FlagDocument.objects(key=key).count():
@@ -134,14 +131,3 @@ def _to_flag(document: dict) -> Flag:
 def _first_mistake(error: ValidationError) -> str:
     first = flatten_messages(error.normalized_messages())[0]
     return f"{first['path']}: {first['message']}"
-
-
-@contextmanager
-def _driver_errors():
-    """Whatever keeps the driver from an answer is one thing to us; a key that exists is told apart by the caller."""
-    try:
-        yield
-    except NotUniqueError:
-        raise
-    except (PyMongoError, OperationError, BSONError) as error:
-        raise StoreUnavailable(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error

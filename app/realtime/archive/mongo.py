@@ -1,5 +1,7 @@
 """Messages of durable topics as documents. Their `_id` is their place, so that storing one again changes nothing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -8,11 +10,10 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
-from app.mongo import answers_understood
+from app.mongo import DUPLICATE_KEY, answers_understood
 from app.realtime.log import Message
 
 COLLECTION = "realtime_messages"
-DUPLICATE_KEY = 11000
 DURABLE = WriteConcern(w="majority", j=True)  # what is acknowledged is deleted from the disk
 
 
@@ -28,11 +29,8 @@ class MongoMessages:
         """All of them are there when it returns. Raises StoreUnavailable; then some may be."""
         stored_at = to_datetime(now)
         documents = [_to_document(message, stored_at) for message in messages]
-        try:
-            with answers_understood():
-                self._insert(documents)
-        except PyMongoError as error:
-            raise StoreUnavailable(str(error)) from error
+        with _driver_errors(), answers_understood():
+            self._insert(documents)
 
     def _insert(self, documents: list[dict[str, Any]]) -> None:
         try:
@@ -45,18 +43,22 @@ class MongoMessages:
     def find(self, topic: str, epoch: str, after: int, last: int) -> list[Message]:
         """Those with `after` < seq <= `last`, oldest first. Raises StoreUnavailable."""
         place = {"topic": topic, "epoch": epoch, "seq": {"$gt": after, "$lte": last}}
-        try:
+        with _driver_errors():
             return [_to_message(document) for document in self._collection.find(place).sort("seq", 1)]
-        except PyMongoError as error:
-            raise StoreUnavailable(str(error)) from error
 
     def count(self, topic: str, epoch: str, after: int, last: int, without: list[int]) -> int:
         """Of those with `after` < seq <= `last` that are not `without`. Raises StoreUnavailable."""
         place = {"topic": topic, "epoch": epoch, "seq": {"$gt": after, "$lte": last, **({"$nin": without} if without else {})}}
-        try:
+        with _driver_errors():
             return self._collection.count_documents(place)
-        except PyMongoError as error:
-            raise StoreUnavailable(str(error)) from error
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise StoreUnavailable(str(error)) from error
 
 
 def _to_document(message: Message, stored_at: datetime) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 
 from app.clock import to_datetime
 from app.group_commit import GroupCommit, Interrupted
-from app.mongo import answers_understood
+from app.mongo import DUPLICATE_KEY, answers_understood
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page, page_from
@@ -25,7 +25,6 @@ from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written, wire
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
-DUPLICATE_KEY = 11000
 # What MongoDB says of one document and will say again: a validator, a size, a value or a name it does not take.
 NEVER_TAKEN = {2, 9, 14, 22, 52, 55, 56, 57, 121, 10334, 17280}
 # What it says of a document and means of itself: no primary, shutting down, out of disk or of quota, too late, not allowed.

@@ -152,14 +152,6 @@ def test_a_write_that_is_killed_in_the_middle_cannot_take_later_lines_with_it(ma
     assert b"third\n" not in lines_in(tmp_path)
 
 
-def test_a_segment_that_somebody_deletes_is_not_written_to_any_more(make, tmp_path):
-    writer = make()
-    writer.append(b"one\n")
-    segments(tmp_path)[0].unlink()
-    writer.append(b"two\n")
-    assert lines_in(tmp_path) == [b"two\n"]
-
-
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_refuses_everything_gathers_no_empty_files(make, tmp_path, disk, error):
     writer, disk.error = make(), error

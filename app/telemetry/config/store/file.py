@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import ValidationError
 
 from app.errors import flatten_messages
-from app.json_file import FileTrouble, JsonFile
+from app.json_file import JsonFile, troubles_as
 from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store import ConfigUnavailable, Overrides
 from app.telemetry.config.store.memory import MemoryConfigStore
@@ -21,7 +21,7 @@ class FileConfigStore:
 
     def read_all(self) -> dict[str, Overrides]:
         """No file is no overrides. Bytes that were read before are not parsed again."""
-        with _troubles():
+        with troubles_as(ConfigUnavailable):
             found = self._file.read()
             if found is None:
                 return {}
@@ -40,7 +40,7 @@ class FileConfigStore:
     @contextmanager
     def _changing(self) -> Iterator[MemoryConfigStore]:
         """What the file has, to be changed; written back where the caller did not raise."""
-        with _troubles(), self._file.locked():
+        with troubles_as(ConfigUnavailable), self._file.locked():
             apps = MemoryConfigStore(self.read_all())
             yield apps
             self._file.write({"apps": dump_apps(apps.read_all())})
@@ -54,11 +54,3 @@ class FileConfigStore:
         except ValidationError as error:
             first = flatten_messages(error.normalized_messages())[0]
             raise ConfigUnavailable(f"{self._file.name}: {first['path']}: {first['message']}") from None
-
-
-@contextmanager
-def _troubles() -> Iterator[None]:
-    try:
-        yield
-    except FileTrouble as trouble:
-        raise ConfigUnavailable(str(trouble)) from None

@@ -1,20 +1,16 @@
 """Overrides in MongoDB, one document an application, with the application's name as its `_id`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from bson.errors import BSONError
 from marshmallow import EXCLUDE, ValidationError
 from mongoengine import DateTimeField, Document, FloatField, IntField, ListField, StringField
-from mongoengine.errors import OperationError
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 
 from app.clock import Clock, to_datetime
 from app.errors import ApiError, flatten_messages
 from app.logs import get_logger
-from app.mongo import AWAY
+from app.mongo import driver_errors_as
 from app.telemetry.config.schemas import OverridesSchema
 from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
 
@@ -47,7 +43,7 @@ class MongoConfigStore:
 
     def read_all(self) -> dict[str, Overrides]:
         """A document that cannot be understood is left out and logged: the others go on."""
-        with _driver_errors():
+        with driver_errors_as(ConfigUnavailable):
             documents = list(TelemetryConfig.objects.as_pymongo())
         named = [document for document in documents if isinstance(document["_id"], str)]  # another hand's may be an object
         found = {document.pop("_id"): _understand(document) for document in named}
@@ -55,14 +51,14 @@ class MongoConfigStore:
 
     def put(self, app: str, overrides: Overrides, expected: Overrides | None = None) -> None:
         document = {**OVERRIDES.dump(overrides), "updatedAt": to_datetime(self._clock())}
-        with _driver_errors():
+        with driver_errors_as(ConfigUnavailable):
             is_written = self._replace(_where(app, expected), document, may_be_new=not expected)
         # Not found, yet equal: the driver repeated a write whose first answer was lost.
         if not is_written and self.read_all().get(app, {}) != overrides:
             raise ApiError("precondition_failed")
 
     def delete(self, app: str, expected: Overrides | None = None) -> None:
-        with _driver_errors():
+        with driver_errors_as(ConfigUnavailable):
             if self._collection.delete_one(_where(app, expected)).deleted_count:
                 return
             is_there = self._collection.count_documents({"_id": app}) > 0
@@ -91,11 +87,3 @@ def _understand(document: dict[str, Any]) -> Overrides | None:
     except ValidationError as error:
         log.error("telemetry_config_not_understood", reason=str(flatten_messages(error.normalized_messages())[0]))
         return None
-
-
-@contextmanager
-def _driver_errors() -> Iterator[None]:
-    try:
-        yield
-    except (PyMongoError, OperationError, BSONError) as error:
-        raise ConfigUnavailable(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error

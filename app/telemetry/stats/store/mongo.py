@@ -20,13 +20,12 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
-from app.mongo import answers_understood
+from app.mongo import DUPLICATE_KEY, answers_understood
 from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 
 log = get_logger(__name__)
 
-DUPLICATE_KEY = 11000
 READ_S = 20  # a long range takes longer than a write may
 PASSING = {6, 7, 50, 64, 89, 91, 112, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}  # a server that is busy, leaving or new
 WANTED = {"_id": 0, "app": 1, "env": 1, "at": 1, "counts": 1, "failed": 1, "values": 1}

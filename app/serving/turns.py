@@ -13,6 +13,7 @@ from gevent.event import Event
 
 TURN_S = 0.002
 NEXT_LOOK_S = 1e-6  # any time at all: a timer is served after the sockets were looked at
+LARGE_BYTES = 65_536  # to decode, inflate or encode as much in one piece takes about a turn
 AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had their turn meanwhile
 
 _line: deque[Event] = deque()  # one a process, as there is one loop
@@ -25,6 +26,13 @@ def let_others_go_first() -> None:
     if len(_line) == 1:
         gevent.spawn(_usher)
     mine.wait()
+
+
+def wait_before_large(size_bytes: int) -> None:
+    """To be called before more than LARGE_BYTES are decoded, inflated or encoded in one piece: of many such pieces that arrive
+    together, one is worked on each time that the loop has looked at every socket."""
+    if size_bytes > LARGE_BYTES:
+        let_others_go_first()
 
 
 def _usher() -> None:

@@ -2,6 +2,8 @@
 # A stamp file inside .venv remembers what is installed, so that the second run starts at once.
 
 ARGS ?=
+# Test files are shared out among so many processes, each with servers of its own. TEST_PROCESSES=0 runs them in one.
+TEST_PROCESSES ?= 4
 PYTHONS = python3.13 python3.12 python3.11 python3
 
 # PORT=8081 on the command line, like any other setting, reaches the server by its environment.
@@ -12,7 +14,7 @@ run: .venv/installed-run
 	FLASK_APP=wsgi.py .venv/bin/flask run
 
 test: .venv/installed-test
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .

@@ -118,7 +118,8 @@ def test_a_gzip_body_is_inflated(client):
     assert send(client, gzip.compress(json.dumps(BATCH).encode()), headers={**KEY, "Content-Encoding": "gzip"}).get_json()["saved"] == 1
 
 
-@pytest.mark.parametrize("raw", [b"", b"not gzip", gzip.compress(b'{"events":[]}')[:-9], zlib.compress(b"{}")])
+@pytest.mark.parametrize("raw", [b"", b"not gzip", gzip.compress(b'{"events":[]}')[:-9], zlib.compress(b"{}")],
+                         ids=["empty", "text", "cut off", "zlib"])  # fmt: skip
 def test_a_body_that_only_claims_to_be_gzip_is_a_bad_request(client, raw):
     response = send(client, raw, headers={**KEY, "Content-Encoding": "gzip"})
     assert (response.status_code, error_of(response)["code"]) == (400, "bad_request")

@@ -1,4 +1,5 @@
 """A port that stays ours while its server is down."""
+import os
 import random
 import socket
 import time
@@ -6,10 +7,17 @@ import time
 # Below the range from which systems take the ports of outgoing connections: a port of that range, free when asked for,
 # may belong to somebody's client by the time the server is restarted on it.
 CHOICES = range(20_000, 32_000)
+MAX_TEST_PROCESSES = 8
+
+
+def choices():
+    """Each process of a parallel run has ports of its own, so that none takes the port of another's server that is down."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % MAX_TEST_PROCESSES
+    return CHOICES[number::MAX_TEST_PROCESSES]
 
 
 def free_port():
-    for port in random.sample(CHOICES, 100):
+    for port in random.sample(choices(), 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

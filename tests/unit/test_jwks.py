@@ -193,7 +193,7 @@ def test_a_token_without_a_key_id_means_the_only_key_of_its_algorithm():
         jwk(rsa_key(), kid=["k1"]),
         jwk(rsa_key("weak", bits=1024)),
     ],
-    ids=str,
+    ids=["number", "null", "empty", "oct", "no n", "bad n", "for encryption", "RS512", "list as kid", "1024 bits"],
 )
 def test_a_row_that_is_not_for_us_is_passed_over_and_the_others_count(row):
     assert set(read_keys(document(row, jwk(ec_key(), "e1")))) == {("e1", "ES256"), (None, "ES256")}

@@ -27,6 +27,9 @@ class SampledLog:
     def warning(self, event: str, **fields: Any) -> None:
         self._write(self._log.warning, event, fields)
 
+    def error(self, event: str, **fields: Any) -> None:
+        self._write(self._log.error, event, fields)
+
     def exception(self, event: str, **fields: Any) -> None:
         self._write(self._log.exception, event, fields)
 

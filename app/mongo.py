@@ -21,7 +21,6 @@ from pymongo.uri_parser import parse_uri
 from app.settings import SettingsError
 
 DEFAULT_DATABASE = "switchyard"
-DUPLICATE_KEY = 11000
 AWAY = "MongoDB is away; try again later."  # what callers are told: the driver names addresses inside our network
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.clock import Clock
-from app.errors import ApiError
+from app.errors import CATALOGUE, ApiError
 from app.metrics import ByLabel, Metrics
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
+from app.telemetry.config.gates import without
 from app.telemetry.event import StoredEvent
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.sinks import Sink, SinkFull, SinkUnavailable, Written
@@ -20,7 +21,7 @@ Note = Callable[[list[StoredEvent], Sequence[int]], None]
 
 class Ingest:
     """`configs` say which events are taken; `note` is told of the events of every batch that was written, and of the places
-    of those that were known before."""
+    of those that are not new: known before, or refused by the storage."""
 
     def __init__(self, sink: Sink, clock: Clock, metrics: Metrics, *, max_events: int, max_in_flight: int, configs: Configs, note: Note):
         self._configs = configs
@@ -50,6 +51,8 @@ class Ingest:
             if (gates := self._configs.gates) is not None:
                 batch = gates.admit(batch)
             written = self._write(batch) if batch.events else None
+            if written is not None and written.refused:
+                batch = without(dict.fromkeys(written.refused, CATALOGUE["refused"].sentence), batch, "refused")
             return self._answer(batch, written)
         finally:
             self.in_flight -= 1
@@ -61,13 +64,13 @@ class Ingest:
         except (SinkFull, SinkUnavailable):
             self._batches["unavailable"].inc()
             raise ApiError("storage_full", retry_after_ms=RETRY_AFTER_MS) from None
-        self._note(batch.events, written.known)
+        self._note(batch.events, (*written.known, *written.refused) if written.refused else written.known)
         self._seconds[written.storage].observe(time.perf_counter() - started)
         return written
 
     def _answer(self, batch: Batch, written: Written | None) -> dict[str, Any]:
         answer: dict[str, Any] = {"ok": True, "saved": len(batch.events)}
-        if written is not None:
+        if written is not None and batch.events:
             if written.duplicates:
                 answer["duplicates"] = written.duplicates
             answer["storage"] = written.storage

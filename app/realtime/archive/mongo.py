@@ -10,7 +10,8 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
-from app.mongo import DUPLICATE_KEY, answers_understood
+from app.mongo import answers_understood
+from app.mongo_errors import judge
 from app.realtime.log import Message
 
 COLLECTION = "realtime_messages"
@@ -36,9 +37,11 @@ class MongoMessages:
         try:
             self._collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            problems = [problem for problem in error.details.get("writeErrors", ()) if problem.get("code") != DUPLICATE_KEY]
-            if problems or error.details.get("writeConcernErrors"):
-                raise StoreUnavailable(str((problems or error.details["writeConcernErrors"])[0].get("errmsg", error))) from error
+            found = judge(error.details.get("writeErrors", ()), self._collection, lambda index: documents[index]["_id"])
+            reasons = [*found.refused.values(), *found.unforeseen.values()]
+            reasons += [problem.get("errmsg", "the write concern was not met") for problem in error.details.get("writeConcernErrors", ())]
+            if reasons:
+                raise StoreUnavailable(reasons[0]) from error
 
     def find(self, topic: str, epoch: str, after: int, last: int) -> list[Message]:
         """Those with `after` < seq <= `last`, oldest first. Raises StoreUnavailable."""

@@ -60,13 +60,14 @@ class Gates:
             gate = self._own.get(event.app, self._usual)
             if not gate.takes(event.name):
                 refused[place] = gate.why_not(event.app)
-        return _without(refused, batch) if refused else batch
+        return without(refused, batch, "denied") if refused else batch
 
 
-def _without(refused: Mapping[int, str], batch: Batch) -> Batch:
+def without(refused: Mapping[int, str], batch: Batch, code: str) -> Batch:
+    """The same batch, with the events at these places among the rejected; `refused` gives the sentence for each."""
     rejected_before = {row["index"] for row in batch.rejected}
     sent_as = [index for index in range(len(batch.events) + len(batch.rejected)) if index not in rejected_before]
-    rows = [{"index": sent_as[place], "code": "denied", "message": message} for place, message in refused.items()]
+    rows = [{"index": sent_as[place], "code": code, "message": message} for place, message in refused.items()]
     kept = [event for place, event in enumerate(batch.events) if place not in refused]
     return Batch(kept, sorted(batch.rejected + rows, key=lambda row: row["index"]))
 

@@ -1,22 +1,24 @@
 """Where events become durable. The port is one method, and every twin passes the same contract test:
 
-    write(events) -> Written      every event is durable when it returns; writing one again changes nothing
+    write(events) -> Written      every event is durable when it returns, but for the `refused` ones; writing one again changes nothing
 
 `mongo` and `spool` are the real ones, `memory` is for tests, and `ladder` is itself a sink made of two others.
 Those that hold events for reading also offer `find(query) -> Page` (see app/telemetry/query.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from app.telemetry.event import StoredEvent
 
 
 class Written(NamedTuple):
-    """`duplicates` counts the events that were there already, `known` are their places in the list; `storage` names the sink."""
+    """`known` are the places in the list of the events that were stored already, `refused` says why the storage will never take
+    the ones at these places; `storage` names the sink. What is refused is not saved."""
 
     storage: str
     known: Sequence[int] = ()
+    refused: Mapping[int, str] = {}
 
     @property
     def duplicates(self) -> int:
@@ -34,7 +36,7 @@ class SinkUnavailable(Exception):
 
 
 class SinkRefused(SinkUnavailable):
-    """The storage is well and does not take some of these events."""
+    """The storage works, objects to some of these events, and may take them later."""
 
 
 class SinkFull(Exception):

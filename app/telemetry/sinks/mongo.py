@@ -1,23 +1,26 @@
 """Events in MongoDB: one unordered insert for all who wait, and the pages that are read back.
 
-An `_id` that is there already is a duplicate, not an error. A document that MongoDB will never take costs only the batch
-it came in. Anything else that is said against a write means that MongoDB cannot be relied on now: everybody who shared
-the command goes down the ladder, and the `_id`s keep an event from being stored twice.
+An event whose `_id` is stored already is a duplicate, not an error. An event that MongoDB will never take is reported as
+refused and costs no other event. An objection that nobody foresaw costs only the batch it came in. Anything else means that
+MongoDB cannot be relied on now: all batches of the command go down the ladder, and the `_id`s keep an event from being stored
+twice. Which objection is which is decided in app/mongo_errors.py alone.
 """
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from app.clock import to_datetime
 from app.group_commit import GroupCommit, Interrupted
-from app.mongo import DUPLICATE_KEY, answers_understood
+from app.mongo import answers_understood
+from app.mongo_errors import Objections, judge
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page, page_from
@@ -25,10 +28,6 @@ from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written, wire
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
-# What MongoDB says of one document and will say again: a validator, a size, a value or a name it does not take.
-NEVER_TAKEN = {2, 9, 14, 22, 52, 55, 56, 57, 121, 10334, 17280}
-# What it says of a document and means of itself: no primary, shutting down, out of disk or of quota, too late, not allowed.
-UNWELL = {6, 7, 13, 18, 50, 64, 89, 91, 189, 262, 8000, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
 # Acknowledged means: in the journal, and where there are several servers by most of them. MONGO_URI may say otherwise.
 DURABLE = {"w": "majority", "j": True}
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
@@ -51,15 +50,14 @@ class MongoSink:
         self._failed_at = 0.0  # monotonic
 
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkUnavailable, and SinkRefused where only these events are the trouble."""
+        """Raises SinkUnavailable, and SinkRefused where MongoDB objects to one of these events and nobody knows for how long."""
         documents = encode_events(events)
         try:
-            result = self._inserts.submit((time.monotonic(), documents), sum(map(len, documents)))
+            found = self._inserts.submit((time.monotonic(), documents), sum(map(len, documents)))
         except Interrupted as error:
             raise SinkUnavailable(str(error)) from error
-        if isinstance(result, SinkRefused):
-            raise result
-        return Written("mongo", result)
+        _raise_unforeseen(found)
+        return Written("mongo", found.there, found.refused)
 
     def find(self, query: EventQuery) -> Page:
         """Raises SinkUnavailable."""
@@ -69,9 +67,14 @@ class MongoSink:
         except PyMongoError as error:
             raise _unavailable(error) from error
 
-    def insert(self, documents: list[bytes], timeout_s: float | None = None) -> Inserted:
-        """One plain command, without a retry of its own; who calls has one. `timeout_s` is for who has more patience than a
-        request. Raises SinkUnavailable, and SinkRefused for an objection that nobody foresaw."""
+    def insert(self, documents: Sequence[bytes], timeout_s: float | None = None) -> Inserted:
+        """One plain command, without a retry of its own: the caller has one. `timeout_s` is for callers with more patience than a
+        request has. Raises SinkUnavailable, and SinkRefused for an objection that nobody foresaw."""
+        found = self._insert(documents, timeout_s)
+        _raise_unforeseen(found)
+        return Inserted(found.there, found.refused)
+
+    def _insert(self, documents: Sequence[bytes], timeout_s: float | None = None) -> Objections:
         concern = self._collection.write_concern
         command = {
             "insert": self._collection.name,
@@ -83,7 +86,7 @@ class MongoSink:
                 answer = self._send(command, documents, timeout_s)
                 if "writeConcernError" in answer:
                     raise SinkUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
-                return _inserted(answer.get("writeErrors", ()))
+                return judge(answer.get("writeErrors", ()), self._collection, lambda index: RawBSONDocument(documents[index])["_id"])
         except PyMongoError as error:
             raise _unavailable(error) from error
 
@@ -94,44 +97,43 @@ class MongoSink:
         except PyMongoError as error:
             raise _unavailable(error) from error
 
-    def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[list[int] | SinkRefused]:
-        """The places of each batch's duplicates. Who waited while MongoDB failed goes down the ladder at once, not after a timeout
-        of his own: so a request waits for one timeout at most."""
+    def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[Objections]:
+        """What concerns each batch. A batch that waited while MongoDB failed goes down the ladder at once, not after a timeout
+        of its own: so a request waits for one timeout at most."""
         if batches[0][0] < self._failed_at:
             raise SinkUnavailable("it did not take what came before")
         try:
-            inserted = self.insert([document for _, batch in batches for document in batch])
-        except SinkRefused:
-            raise
+            found = self._insert([document for _, batch in batches for document in batch])
         except SinkUnavailable:
             self._failed_at = time.monotonic()
             raise
-        return _shares(inserted, [len(batch) for _, batch in batches])
+        return _shares(found, [len(batch) for _, batch in batches])
 
 
-def _inserted(problems: Iterable[dict[str, Any]]) -> Inserted:
-    inserted = Inserted([], {})
-    for problem in problems:
-        code, reason = problem.get("code"), problem.get("errmsg", "a document was refused")
-        if code == DUPLICATE_KEY:
-            inserted.duplicates.append(problem["index"])
-        elif code in NEVER_TAKEN:
-            inserted.refused[problem["index"]] = f"MongoDB: {reason}"
-        else:
-            raise (SinkUnavailable if code in UNWELL else SinkRefused)(f"{reason} (code {code})")
-    return inserted
+def _raise_unforeseen(found: Objections) -> None:
+    if found.unforeseen:
+        raise SinkRefused(next(iter(found.unforeseen.values())))
 
 
-def _shares(inserted: Inserted, sizes: list[int]) -> list[list[int] | SinkRefused]:
-    """What of it concerns each batch: the places of its duplicates, or why it is refused."""
-    shares: list[list[int] | SinkRefused] = [[] for _ in sizes]
-    if inserted.duplicates or inserted.refused:
-        ends = list(accumulate(sizes))
-        for index in inserted.duplicates:
-            batch = bisect_right(ends, index)
-            shares[batch].append(index - ends[batch] + sizes[batch])
-        for index, reason in inserted.refused.items():
-            shares[bisect_right(ends, index)] = SinkRefused(reason)
+def _shares(found: Objections, sizes: list[int]) -> list[Objections]:
+    """What of it concerns each batch, by the places in that batch."""
+    if not any(found):
+        return [found] * len(sizes)
+    shares, ends = [Objections([], {}, {}) for _ in sizes], list(accumulate(sizes))
+
+    def place(index: int) -> tuple[Objections, int]:
+        batch = bisect_right(ends, index)
+        return shares[batch], index - ends[batch] + sizes[batch]
+
+    for index in found.there:
+        share, at = place(index)
+        share.there.append(at)
+    for index, reason in found.refused.items():
+        share, at = place(index)
+        share.refused[at] = reason
+    for index, reason in found.unforeseen.items():
+        share, at = place(index)
+        share.unforeseen[at] = reason
     return shares
 
 

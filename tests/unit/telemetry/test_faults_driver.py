@@ -63,7 +63,7 @@ class FakeDatabase:
         for index, document in enumerate(documents):
             decoded = decode_bson(document)
             if decoded["_id"] in self.documents:
-                problems.append({"index": index, "code": 11000, "errmsg": "duplicate key"})
+                problems.append({"index": index, "code": 11000, "keyPattern": {"_id": 1}, "errmsg": "duplicate key"})
             self.documents.setdefault(decoded["_id"], decoded)
         return {"ok": 1, **({"writeErrors": problems} if problems else {})}
 
@@ -120,10 +120,24 @@ def test_the_drainer_keeps_the_segment_after_any_of_these(house, said):
 NEVER = {"ok": 1, "writeErrors": [{"index": 1, "code": 121, "errmsg": "Document failed validation"}]}
 
 
-def test_a_document_that_mongo_will_never_take_costs_only_the_batch_it_came_in(house):
+THREE_BATCHES = [["a"], ["bad", "c"], ["d"]]
+
+
+def _shares(house):
+    return house.sink._insert_all([(1e9, [_bson(name) for name in names]) for names in THREE_BATCHES])
+
+
+def test_a_document_that_mongo_will_never_take_costs_no_other(house):
     house.database.next = [(NEVER, True)]
-    shares = house.sink._insert_all([(1e9, [_bson("a")]), (1e9, [_bson("bad"), _bson("c")]), (1e9, [_bson("d")])])
-    assert [type(share) for share in shares] == [list, SinkRefused, list]
+    assert [share.refused for share in _shares(house)] == [{}, {0: "MongoDB: Document failed validation"}, {}]
+
+
+def test_an_objection_that_nobody_foresaw_costs_only_the_batch_it_came_for(house):
+    house.database.next = [({"ok": 1, "writeErrors": [{"index": 1, "code": 4711, "errmsg": "hm"}]}, True)]
+    assert [bool(share.unforeseen) for share in _shares(house)] == [False, True, False]
+    house.database.next = [({"ok": 1, "writeErrors": [{"index": 0, "code": 4711, "errmsg": "hm"}]}, True)]
+    with pytest.raises(SinkRefused):
+        house.sink.write([event("e")])
 
 
 def test_every_write_waits_for_the_journal_and_the_majority_unless_the_uri_says_otherwise(house):

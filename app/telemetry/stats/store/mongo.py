@@ -20,14 +20,14 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
-from app.mongo import DUPLICATE_KEY, answers_understood
+from app.mongo import answers_understood
+from app.mongo_errors import judge
 from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 
 log = get_logger(__name__)
 
 READ_S = 20  # a long range takes longer than a write may
-PASSING = {6, 7, 50, 64, 89, 91, 112, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436}  # a server that is busy, leaving or new
 WANTED = {"_id": 0, "app": 1, "env": 1, "at": 1, "counts": 1, "failed": 1, "values": 1}
 
 
@@ -73,27 +73,26 @@ class MongoRollups:
             raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _write(self, updates: list[UpdateOne]) -> list[int]:
-        """The indexes of those whose document was there already."""
+        """The indexes of those whose document was there already. What MongoDB will not take, such as a document that has grown too
+        large, is logged and must not hold up the others."""
         try:
             with answers_understood():
-                self._collection.bulk_write(updates, ordered=False)
-            return []
-        except BulkWriteError as error:
-            problems = error.details.get("writeErrors", [])
-            if error.details.get("writeConcernErrors"):
-                raise RollupsUnavailable("the write concern was not met") from error
+                problems = self._problems(updates)
+                found = judge(problems, self._collection, lambda index: updates[index]._filter["_id"])
         except PyMongoError as error:
             raise RollupsUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
-        for problem in problems:
-            self._judge(problem)
-        return [problem["index"] for problem in problems if problem["code"] == DUPLICATE_KEY]
+        for index, reason in (found.refused | found.unforeseen).items():
+            log.error("rollup_refused", id=updates[index]._filter["_id"][:300], error=reason[:300])
+        return found.there
 
-    def _judge(self, problem: dict[str, Any]) -> None:
-        """What MongoDB will refuse for ever, such as a document that has grown too large, must not hold up the others."""
-        if problem["code"] in PASSING:
-            raise RollupsUnavailable(problem.get("errmsg", "an update was refused"))
-        if problem["code"] != DUPLICATE_KEY:
-            log.error("rollup_refused", code=problem["code"], error=problem.get("errmsg", "")[:300])
+    def _problems(self, updates: list[UpdateOne]) -> list[dict[str, Any]]:
+        try:
+            self._collection.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise RollupsUnavailable("the write concern was not met") from error
+            return error.details.get("writeErrors", [])
+        return []
 
 
 def _step(cell: Cell, level_ms: int, delta: Delta) -> tuple[dict, dict]:

@@ -1,19 +1,27 @@
-"""gunicorn finds this file by itself: `gunicorn wsgi:app` is the whole command.
+"""gunicorn finds this file by itself: `gunicorn wsgi:app` is the whole command. From another folder name it with `--config`.
 
 It runs in gunicorn's master, which stays unpatched and holds no connection: it only reads settings, and each worker
-loads the application after the fork.
+loads the application after the fork. It runs again at each SIGHUP; what must last longer stands in app/settings_in_use.py.
 """
 
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from app.logs import logging_config
-from app.settings import load_settings, read_app_env, refuse_lonely_workers
+from gunicorn.config import Config
 
-os.environ["APP_ENV"] = read_app_env(default="production")
-settings = load_settings()
+sys.path.insert(0, str(Path(__file__).parent))
+
+from app.logs import logging_config  # noqa: E402
+from app.settings import SettingsError, refuse_lonely_workers  # noqa: E402
+from app.settings_in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
+
+_arguments = Config().parser().parse_args(Config().get_cmd_args_from_env() + sys.argv[1:])
+os.environ.update(pair.split("=", 1) for pair in _arguments.raw_env or [] if "=" in pair)  # gunicorn does so only later
+_before = IN_USE.settings
+settings = IN_USE.take("production", try_first=lambda fresh: refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind))
 
 bind = f"{settings.host}:{settings.port}" if ":" not in settings.host else f"[{settings.host}]:{settings.port}"
 workers = settings.web_concurrency
@@ -31,9 +39,34 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 
 
 def on_starting(server):
+    if server.cfg.worker_class_str != worker_class:
+        raise SettingsError(
+            f"switchyard: the worker class {server.cfg.worker_class_str} would run nothing in the background; "
+            "leave it out, gunicorn.conf.py names the one that does"
+        )
     refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
     _metrics_dir.mkdir(parents=True, exist_ok=True)
     _forget_counters()  # of a run that was killed: its numbers belong to the past
+
+
+def on_reload(server):
+    """`gunicorn -w 4` stays as it was given, so the settings before are the ones that fit it."""
+    try:
+        refuse_lonely_workers(server.cfg.workers, settings)
+    except SettingsError as error:
+        IN_USE.settings = _before
+        IN_USE.refuse(str(error))
+
+
+def nworkers_changed(server, new, old):
+    """SIGTTIN asks for one more, which may be one too many."""
+    if not old or new <= old:
+        return
+    try:
+        refuse_lonely_workers(new, IN_USE.settings)
+    except SettingsError as error:
+        IN_USE.refuse(str(error))
+        server.num_workers = old
 
 
 def child_exit(_server, worker):

@@ -5,14 +5,15 @@ The imports stand inside, because gunicorn's master reads `app.settings` and mus
 
 
 def create_app(settings=None, parts=None):
-    """The application, from the environment, or from the given Settings and Parts (see wiring.build)."""
+    """The application, from the settings in use, or from the given Settings and Parts (see wiring.build)."""
     from flask import Flask
 
     from app import cli, console, flags, http, logs, realtime, telemetry
-    from app.settings import load_settings, warn_of_misspelt_names
+    from app.settings import warn_of_misspelt_names
+    from app.settings_in_use import in_use
     from app.wiring import build
 
-    settings = settings or load_settings()
+    settings = settings or in_use()
     logs.configure_logs(settings)
     warn_of_misspelt_names(logs.get_logger("app.settings"))
     parts = parts or build(settings)

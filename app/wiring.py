@@ -34,6 +34,7 @@ from app.realtime.log.numbers import FileNumbers
 from app.realtime.realtime import Realtime
 from app.realtime.rules import Rules
 from app.settings import Settings, SettingsError
+from app.settings_in_use import IN_USE
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store.file import FileConfigStore
@@ -107,7 +108,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     realtime = _realtime(ground)
     flags = _flags(ground, realtime)
 
-    checks = {"spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
+    ground.lifecycle.every("settings_watch", 10, IN_USE.look)
+    checks = {"settings": IN_USE.check, "spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}
     if ground.database is not None:
         checks["spool"] = _drainer(ground, spool, primary, ingest).check

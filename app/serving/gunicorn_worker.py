@@ -11,8 +11,10 @@ from app.serving.errors import log_what_nobody_catches
 from app.serving.garbage import spare_what_stays
 from app.serving.server import Server, server_options
 from app.settings import SettingsError
+from app.settings_in_use import IN_USE
 
 LAST_ANSWERS_S = 1.0  # for requests that are still under way when the drain has used up its time
+TRY_AGAIN_S = 1.0  # the master replaces a worker at once
 
 
 class Worker(GeventWorker):
@@ -24,16 +26,23 @@ class Worker(GeventWorker):
     _told = None
 
     def init_process(self):
+        """A worker that cannot start ends the master only where no worker has ever served: a start that is wrong should fail,
+        and a server that runs should not end because of what became wrong later."""
         self._told = Event()
-        super().init_process()
-
-    def load_wsgi(self):
-        """A setting that only the application finds wrong ends the master, too; it would start workers for ever."""
         try:
-            super().load_wsgi()
+            super().init_process()
         except SettingsError as error:
             self.log.critical("%s", error)
+            self._end()
+        except Exception:
+            self.log.critical("worker_failed", exc_info=True)
+            self._end()
+
+    def _end(self):
+        if not IN_USE.has_served:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        self._told.wait(TRY_AGAIN_S)
+        sys.exit(1)
 
     def handle_exit(self, sig, frame):
         super().handle_exit(sig, frame)
@@ -48,6 +57,7 @@ class Worker(GeventWorker):
         spare_what_stays()
         for server in servers:
             server.start()
+        IN_USE.note_serving()
         while self.alive:
             self.notify()
             self._told.wait(1.0)

@@ -15,6 +15,7 @@ from typing import Any
 
 from app.identity import make_token
 from app.settings import Settings, SettingsError
+from app.write_keys import WriteKey
 
 TOKEN_TTL_S = 30 * 24 * 3600
 
@@ -22,7 +23,7 @@ TOKEN_TTL_S = 30 * 24 * 3600
 @dataclass(frozen=True)
 class Secrets:
     jwt_secret: str
-    write_keys: Mapping[str, str]
+    write_keys: Mapping[str, WriteKey]
     issuer: str | None
     audience: str | None
 
@@ -52,7 +53,7 @@ def load(settings: Settings) -> Secrets:
         kept = _read_or_make(settings.data_dir / "development.json")
     return Secrets(
         settings.jwt_secret or kept["jwtSecret"],
-        settings.write_keys or {kept["writeKey"]: "dev"},
+        settings.write_keys or {kept["writeKey"]: WriteKey("dev")},
         settings.jwt_issuer,
         settings.jwt_audience,
     )

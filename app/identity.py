@@ -2,10 +2,11 @@
 
 A verified token is remembered for some minutes, because the same one comes with every request and a signature costs
 fifty times a dictionary look-up; not longer, so that a key that is withdrawn stops counting. What is remembered is
-bounded; the oldest is forgotten first.
+bounded in bytes, since the caller chooses how long a token is; the oldest is forgotten first.
 """
 
 import hmac
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +17,19 @@ import jwt
 from app.clock import Clock
 from app.errors import ApiError
 from app.jwks import Jwks, KeysUnavailable, UnknownKey
+from app.write_keys import WriteKey
 
-REMEMBERED_TOKENS = 10_000
+REMEMBERED_BYTES = 16_777_216  # some ten thousand ordinary tokens
 REMEMBERED_MS = 300_000
 MAX_TOKEN_LENGTH = 8192
 MAX_ID_LENGTH = 256
+ENTRY_BYTES = 600  # what a remembered token needs beside its own text and the words of its claims
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`kind` is `user` (a token) or `write_key`. `expires_at` is in epoch milliseconds, None for a write key.
+    """`kind` is `user` (a token) or `write_key`. `expires_at` is in epoch milliseconds, None for a write key. `apps` are the only
+    applications that it may name, None where it may name any.
 
     `subscribe_to` and `publish_to` are patterns: a topic, or a prefix ending in `*`.
     """
@@ -37,6 +41,10 @@ class Identity:
     publish_to: tuple[str, ...] = ()
     expires_at: int | None = None
     write_key_name: str | None = None
+    apps: frozenset[str] | None = None
+
+    def may_name(self, app: str) -> bool:
+        return self.apps is None or app in self.apps
 
     @property
     def is_admin(self) -> bool:
@@ -55,34 +63,45 @@ class TokenVerifier:
     """Verifies signature, issuer, audience and expiry. A key is bound to its family of algorithms, so that a public
     key can never be taken for an HMAC secret (RFC 8725, section 3.1)."""
 
-    def __init__(self, *, secret=None, public_key=None, jwks: Jwks | None = None, issuer=None, audience=None, leeway_s=0):
+    def __init__(
+        self, *, secret=None, public_key=None, jwks: Jwks | None = None, issuer=None, audience=None, leeway_s=0, max_length=MAX_TOKEN_LENGTH
+    ):
         self._secret = secret
         self._public_key = public_key
         self._jwks = jwks
         self._issuer = issuer
         self._audience = audience
         self._leeway_ms = leeway_s * 1000
-        self._remembered: OrderedDict[str, tuple[Identity, int]] = OrderedDict()
+        self._max_length = max_length
+        self._remembered: OrderedDict[str, tuple[Identity, int, int]] = OrderedDict()
+        self._remembered_bytes = 0
 
     def verify(self, token: str, now: int) -> Identity:
         """Raises ApiError `unauthorized`, `token_expired`, or `unavailable` when the JWKS cannot be fetched."""
-        identity, remembered_until = self._remembered.get(token, (None, 0))
+        identity, remembered_until, _ = self._remembered.get(token, NOT_REMEMBERED)
         if identity is None or now >= remembered_until:
             identity = self._decode(token, now)
             self._remember(token, identity, now)
         if now >= identity.expires_at + self._leeway_ms:
-            self._remembered.pop(token, None)
+            self._forget(token)
             raise ApiError("token_expired")
         return identity
 
     def _remember(self, token: str, identity: Identity, now: int) -> None:
-        self._remembered[token] = identity, now + REMEMBERED_MS
-        if len(self._remembered) > REMEMBERED_TOKENS:
-            self._remembered.popitem(last=False)
+        """Invariant: `_remembered_bytes` is the sum of what is remembered, and at most REMEMBERED_BYTES."""
+        self._forget(token)
+        size = _size_of(token, identity)
+        self._remembered[token] = identity, now + REMEMBERED_MS, size
+        self._remembered_bytes += size
+        while self._remembered_bytes > REMEMBERED_BYTES:
+            self._forget(next(iter(self._remembered)))
+
+    def _forget(self, token: str) -> None:
+        self._remembered_bytes -= self._remembered.pop(token, NOT_REMEMBERED)[2]
 
     def _decode(self, token: str, now: int) -> Identity:
-        if len(token) > MAX_TOKEN_LENGTH:
-            raise ApiError("unauthorized", "The token is too long.")
+        if len(token) > self._max_length:
+            raise ApiError("unauthorized", f"The token is longer than {self._max_length} characters (JWT_MAX_LENGTH).")
         try:
             key, algorithm = self._key_for(token, now)
             claims = jwt.decode(
@@ -116,7 +135,14 @@ class TokenVerifier:
         raise jwt.InvalidAlgorithmError("its algorithm is not accepted here")
 
 
-NO_TIMES = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
+NO_TIMES = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_sub": False}  # nor the type of `sub`
+NOT_REMEMBERED = (None, 0, 0)
+
+
+def _size_of(token: str, identity: Identity) -> int:
+    """Bytes of memory. Words are counted one by one: the shortest needs fifty."""
+    words = (*identity.roles, *identity.subscribe_to, *identity.publish_to)
+    return ENTRY_BYTES + sys.getsizeof(token) + sum(sys.getsizeof(word) + 8 for word in words)
 
 
 def _reason(error: Exception) -> str:
@@ -128,8 +154,11 @@ def _reason(error: Exception) -> str:
 
 
 def identity_from_claims(claims: dict[str, Any]) -> Identity:
-    """`{sub, exp, role?: str | [str], topics?: {sub?: [pattern], pub?: [pattern]}}` -> Identity, or `unauthorized`."""
+    """`{sub, exp, role?: str | [str], topics?: {sub?: [pattern], pub?: [pattern]}}` -> Identity, or `unauthorized`. A `sub` that is
+    a whole number, as many a database's ids are, is its decimal text."""
     subject, expires, role, topics = claims.get("sub"), claims.get("exp"), claims.get("role"), claims.get("topics")
+    if type(subject) is int and abs(subject) < 10 ** (MAX_ID_LENGTH - 1):
+        subject = str(subject)
     roles = [role] if isinstance(role, str) and role else [] if role in (None, "") else role
     topics = {} if topics is None else topics
     ok = _is_time(expires) and _is_words([subject]) and _is_words(roles) and isinstance(topics, dict)
@@ -161,9 +190,9 @@ def _is_words(value: Any) -> bool:
 class Gatekeeper:
     """Credentials in, Identity out. Knows where a credential may stand, not who asks."""
 
-    def __init__(self, verifier: TokenVerifier, write_keys: Mapping[str, str], clock: Clock):
+    def __init__(self, verifier: TokenVerifier, write_keys: Mapping[str, WriteKey], clock: Clock):
         self._verifier = verifier
-        self._write_keys = {key: Identity(kind="write_key", write_key_name=name) for key, name in write_keys.items()}
+        self._write_keys = {text: Identity(kind="write_key", write_key_name=key.name, apps=key.apps) for text, key in write_keys.items()}
         self._clock = clock
 
     def from_token(self, token: Any) -> Identity:

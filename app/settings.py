@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import setting_names
 from app.origins import is_pattern
+from app.write_keys import SHORTEST_IN_PRODUCTION, WriteKey, read_write_keys
 
 
 class SettingsError(SystemExit):
@@ -47,18 +48,7 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _write_keys(value):
-    """`web:wk_abc,ios:wk_def` -> {"wk_abc": "web", "wk_def": "ios"}. A name may stand twice (two keys while one is replaced)."""
-    if not isinstance(value, str):
-        return value
-    keys = {}
-    for pair in _split(value):
-        name, colon, key = (part.strip() for part in pair.partition(":"))
-        if not (colon and name and key):
-            raise ValueError("must be a list of name:key pairs, like web:wk_abc,ios:wk_def")
-        if key in keys:
-            raise ValueError(f"gives one key to both {keys[key]} and {name}; nobody could tell them apart")
-        keys[key] = name
-    return keys
+    return read_write_keys(_split(value)) if isinstance(value, str) else value
 
 
 def _retention(value):
@@ -125,7 +115,7 @@ def _lower(value):
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[CommaList, AfterValidator(_origins)]
 Rate = Annotated[str, AfterValidator(_rate)]
-WriteKeys = Annotated[Mapping[str, str], NoDecode, BeforeValidator(_write_keys), AfterValidator(MappingProxyType)]
+WriteKeys = Annotated[Mapping[str, WriteKey], NoDecode, BeforeValidator(_write_keys), AfterValidator(MappingProxyType)]
 Retention = Annotated[tuple[tuple[str, int, int, int], ...], NoDecode, BeforeValidator(_retention)]
 PublicKey = Annotated[str, AfterValidator(_public_key)]
 MongoUri = Annotated[str, _url_with("mongodb", "mongodb+srv")]
@@ -169,6 +159,7 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
     jwt_leeway_s: Annotated[int, Field(ge=0, le=300)] = 10
+    jwt_max_length: Annotated[int, Field(ge=256, le=65_536)] = 8192
     write_keys: WriteKeys = Field(default_factory=dict, validate_default=True)
 
     telemetry_max_events: Count = 1000
@@ -246,8 +237,22 @@ def load_settings(env_file: str | Path | None = ".env", **overrides) -> Settings
         raise SettingsError(
             "switchyard: APP_ENV=production needs a key to verify tokens with: set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL"
         )
+    if settings.is_production:
+        _refuse_short_secrets(settings)
     refuse_lonely_workers(settings.web_concurrency, settings)
     return settings
+
+
+def _refuse_short_secrets(settings: Settings) -> None:
+    """Anybody may send us guesses. Never shows the value."""
+    short = [f"the write key of {key.name} (WRITE_KEYS)" for text, key in settings.write_keys.items() if len(text) < SHORTEST_IN_PRODUCTION]
+    if settings.metrics_token is not None and len(settings.metrics_token) < SHORTEST_IN_PRODUCTION:
+        short.append("METRICS_TOKEN")
+    if short:
+        raise SettingsError(
+            f"switchyard: {' and '.join(short)} can be guessed: APP_ENV=production needs at least {SHORTEST_IN_PRODUCTION} characters, "
+            "such as those that `openssl rand -hex 12` prints"
+        )
 
 
 def refuse_lonely_workers(workers: int, settings: Settings) -> None:

@@ -296,6 +296,7 @@ def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: 
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         leeway_s=settings.jwt_leeway_s,
+        max_length=settings.jwt_max_length,
     )
     return Gatekeeper(verifier, settings.write_keys or (secrets.write_keys if secrets else {}), clock)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from uuid import uuid4
 
-WRITE_KEY = "wk_bench_4f9a1c"
+WRITE_KEY = "wk_bench_4f9a1c02"
 MAX_BODY_BYTES = 512_000
 GAP = "%number%"
 ENVELOPE = {

@@ -10,7 +10,7 @@ from app.identity import make_token
 from app.settings import load_settings
 
 SECRET = "a secret of the tests that is long enough to be one"
-WRITE_KEY = "wk_test"
+WRITE_KEY = "wk_of_the_tests_that_is_long_enough"
 NOW = 1_760_000_000_000  # 2025-10-09T08:53:20Z
 
 

@@ -178,7 +178,7 @@ def test_any_other_request_id_is_replaced(client, given_id):
 
 PATHS = ["/", "/api/flags", "/api/flags/x", "/api/telemetry/batch", "/api/telemetry/events", "/api/telemetry/config", "/healthz",
          "/metrics", "/api/realtime/publish", "/ofrep/v1/evaluate/flags", "/openapi.json"]  # fmt: skip
-QUERIES = [b"writeKey=wk_test", b"writeKey=%ff", b"limit=1e400", b"cursor=%00", b"app=" + b"x" * 9000]
+QUERIES = [b"writeKey=wk_of_the_tests_that_is_long_enough", b"writeKey=%ff", b"limit=1e400", b"cursor=%00", b"app=" + b"x" * 9000]
 latin = st.text(st.characters(max_codepoint=255, blacklist_characters="\r\n\x00"), max_size=60)
 NAMES = ["Authorization", "X-Write-Key", "X-Request-Id", "Origin", "If-Match", "If-None-Match", "Content-Type", "Content-Encoding",
          "Accept", "X-Forwarded-For", "Host", "Range", "Cookie", "Expect", "Access-Control-Request-Headers"]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from app import development
 from app.identity import TokenVerifier
 from app.settings import SettingsError, load_settings
+from app.write_keys import WriteKey
 
 ROOT = Path(__file__).parents[2]
 NOW_S = 1_760_000_000
@@ -24,7 +25,7 @@ def settings_in(folder, **changes):
 def test_a_secret_and_a_write_key_are_made_once_and_kept(tmp_path):
     first, second = development.load(settings_in(tmp_path)), development.load(settings_in(tmp_path))
     assert first == second
-    assert len(first.jwt_secret) >= 32 and list(first.write_keys.values()) == ["dev"]
+    assert len(first.jwt_secret) >= 32 and list(first.write_keys.values()) == [WriteKey("dev")]
 
 
 def test_only_the_owner_may_read_them(tmp_path):
@@ -67,7 +68,7 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(tmp_path):
 
 def test_what_the_environment_gives_wins_and_then_no_file_is_needed(tmp_path):
     secrets = development.load(settings_in(tmp_path, jwt_secret="x" * 32, write_keys="web:wk_abc"))
-    assert (secrets.jwt_secret, dict(secrets.write_keys)) == ("x" * 32, {"wk_abc": "web"})
+    assert (secrets.jwt_secret, dict(secrets.write_keys)) == ("x" * 32, {"wk_abc": WriteKey("web")})
     assert list(tmp_path.iterdir()) == []
 
 

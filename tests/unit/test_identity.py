@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import time
+import tracemalloc
 from base64 import urlsafe_b64encode
 
 import jwt
@@ -15,6 +16,7 @@ from app import identity as identity_module
 from app.errors import ApiError
 from app.identity import MAX_TOKEN_LENGTH, REMEMBERED_MS, Gatekeeper, Identity, TokenVerifier, identity_from_claims, make_token, same_secret
 from app.jwks import FRESH_MS, Jwks
+from app.write_keys import WriteKey
 from tests.unit.keys import ec_key, private_pem, public_pem, rsa_key
 from tests.unit.test_jwks import Issuer, document, jwk
 
@@ -167,9 +169,17 @@ def test_an_expiry_that_is_no_time_is_refused(expires):
 # Claims.
 
 
-@pytest.mark.parametrize("subject", [..., None, "", 7, ["u1"], "x" * 257, "a\nb", "a\x00b", "\ud800"])
+@pytest.mark.parametrize(
+    "subject",
+    [..., None, "", 7.0, 7.5, True, 10**255, -(10**255), 10**4000, ["u1"], {}, "x" * 257, "a\nb", "a\x00b", "\ud800"],
+)
 def test_a_subject_that_is_no_name_is_refused(subject):
     assert refusal(hs256(sub=subject)) == "unauthorized"
+
+
+@pytest.mark.parametrize(("number", "text"), [(7, "7"), (0, "0"), (-3, "-3"), (2**63, str(2**63)), (10**255 - 1, "9" * 255)])
+def test_a_subject_that_is_a_whole_number_is_its_decimal_text(number, text):
+    assert verifier().verify(hs256(sub=number), NOW).user_id == text
 
 
 @pytest.mark.parametrize("subject", ["u1", "auth0|5f7c", "Zoë 👩‍💻", "x" * 256])
@@ -249,12 +259,49 @@ def test_any_text_is_at_worst_unauthorized(text):
 # What is remembered.
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(identity_module, "REMEMBERED_TOKENS", 3)
+def test_what_is_remembered_is_bounded_by_its_bytes(monkeypatch):
+    monkeypatch.setattr(identity_module, "REMEMBERED_BYTES", 10_000)
     remembering = verifier()
-    for number in range(10):
+    for number in range(50):
         remembering.verify(hs256(sub=f"u{number}"), NOW)
-    assert len(remembering._remembered) == 3
+    few = len(remembering._remembered)
+    assert 5 <= few < 20
+    remembering.verify(hs256(padding="x" * 5000), NOW)
+    assert len(remembering._remembered) < few / 2
+    remembering.verify(hs256(padding="x" * 6000, sub="u2"), NOW + 1)
+    assert len(remembering._remembered) == 1
+
+
+def test_a_token_of_many_short_words_counts_with_all_of_them():
+    """500 patterns of one sign are 7 kB as a token and 50 kB in memory."""
+    tracemalloc.start()
+    try:
+        before, remembering = tracemalloc.get_traced_memory()[0], verifier()
+        for number in range(20):
+            remembering.verify(hs256(sub=f"u{number}", topics={"sub": [chr(0x4E00 + n) for n in range(500)]}), NOW)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(remembering._remembered) == 20
+    assert 0.7 < remembering._remembered_bytes / held < 1.5
+
+
+def test_what_is_forgotten_or_expired_no_longer_counts():
+    remembering = verifier()
+    for number in range(5):
+        token = hs256(sub=f"u{number}")
+        for now in (NOW, NOW + REMEMBERED_MS):
+            remembering.verify(token, now)
+        with pytest.raises(ApiError, match="token_expired"):
+            remembering.verify(token, SOON * 1000)
+    assert (len(remembering._remembered), remembering._remembered_bytes) == (0, 0)
+
+
+def test_the_longest_token_is_a_setting_and_the_refusal_names_it():
+    token = hs256(padding="x" * 300)
+    assert verifier(max_length=len(token)).verify(token, NOW)
+    with pytest.raises(ApiError, match="longer than 300 characters .JWT_MAX_LENGTH"):
+        verifier(max_length=300).verify(token, NOW)
 
 
 def test_a_wrong_token_is_never_remembered():
@@ -315,7 +362,7 @@ def test_a_withdrawn_key_counts_for_minutes_and_not_until_the_token_expires():
 
 @pytest.fixture
 def gate():
-    return Gatekeeper(verifier(), {"wk_abc": "web"}, lambda: NOW)
+    return Gatekeeper(verifier(), {"wk_abc": WriteKey("web"), "wk_shop": WriteKey("shop", frozenset({"shop"}))}, lambda: NOW)
 
 
 def test_nothing_presented_is_nobody(gate):
@@ -328,6 +375,12 @@ def test_nothing_presented_is_nobody(gate):
 def test_a_write_key_is_known_as_bearer_in_its_header_and_in_the_query(gate, presented):
     identity = gate.from_headers(*presented)
     assert (identity.is_write_key, identity.write_key_name, identity.user_id, identity.roles) == (True, "web", None, ())
+
+
+def test_a_write_key_may_name_the_apps_that_it_is_bound_to_and_an_unbound_one_any(gate):
+    bound, unbound, token = (gate.from_headers(f"Bearer {given}", None) for given in ("wk_shop", "wk_abc", hs256()))
+    assert [identity.may_name("shop") for identity in (bound, unbound, token)] == [True, True, True]
+    assert [identity.may_name("Shop") for identity in (bound, unbound, token)] == [False, True, True]
 
 
 def test_a_token_wins_over_a_write_key_beside_it(gate):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.setting_names import OUR_PREFIXES
 from app.settings import Settings, SettingsError, load_settings, read_app_env, refuse_lonely_workers
+from app.write_keys import WriteKey
 from tests.unit.keys import ec_key, private_pem, public_pem, rsa_key
 
 SECRET = "x" * 32
@@ -208,6 +209,25 @@ def test_production_without_a_verification_key_does_not_start_and_says_why():
     assert complaint(APP_ENV="production").endswith("set JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL")
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"WRITE_KEYS": "web:wk_twelve_12,ios:" + "k" * 16}, "the write key of web (WRITE_KEYS)"),
+        ({"WRITE_KEYS": "web:" + "k" * 15 + "@shop"}, "the write key of web (WRITE_KEYS)"),
+        ({"METRICS_TOKEN": "fifteen-letters"}, "METRICS_TOKEN"),
+    ],
+)
+def test_production_refuses_a_secret_that_can_be_guessed_without_showing_it(settings, named):
+    sentence = complaint(APP_ENV="production", JWT_SECRET=SECRET, **settings)
+    assert sentence.startswith(f"switchyard: {named} can be guessed") and "at least 16 characters" in sentence
+    assert not any(value.rpartition(":")[2].partition("@")[0] in sentence for value in settings.values())
+    assert given(APP_ENV="development", **settings)
+
+
+def test_production_takes_secrets_of_sixteen_characters():
+    assert given(APP_ENV="production", JWT_SECRET=SECRET, WRITE_KEYS="web:" + "k" * 16 + "@a", METRICS_TOKEN="m" * 16)
+
+
 @pytest.mark.parametrize("key", [{"JWT_SECRET": SECRET}, {"JWT_JWKS_URL": "https://issuer.test/keys"}])
 def test_production_starts_with_any_of_the_keys(key):
     assert given(APP_ENV="production", **key).is_production
@@ -245,7 +265,19 @@ def test_a_log_level_may_be_shouted():
 
 
 def test_write_keys_are_found_by_key_and_a_name_may_have_two():
-    assert given(WRITE_KEYS="web:wk_old, web:wk_new,ios:wk_ios").write_keys == {"wk_old": "web", "wk_new": "web", "wk_ios": "ios"}
+    keys = given(WRITE_KEYS="web:wk_old, web:wk_new,ios:wk_ios").write_keys
+    assert keys == {"wk_old": WriteKey("web"), "wk_new": WriteKey("web"), "wk_ios": WriteKey("ios")}
+
+
+def test_after_the_key_may_stand_the_only_apps_that_it_may_name():
+    keys = given(WRITE_KEYS="web:wk_abc @ shop + blog,ios:wk_def@shop,any:wk_ghi").write_keys
+    assert {key.name: key.apps for key in keys.values()} == {"web": {"shop", "blog"}, "ios": {"shop"}, "any": None}
+
+
+@pytest.mark.parametrize("apps", ["", "shop+", "+", "x" * 129, "shop+" + "x" * 129])
+def test_a_key_that_is_bound_to_an_app_without_a_name_is_refused(apps):
+    sentence = complaint(WRITE_KEYS=f"web:wk_abc@{apps}")
+    assert "WRITE_KEYS" in sentence and "the key of web" in sentence and "wk_abc" not in sentence.partition("; must be")[0]
 
 
 def test_two_write_keys_with_one_value_are_refused():

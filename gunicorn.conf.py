@@ -7,7 +7,6 @@ loads the application after the fork. It runs again at each SIGHUP; what must la
 import os
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from gunicorn.config import Config
@@ -15,6 +14,7 @@ from gunicorn.config import Config
 sys.path.insert(0, str(Path(__file__).parent))
 
 from app.logs import logging_config  # noqa: E402
+from app.serving import metrics_folder  # noqa: E402
 from app.settings import SettingsError, refuse_lonely_workers  # noqa: E402
 from app.settings_in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
 
@@ -34,8 +34,9 @@ control_socket_disable = True  # it would be written under the home folder, whic
 logconfig_dict = logging_config(settings)
 
 # One folder of counters for all workers, the same one after a reload (SIGHUP).
-_metrics_dir = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="switchyard-metrics-"))
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
+_folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="switchyard-metrics-")).absolute()
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_folder)
+_metrics = metrics_folder.at(_folder)
 
 
 def on_starting(server):
@@ -45,8 +46,7 @@ def on_starting(server):
             "leave it out, gunicorn.conf.py names the one that does"
         )
     refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
-    _metrics_dir.mkdir(parents=True, exist_ok=True)
-    _forget_counters()  # of a run that was killed: its numbers belong to the past
+    _metrics.open()
 
 
 def on_reload(server):
@@ -69,18 +69,13 @@ def nworkers_changed(server, new, old):
         server.num_workers = old
 
 
-def child_exit(_server, worker):
-    from prometheus_client import multiprocess
+def post_fork(_server, _worker):
+    _metrics.leave_to_master()
 
-    multiprocess.mark_process_dead(worker.pid)
+
+def child_exit(_server, worker):
+    _metrics.note_ended(worker.pid)
 
 
 def on_exit(_server):
-    _forget_counters()
-    with suppress(OSError):
-        _metrics_dir.rmdir()
-
-
-def _forget_counters():
-    for path in _metrics_dir.glob("*.db"):
-        path.unlink(missing_ok=True)
+    _metrics.close()

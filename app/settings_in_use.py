@@ -128,6 +128,7 @@ def _refuse_taken_address(settings: Settings) -> None:
 
 
 def _build(settings: Settings) -> None:
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # where an attempt would be counted as a worker
     from app import create_app
 
     create_app(settings)

@@ -109,6 +109,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
     flags = _flags(ground, realtime)
 
     ground.lifecycle.every("settings_watch", 10, IN_USE.look)
+    ground.lifecycle.every("metrics_files", 10, ground.metrics.look_after_files)
     checks = {"settings": IN_USE.check, "spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}
     if ground.database is not None:

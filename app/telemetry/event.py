@@ -40,8 +40,8 @@ class StoredEvent(
     def to_wire(self) -> dict[str, Any]:
         """For an answer: `id`, and times as JavaScript writes them."""
         wire = {name: value for name, value in ((wire, getattr(self, own)) for own, wire in WIRE_NAMES.items()) if value is not None}
-        moments = {"ts": iso(self.ts), "createdAt": iso(self.created_at), "updatedAt": iso(self.created_at)}
-        return {**wire, **moments, **({"rawTs": iso(self.raw_ts)} if self.raw_ts is not None else {})}
+        moments = {"ts": self.ts, "createdAt": self.created_at, "updatedAt": self.created_at, "rawTs": self.raw_ts}
+        return wire | {name: iso(ms) for name, ms in moments.items() if ms is not None}
 
 
 WIRE_NAMES = {

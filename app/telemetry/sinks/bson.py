@@ -5,7 +5,7 @@ arrival) and the few that differ; only objects go through the driver's encoder. 
 bsonspec.org's: an element is a type byte, a name ending in NUL, and a value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from struct import Struct
 from struct import error as StructError
@@ -13,9 +13,12 @@ from typing import Any
 
 from bson import encode as encode_document
 from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 
 from app.clock import to_ms
 from app.telemetry.event import StoredEvent
+from app.telemetry.extended_json import fields_of, id_to_text, plain, text_of
+from app.telemetry.fields import to_moment
 
 _int32 = Struct("<i").pack
 _int32_at = Struct("<i").unpack_from
@@ -82,7 +85,25 @@ def _shared_elements(event: StoredEvent) -> bytes:
     return elements + b"\x09createdAt\0" + moment + b"\x09updatedAt\0" + moment
 
 
-def decode_event(document: dict[str, Any]) -> StoredEvent:
-    """From what the driver decoded."""
-    fields = {own: document[stored] for own, stored in STORED_NAMES.items() if stored in document}
-    return StoredEvent(**{name: to_ms(value) if isinstance(value, datetime) else value for name, value in fields.items()})
+def decode_event(document: RawBSONDocument) -> StoredEvent:
+    """From a document that was read as `extended_json.RAW`. Another program may have written it: a text of another type becomes
+    text, a time that is none is left out, and so is what is missing; `props` is then empty."""
+    fields = fields_of(document)
+    return StoredEvent(**{own: decode(fields.get(STORED_NAMES[own])) for own, decode in DECODERS.items()})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else text_of(value)
+
+
+def _moment(value: Any) -> int | None:
+    return to_ms(value) if isinstance(value, datetime) else to_moment(value)
+
+
+DECODERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("app", "env", "release", "user_id", "session_id", "type", "name"), _text),
+    **dict.fromkeys(("ts", "raw_ts", "created_at"), _moment),
+    "id": id_to_text,
+    "props": lambda value: {} if value is None else plain(value),
+    "user": plain,
+}

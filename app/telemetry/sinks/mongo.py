@@ -23,6 +23,8 @@ from app.mongo import answers_understood
 from app.mongo_errors import Objections, judge
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
+from app.telemetry.extended_json import RAW, id_from_text
+from app.telemetry.fields import MAX_MS
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written, wire
@@ -60,10 +62,12 @@ class MongoSink:
         return Written("mongo", found.there, found.refused)
 
     def find(self, query: EventQuery) -> Page:
-        """Raises SinkUnavailable."""
+        """Documents of other programs included, where they have a date in `ts`: without one they have no place in a page.
+        Raises SinkUnavailable."""
         try:
-            found = self._collection.find(_filter(query)).sort(NEWEST_FIRST).limit(query.limit + 1)
-            return page_from([decode_event(document) for document in found], query.limit)
+            with answers_understood():
+                found = self._collection.with_options(RAW).find(_filter(query)).sort(NEWEST_FIRST).limit(query.limit + 1)
+                return page_from([decode_event(document) for document in found], query.limit)
         except PyMongoError as error:
             raise _unavailable(error) from error
 
@@ -143,17 +147,18 @@ def _unavailable(error: PyMongoError) -> SinkUnavailable:
 
 
 def _filter(query: EventQuery) -> dict[str, Any]:
-    """A `type` is always given where an `app` is: so (app, type, ts) serves the order, merged over the few types."""
+    """A `type` is always given where an `app` is: so (app, type, ts) serves the order, merged over the few types. The bounds of
+    `ts` find dates only, and of these only what a cursor can name."""
     wanted: dict[str, Any] = {STORED_NAMES[name]: value for name, value in query.exact.items()}
     if "app" in wanted and "type" not in wanted and "name" not in wanted:
         wanted["type"] = {"$in": list(EVENT_TYPES)}
-    bounds = {"$gte": query.since, "$lt": query.until}
+    since, until = to_datetime(query.since or 0), query.until
+    latest = {"$lte": to_datetime(MAX_MS)} if until is None else {"$lt": to_datetime(until)}
+    wanted["ts"] = {"$gte": since, **latest, "$not": {"$type": "array"}}
     if query.after is not None:
-        ms, event_id = query.after
-        bounds["$lte"] = ms
+        ms, id_ = query.after
         ts = to_datetime(ms)
-        wanted["$or"] = [{"ts": {"$lt": ts}}, {"ts": ts, "_id": {"$lt": event_id}}]
-    bounds = {operator: to_datetime(ms) for operator, ms in bounds.items() if ms is not None}
-    if bounds:
-        wanted["ts"] = bounds
+        wanted["ts"]["$lte"] = ts
+        # `$expr` compares across types, as the sort does: the `_id` of another program may be no text
+        wanted["$or"] = [{"ts": {"$lt": ts}}, {"ts": ts, "$expr": {"$lt": ["$_id", {"$literal": id_from_text(id_)}]}}]
     return wanted

@@ -80,8 +80,14 @@ def indexes_status():
 @indexes_group.command("migrate")
 def indexes_migrate():
     """Apply what is pending, or changed by a setting."""
-    done = _with_mongo(indexes.migrate)
-    click.echo("\n".join(f"applied   {name}" for name in done) or "nothing to do")
+    try:
+        done, conflicts = _with_mongo(indexes.migrate), None
+    except indexes.MigrationsPending as pending:
+        done, conflicts = pending.done, str(pending)
+    if done or not conflicts:
+        click.echo("\n".join(f"applied   {name}" for name in done) or "nothing to do")
+    if conflicts:
+        raise click.ClickException(conflicts)
 
 
 @indexes_group.command("rollback")

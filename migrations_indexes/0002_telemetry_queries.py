@@ -1,6 +1,6 @@
 """What the event pages filter and sort by: application with type, application with name, and time alone."""
 
-from app.indexes import drop_index
+from app.indexes import drop_index, make_index
 
 COLLECTION = "telemetry_events"
 INDEXES = {
@@ -12,7 +12,7 @@ INDEXES = {
 
 def up(db, settings):
     for name, keys in INDEXES.items():
-        db[COLLECTION].create_index(keys, name=name)
+        make_index(db[COLLECTION], keys, name)
 
 
 def down(db):

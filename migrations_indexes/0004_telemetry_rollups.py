@@ -1,6 +1,6 @@
 """What the statistics are read by; they leave with the last of their events, TELEMETRY_TTL_DAYS after it arrived; 0 keeps them for ever."""
 
-from app.indexes import drop_index, set_ttl
+from app.indexes import drop_index, make_index, set_ttl
 
 COLLECTION = "telemetry_rollups"
 QUERY = "app_level_at"
@@ -12,7 +12,7 @@ def fingerprint(settings) -> str:
 
 
 def up(db, settings):
-    db[COLLECTION].create_index([("app", 1), ("level", 1), ("at", 1)], name=QUERY)
+    make_index(db[COLLECTION], [("app", 1), ("level", 1), ("at", 1)], QUERY)
     set_ttl(db[COLLECTION], "updatedAt", TTL, settings.telemetry_ttl_days)
 
 

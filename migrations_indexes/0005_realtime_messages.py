@@ -1,6 +1,6 @@
 """Messages of durable topics are replayed by topic, epoch and seq, and leave by themselves after RT_DURABLE_TTL_DAYS."""
 
-from app.indexes import drop_index, set_ttl
+from app.indexes import drop_index, make_index, set_ttl
 
 COLLECTION = "realtime_messages"
 PLACE = "topic_epoch_seq"
@@ -12,7 +12,7 @@ def fingerprint(settings) -> str:
 
 
 def up(db, settings):
-    db[COLLECTION].create_index([("topic", 1), ("epoch", 1), ("seq", 1)], name=PLACE)
+    make_index(db[COLLECTION], [("topic", 1), ("epoch", 1), ("seq", 1)], PLACE)
     set_ttl(db[COLLECTION], "createdAt", TTL, settings.rt_durable_ttl_days)
 
 

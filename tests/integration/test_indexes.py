@@ -234,3 +234,75 @@ def test_as_a_command_it_prints_nothing_else(mongo_uri):
         assert (done.returncode, done.stdout, done.stderr) == (0, "".join(f"applied   {name}\n" for name in ALL), "")
     finally:
         app.close()
+
+
+# Indexes of an operator.
+
+FLAG, PLACE = "0003_flag_key", "0005_realtime_messages"
+
+
+def named(index_information):
+    return index_information.keys() - {"_id_"}
+
+
+def test_an_index_with_the_same_keys_and_options_under_another_name_counts_as_ours(db, settings):
+    db.telemetry_events.create_index([("ts", -1), ("_id", -1)], name="newest")
+    db.flags.create_index("key", unique=True, name="mine")
+    db.telemetry_events.create_index("createdAt", expireAfterSeconds=90 * DAY_S, name="age")
+    db.realtime_messages.create_index([("topic", 1), ("epoch", 1), ("seq", 1)])
+    assert indexes.migrate(db, settings) == ALL
+    assert {"newest", "age", "app_type_ts"} <= named(db.telemetry_events.index_information())
+    assert not {"ts_id", "createdAt_ttl"} & named(db.telemetry_events.index_information())
+    assert named(db.flags.index_information()) == {"mine"}
+    assert states(db, settings) == ["applied"] * len(ALL)
+
+
+def test_taking_back_leaves_the_index_of_an_operator_alone(db, settings):
+    db.flags.create_index("key", unique=True, name="mine")
+    indexes.migrate(db, settings)
+    for _ in ALL:
+        indexes.rollback(db, settings)
+    assert named(db.flags.index_information()) == {"mine"}
+
+
+CONFLICTS = {
+    "an age of another number of days": (TTL, "telemetry_events", {"keys": "createdAt", "expireAfterSeconds": 60, "name": "mine"}),
+    "the field of the age without an age": (TTL, "telemetry_events", {"keys": "createdAt", "name": "mine"}),
+    "our name for other keys": (PLACE, "realtime_messages", {"keys": "topic", "name": "topic_epoch_seq"}),
+}
+
+
+@pytest.mark.parametrize("name, collection, options", CONFLICTS.values(), ids=CONFLICTS)
+def test_one_with_other_options_is_named_and_stops_no_other_migration(db, settings, name, collection, options):
+    db[collection].create_index(**options)
+    with pytest.raises(indexes.MigrationsPending) as pending:
+        indexes.migrate(db, settings)
+    assert pending.value.done == [other for other in ALL if other != name]
+    sentence = str(pending.value)
+    assert sentence.startswith(f"{name}: ") and "\n" not in sentence
+    assert repr(options["name"]) in sentence and f"db.{collection}.dropIndex" in sentence
+    assert options["name"] in db[collection].index_information()
+    db[collection].drop_index(options["name"])
+    assert indexes.migrate(db, settings) == [name]
+
+
+def test_what_mongo_refuses_to_build_is_named_and_stops_no_other_migration(db, settings):
+    db.flags.insert_many([{"_id": number, "key": "twice"} for number in range(2)])
+    with pytest.raises(indexes.MigrationsPending, match=f"{FLAG}: MongoDB refuses"):
+        indexes.migrate(db, settings)
+    assert states(db, settings) == ["pending" if name == FLAG else "applied" for name in ALL]
+
+
+def test_an_age_of_an_operator_is_a_conflict_where_events_are_to_be_kept_for_ever(db, tmp_path):
+    db.telemetry_events.create_index("createdAt", expireAfterSeconds=60, name="mine")
+    with pytest.raises(indexes.MigrationsPending, match="for ever"):
+        indexes.migrate(db, make_settings(tmp_path, telemetry_ttl_days=0))
+
+
+def test_the_command_applies_the_others_and_says_what_stands_in_the_way(run, db):
+    db.telemetry_events.create_index("createdAt", name="mine")
+    code, output = run("migrate")
+    assert code == 1
+    *applied, error = output.splitlines()
+    assert applied == [f"applied   {name}" for name in ALL if name != TTL]
+    assert error.startswith(f"Error: {TTL}: the index 'mine' of telemetry_events stands in the way") and "Traceback" not in output

@@ -6,17 +6,21 @@ may be called in any process, but its sockets belong to the one that used them f
 """
 
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
 import mongoengine
 from bson.errors import BSONError
 from mongoengine.errors import NotUniqueError, OperationError
+from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import InvalidURI, PyMongoError  # noqa: F401 - PyMongoError is what callers catch
-from pymongo.uri_parser import parse_uri
+from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError, ServerSelectionTimeoutError
+from pymongo.uri_parser_shared import _validate_uri
 
 from app.settings import SettingsError
 
@@ -49,14 +53,37 @@ def driver_errors_as(refusal: Callable[..., Exception]) -> Iterator[None]:
         raise refusal(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error
 
 
+class Client(MongoClient):
+    """Resolves the name of a `mongodb+srv://` address at the first operation, and again at the next one while DNS does not answer.
+
+    One caller asks DNS; those that come meanwhile share its answer, or each would wait for the timeouts of all before it.
+    """
+
+    def __init__(self, *arguments, **options):
+        self._resolving = Lock()
+        self._unresolved, self._unresolved_at = "", 0.0
+        super().__init__(*arguments, **options)
+
+    def _get_topology(self):
+        if self._opened:
+            return super()._get_topology()
+        arrived = time.monotonic()
+        with self._resolving:
+            if self._unresolved_at > arrived:
+                raise ServerSelectionTimeoutError(self._unresolved)
+            try:
+                return super()._get_topology()
+            except ConfigurationError as error:
+                self._unresolved, self._unresolved_at = f"the name cannot be resolved: {error}", time.monotonic()
+                raise ServerSelectionTimeoutError(self._unresolved) from error
+
+
 def connect(uri: str, timeout_ms: int) -> Database:
-    """Raises SettingsError for a URI that cannot be read; a server that is away is no error here."""
+    """Raises SettingsError for a URI that cannot be read; a server that is away, or a name that does not resolve, is no error here."""
     try:
-        name = parse_uri(uri, validate=True, warn=False)["database"] or DEFAULT_DATABASE
-        mongoengine.disconnect()
-        mongoengine.connect(
-            name,
-            host=uri,
+        name = _database_of(uri)
+        client = Client(
+            uri,
             connect=False,
             tz_aware=False,
             uuidRepresentation="standard",
@@ -65,12 +92,31 @@ def connect(uri: str, timeout_ms: int) -> Database:
             connectTimeoutMS=timeout_ms,
             timeoutMS=timeout_ms,
         )
-    except (InvalidURI, ValueError, PyMongoError) as error:
+    except (ValueError, PyMongoError) as error:
         reason = str(error).splitlines()[0]
         if "@" in reason:  # it shows a part of the password
             reason = "in a user's name and password, signs like @ : / are written %40 %3A %2F"
         raise SettingsError(f"switchyard: MONGO_URI is wrong: {reason}") from None
+    mongoengine.disconnect()
+    # mongoengine would read the address itself, and ask DNS while it does.
+    mongoengine.connect(name, mongo_client_class=lambda **_: client, uuidRepresentation="standard")
     return mongoengine.get_db()
+
+
+def _database_of(uri: str) -> str:
+    """Raises PyMongoError and ValueError for what is wrong in an address; asks no DNS, unlike the driver's public `parse_uri`."""
+    read = _validate_uri(uri, validate=True, warn=False)
+    if read["fqdn"] and _is_ip(read["fqdn"]):
+        raise InvalidURI("mongodb+srv:// needs a name and not an IP address; mongodb:// takes one")
+    return read["database"] or DEFAULT_DATABASE
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def target(uri: str) -> str:

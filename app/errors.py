@@ -4,6 +4,7 @@
 row here; nothing else decides a status.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -115,6 +116,16 @@ class Unavailable(ApiError):
     @property
     def summary(self) -> str:
         return self.reason[:MAX_REASON]
+
+
+def error_headers(error: ApiError) -> list[tuple[str, str]]:
+    """429 and 503 always say when to come back, in whole seconds."""
+    headers = []
+    if error.retry_after_ms is not None or error.status in (429, 503):
+        headers.append(("Retry-After", str(max(1, math.ceil((error.retry_after_ms or 0) / 1000)))))
+    if error.status == 401:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return headers
 
 
 def flatten_messages(messages: Any, path: str = "") -> list[dict[str, str]]:

@@ -30,6 +30,9 @@ CATALOGUE: dict[str, MetricRow] = {
     "http_requests_total": MetricRow(Counter, "Answers by route and status.", ("method", "route", "status")),
     "http_request_seconds": MetricRow(Histogram, "Time from the first byte read to the answer made.", ("route",)),
     "http_rate_limited_total": MetricRow(Counter, "Requests refused by the rate limit."),
+    "http_turned_away_total": MetricRow(
+        Counter, "Connections refused or ended for lack of room: connections of one address, unfinished bytes.", ("reason",)
+    ),
     "telemetry_batches_total": MetricRow(Counter, "Batches answered, by outcome: saved, refused, unavailable.", ("outcome",)),
     "telemetry_events_total": MetricRow(Counter, "Events by fate: saved, duplicate, rejected.", ("fate",)),
     "telemetry_writes_total": MetricRow(Counter, "The ladder: writes by rung (mongo, spool, full) that took them.", ("rung",)),

@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     rate_limit_http: Rate = "100/second"
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
     http_max_body_bytes: Bytes = 512_000
+    http_max_unfinished_bytes: Bytes = 67_108_864
+    http_max_unknown_bytes: Bytes = 16_777_216
+    http_connections_per_address: Annotated[int, Field(ge=0)] = 4000
     http_read_timeout_ms: Annotated[int, Field(ge=100)] = 60_000
     http_idle_timeout_ms: Annotated[int, Field(ge=100)] = 75_000
     drain_timeout_ms: Milliseconds = 5000
@@ -231,6 +234,7 @@ def load_settings(env_file: str | Path | None = ".env", **overrides) -> Settings
         settings = Settings(_env_file=env_file, **overrides)
     except ValidationError as error:
         raise SettingsError("switchyard: " + "; ".join(_sentence(problem) for problem in error.errors())) from None
+    _refuse_too_little_room(settings)
     if settings.rt_durable_topics and not settings.mongo_uri:
         raise SettingsError("switchyard: RT_DURABLE_TOPICS needs MONGO_URI: that is where these topics are kept")
     if settings.is_production and not settings.can_verify_tokens:
@@ -253,6 +257,13 @@ def _refuse_short_secrets(settings: Settings) -> None:
             f"switchyard: {' and '.join(short)} can be guessed: APP_ENV=production needs at least {SHORTEST_IN_PRODUCTION} characters, "
             "such as those that `openssl rand -hex 12` prints"
         )
+
+
+def _refuse_too_little_room(settings: Settings) -> None:
+    """Less than a few bodies, and one that is sent slowly would always make room for another."""
+    for name in ("http_max_unfinished_bytes", "http_max_unknown_bytes"):
+        if getattr(settings, name) < 4 * settings.http_max_body_bytes:
+            raise SettingsError(f"switchyard: {name.upper()} must be at least four times HTTP_MAX_BODY_BYTES")
 
 
 def refuse_lonely_workers(workers: int, settings: Settings) -> None:

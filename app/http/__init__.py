@@ -3,7 +3,8 @@
 Nothing here knows telemetry, flags or topics.
 """
 
-from flask import Flask
+from flask import Flask, request
+from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.http import health, metrics
@@ -27,9 +28,16 @@ def init_app(app: Flask, settings: Settings) -> Api:
     api = init_openapi(app)
     init_errors(app)
     init_limits(app, settings)
+    app.before_request(_refuse_double_slash)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     return api
+
+
+def _refuse_double_slash() -> None:
+    """Werkzeug takes `//path` and `/%2Fpath` for `/path`; a proxy's rule about `/path` does not hold for them."""
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise NotFound()
 
 
 def open_fast_lane(app: Flask, routes: dict) -> None:

@@ -1,12 +1,10 @@
 """Every error on the HTTP door leaves through here, in the one shape of the catalogue; none leaves as HTML."""
 
-import math
-
 from flask import Flask, Response, g, jsonify
 from limits.errors import StorageError
 from werkzeug.exceptions import HTTPException
 
-from app.errors import HTTP_STATUS_TO_CODE, ApiError, flatten_messages, forget_where
+from app.errors import HTTP_STATUS_TO_CODE, ApiError, error_headers, flatten_messages, forget_where
 from app.logs import get_logger
 
 log = get_logger(__name__)
@@ -25,16 +23,6 @@ def render_error(error: ApiError, **more) -> Response:
     response.headers.extend(error_headers(error))
     g.error = forget_where(error)
     return response
-
-
-def error_headers(error: ApiError) -> list[tuple[str, str]]:
-    """429 and 503 always say when to come back, in whole seconds."""
-    headers = []
-    if error.retry_after_ms is not None or error.status in (429, 503):
-        headers.append(("Retry-After", str(max(1, math.ceil((error.retry_after_ms or 0) / 1000)))))
-    if error.status == 401:
-        headers.append(("WWW-Authenticate", "Bearer"))
-    return headers
 
 
 def _from_http_exception(error: HTTPException) -> Response:

@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qs
 
 import orjson
 import structlog
 
-from app.errors import ApiError, forget_where
+from app.errors import ApiError, error_headers, forget_where
 from app.http.body import inflate
 from app.http.cors import headers_for
-from app.http.errors import error_headers
 from app.http.limits import ALREADY_COUNTED, bucket_of
 from app.http.request_id import Accounts, request_id_for
 from app.identity import Identity
+from app.serving.admission import write_key_of
+from app.serving.request import UNCOLLECTED
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
               "text/plain", "text/plain;charset=UTF-8", "text/plain; charset=utf-8", ""}  # fmt: skip
@@ -77,6 +77,7 @@ class FastLane:
             and environ.get("HTTP_CONTENT_ENCODING") in (None, "gzip")
             and length.isdigit()
             and int(length) <= self._settings.http_max_body_bytes
+            and UNCOLLECTED not in environ
         )
 
     def _saved(self, save: Save, body: bytes, environ) -> tuple[dict[str, Any], ApiError | None]:
@@ -90,11 +91,8 @@ class FastLane:
 
     def _caller(self, environ) -> Identity | None:
         """None where the credential does not hold or none was given."""
-        write_key = environ.get("HTTP_X_WRITE_KEY")
-        if write_key is None and environ["QUERY_STRING"]:
-            write_key = parse_qs(environ["QUERY_STRING"]).get("writeKey", [None])[0]
         try:
-            return self._gatekeeper.from_headers(environ.get("HTTP_AUTHORIZATION"), write_key)
+            return self._gatekeeper.from_headers(environ.get("HTTP_AUTHORIZATION"), write_key_of(environ))
         except ApiError:
             return None
 

@@ -7,11 +7,8 @@ While Redis is away each worker counts in its own memory. A request may find out
 """
 
 import math
-import re
 import time
 from contextlib import suppress
-from functools import lru_cache
-from ipaddress import IPv6Network, ip_address
 
 from flask import Flask, request
 from flask_limiter import Limiter, RequestLimit
@@ -21,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from app.addresses import network_of
 from app.errors import ApiError
 from app.http.context import caller, parts
 from app.http.errors import render_error
@@ -30,7 +28,6 @@ from app.settings import Settings
 
 ALREADY_COUNTED = "switchyard.counted"  # in the environ of a request that was counted before it came to Flask
 REDIS_OPTIONS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
-WITH_PORT = re.compile(r"^(\d+\.\d+\.\d+\.\d+|\[[^\]]*\]):\d{1,5}$")
 UNLIMITED = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
@@ -73,18 +70,7 @@ def bucket_of(identity: Identity | None, address: str | None) -> str:
     """The name that is counted under."""
     if identity is not None and identity.user_id is not None:
         return f"user:{identity.user_id}"
-    return f"ip:{_network(address or '')}"
-
-
-@lru_cache(maxsize=4096)
-def _network(address: str) -> str:
-    """Without the port that some proxies write behind it; whatever is no address at all shares one bucket."""
-    host = WITH_PORT.sub(r"\1", address).strip("[]").partition("%")[0]
-    try:
-        ip = ip_address(host)
-    except ValueError:
-        return "unknown"
-    return str(ip.ipv4_mapped or IPv6Network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
+    return f"ip:{network_of(address or '')}"
 
 
 def _is_exempt() -> bool:

@@ -6,17 +6,43 @@ forty milliseconds each time.
 
 import sys
 import time
+from contextlib import suppress
 from email.utils import formatdate
 from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 
+from gevent.socket import cancel_wait
+
+from app.addresses import forwarded_for, network_of
 from app.errors import ApiError
+from app.serving.admission import is_small
 from app.serving.request import BadRequest, RequestParser
 from app.serving.turns import Turn
-from app.serving.websocket import has_opened, is_websocket, offer_websocket
+from app.serving.unfinished import Holding
+from app.serving.websocket import ENGINE_IO_PATH, has_opened, is_websocket, offer_websocket
 
 RECV_BYTES = 65_536
 LINGER_BYTES = 4_194_304
+TURNED_AWAY_S = 0.2  # that long a connection too many waits for its request
 TOO_LONG_HEAD = "431 Request Header Fields Too Large"
+
+
+class TurnedAway(Exception):
+    """An honest request, perhaps, but there is no room for it: `error` is the answer before the close."""
+
+    def __init__(self, status: str, error: ApiError):
+        super().__init__(status)
+        self.status = status
+        self.error = error
+
+
+def too_many_connections() -> TurnedAway:
+    sentence = "This address has too many connections open; close some, and try again."
+    return TurnedAway("429 Too Many Requests", ApiError("rate_limited", sentence, retry_after_ms=1000))
+
+
+def too_many_unfinished() -> TurnedAway:
+    sentence = "Too many requests are unfinished, and this one was among the longest; send it again, without pauses."
+    return TurnedAway("503 Service Unavailable", ApiError("unavailable", sentence, retry_after_ms=1000))
 
 
 class Connection:
@@ -30,6 +56,9 @@ class Connection:
         self._request_deadline: float | None = None  # set by its first byte: bytes that drip buy no time
         environ = {**server.base_environ, "REMOTE_ADDR": address[0] if address else "", "REMOTE_PORT": str(address[1]) if address else ""}
         environ["gunicorn.socket"] = sock
+        self.address = network_of(environ["REMOTE_ADDR"])
+        self.holding = Holding(self.address, self.lose)
+        self._has_asked = False  # whose the unfinished request is
         self._parser = RequestParser(environ, server.max_body_bytes)
         self._turn = Turn()
 
@@ -38,27 +67,84 @@ class Connection:
             self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         try:
             while (environ := self._next_request()) is not None:
-                if self._parser.after_upgrade is not None and is_websocket(environ):
-                    self._serve_websocket(environ)
-                    return
-                if not self._respond(environ):
-                    self._linger()
+                if not self._serve_in_share(environ):
                     return
                 if self._parser.ready:
                     self._turn.check()
         except BadRequest as error:
             self._refuse(error)
             self._linger()
+        except TurnedAway as refusal:
+            self._send_error(refusal.status, refusal.error)
+            self._linger()
+
+    def turn_away(self, refusal: TurnedAway) -> None:
+        """Instead of `serve`: what the client asks is read, so that the close does not reset the answer, but not for long."""
+        self.socket.settimeout(TURNED_AWAY_S)
+        with suppress(TimeoutError):
+            self.socket.recv(RECV_BYTES)
+        self._send_error(refusal.status, refusal.error)
+
+    def wake(self) -> None:
+        """Whoever waits for this client's bytes goes on at once. Not by shutdown: what it has sent, and TLS, stay readable."""
+        cancel_wait(self.socket._read_event)  # what gevent's own shutdown does first
+
+    def lose(self) -> None:
+        """Others need the room: what is unfinished goes at once, the connection as soon as that was said."""
+        self.server.count_refused("unfinished", self.holding.party)
+        self._parser.discard()
+        self.wake()
+
+    def end(self) -> None:
+        self.release()
+        self._parser.discard()
+        self.holding.drop = None
+
+    def release(self) -> None:
+        """Of the request that was answered nothing is held any more."""
+        unfinished = self.server.unfinished
+        unfinished.resize(self.holding, 0, 0)
+        if self.holding.is_known:
+            unfinished.identify(self.holding, self.address, False)
+        self.holding.is_in_work = False
+
+    def _serve_in_share(self, environ: dict) -> bool:
+        """True when the connection may be used again. Behind a trusted proxy the client's share is taken for the request."""
+        server = self.server
+        if not server.trusted_proxies:
+            return self._serve(environ)
+        client = forwarded_for(environ, server.trusted_proxies)
+        client = None if client is None else network_of(client)
+        if not server.shares.enter(client):
+            server.count_refused("connections", client)
+            raise too_many_connections()
+        try:
+            return self._serve(environ)
+        finally:
+            server.shares.leave(client)
+
+    def _serve(self, environ: dict) -> bool:
+        if self._parser.after_upgrade is not None and is_websocket(environ):
+            self._serve_websocket(environ)
+            return False
+        if self._respond(environ):
+            return True
+        self._linger()
+        return False
 
     def _next_request(self) -> dict | None:
         """None when the client has gone or the connection is no longer wanted."""
         parser = self._parser
         idle_deadline = time.monotonic() + self.server.keepalive_s  # empty lines between two requests do not move it
+        if self.holding.bytes and not parser.is_reading:
+            self.release()
         while not parser.ready:
             if self.server.closed and not parser.is_reading:
                 return None
             if parser.error is not None:
                 raise parser.error
+            if self.holding.is_dropped:
+                raise too_many_unfinished()
             self.deadline = self._request_deadline or idle_deadline
             started = time.monotonic()
             data = self._receive()
@@ -67,24 +153,54 @@ class Connection:
             if not data:
                 return None
             parser.feed(data)
-            if parser.is_reading and self._request_deadline is None:
-                self._request_deadline = time.monotonic() + self.server.read_timeout_s
+            if parser.is_reading:
+                self._hold()
             if parser.wants_continue:
                 parser.wants_continue = False
                 self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.deadline = self._request_deadline = None
+        self._has_asked = False
+        self.holding.is_in_work = not parser.is_reading
         return parser.ready.popleft()
+
+    def _hold(self) -> None:
+        """More of this request is still to come."""
+        parser = self._parser
+        if self._request_deadline is None:
+            self._request_deadline = time.monotonic() + self.server.read_timeout_s
+        if (environ := parser.unfinished) is not None and not self._has_asked and not is_small(environ):
+            self._ask(environ)
+        self.server.unfinished.resize(self.holding, parser.unfinished_bytes, time.monotonic())
+
+    def _ask(self, environ: dict) -> None:
+        """Who a stranger is shows only inside Engine.IO; elsewhere a body without a credential is not worth its collecting."""
+        self._has_asked = True
+        party, is_known = self.server.admit(environ)
+        self.server.unfinished.identify(self.holding, party, is_known)
+        if not is_known and not environ["PATH_INFO"].startswith(ENGINE_IO_PATH):
+            self._parser.give_up_body()
 
     def _receive(self) -> bytes:
         self.is_idle = not self._parser.is_reading
         try:
             return self.socket.recv(RECV_BYTES)
         except OSError:
+            if self.holding.is_dropped:
+                raise too_many_unfinished() from None
             if not (self.is_idle and self.server.closed):
                 raise
-            return self.socket.recv(RECV_BYTES)  # gevent wakes us with an error; what had arrived before is still there
+            return self._receive_at_once()  # what had arrived before the server closed is still answered
         finally:
             self.is_idle = False
+
+    def _receive_at_once(self) -> bytes:
+        self.socket.settimeout(0)
+        try:
+            return self.socket.recv(RECV_BYTES)
+        except OSError:
+            return b""
+        finally:
+            self.socket.settimeout(None)
 
     def _serve_websocket(self, environ: dict) -> None:
         """The application opens it, or gives an ordinary answer; what came after the head is no request in either case."""
@@ -126,8 +242,11 @@ class Connection:
             answer = ApiError("payload_too_large", "The request's headers are larger than allowed.")
         else:
             answer = ApiError("bad_request", "This is not a request that HTTP/1.1 allows.")
+        self._send_error(status, answer)
+
+    def _send_error(self, status: str, error: ApiError) -> None:
         self.deadline = time.monotonic() + self.server.read_timeout_s
-        self.socket.sendall(self.server.render_error(status, answer))
+        self.socket.sendall(self.server.render_error(status, error))
 
     def _linger(self) -> None:
         """Let the client read the answer before the connection goes: closing on unread bytes would reset it."""

@@ -46,7 +46,7 @@ class DevServer:
         self.host, self.port = host, self.socket.getsockname()[1]
         self._scheme = "https" if ssl_context else "http"
         tls = {"ssl_context": ssl_context} if ssl_context else {}
-        self._server = Server(self.socket, app, **server_options(self._parts.settings), **tls)
+        self._server = Server(self.socket, app, **server_options(self._parts), **tls)
 
     def fileno(self) -> int:
         return self.socket.fileno()

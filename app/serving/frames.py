@@ -10,7 +10,7 @@ FINAL, RESERVED, MASKED = 0x80, 0x70, 0x80
 MAX_CONTROL_BYTES = 125
 MAX_FRAGMENTS = 512  # of one message; more would be read in one go, and empty ones are never too large
 
-NORMAL, PROTOCOL_ERROR, NOT_UTF8, TOO_LARGE = 1000, 1002, 1007, 1009
+NORMAL, PROTOCOL_ERROR, NOT_UTF8, TOO_LARGE, TRY_AGAIN_LATER = 1000, 1002, 1007, 1009, 1013
 CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})  # what a client may say: section 7.4
 
 
@@ -37,6 +37,14 @@ class MessageReader:
         del self._buffer[: self._at]
         self._at = 0
         self._buffer += data
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """What was fed and is not part of a message that `next` has returned."""
+        return len(self._buffer) - self._at + len(self._message)
+
+    def discard(self) -> None:
+        self._buffer, self._at, self._message = bytearray(), 0, bytearray()
 
     def next(self) -> tuple[int, str | bytes] | None:
         """(opcode, data) of the next message or control frame, text as str; None where more bytes are needed first."""

@@ -52,7 +52,7 @@ class Worker(GeventWorker):
     def run(self):
         log_what_nobody_catches()
         parts = self.wsgi.extensions["switchyard"]
-        servers = [self._server(listener, parts.settings) for listener in self.sockets]
+        servers = [self._server(listener, parts) for listener in self.sockets]
         parts.lifecycle.start()
         spare_what_stays()
         for server in servers:
@@ -63,9 +63,9 @@ class Worker(GeventWorker):
             self._told.wait(1.0)
         self._leave(servers, parts)
 
-    def _server(self, listener, settings) -> Server:
+    def _server(self, listener, parts) -> Server:
         listener.setblocking(1)
-        server = Server(listener, self.wsgi, **server_options(settings, self.worker_connections))
+        server = Server(listener, self.wsgi, **server_options(parts, self.worker_connections))
         if self.cfg.workers > 1:
             server.max_accept = 1  # so that the workers share what arrives
         return server

@@ -11,17 +11,23 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Callable
 from uuid import uuid4
 
 import gevent
 import orjson
 from gevent.server import StreamServer
 
-from app.errors import ApiError
-from app.serving.connection import Connection
-from app.settings import Settings
+from app.errors import ApiError, error_headers
+from app.log_sampling import SampledLog
+from app.logs import get_logger
+from app.serving.admission import Admission
+from app.serving.connection import Connection, too_many_connections
+from app.serving.connection_shares import ConnectionShares
+from app.serving.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
+refusals = SampledLog(get_logger(__name__))
 LOOK_EVERY_S = 1.0
 MAX_CONNECTIONS = 10_000  # further ones wait in the system's backlog, and what that cannot hold is refused
 OWN_FILES = 200  # that the process needs beside its connections: the spool, MongoDB, Redis, metrics
@@ -38,8 +44,9 @@ def room_for_connections(wanted: int = MAX_CONNECTIONS) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - min(OWN_FILES, soft // 2)))
 
 
-def server_options(settings: Settings, max_connections: int = MAX_CONNECTIONS) -> dict:
+def server_options(parts, max_connections: int = MAX_CONNECTIONS) -> dict:
     """What both `flask run` and gunicorn give to Server."""
+    settings = parts.settings
     return {
         "spawn": room_for_connections(max_connections),
         "max_body_bytes": settings.http_max_body_bytes,
@@ -47,6 +54,12 @@ def server_options(settings: Settings, max_connections: int = MAX_CONNECTIONS) -
         "write_timeout_s": settings.http_read_timeout_ms / 1000,
         "keepalive_s": settings.http_idle_timeout_ms / 1000,
         "websocket_buffer_bytes": settings.rt_socket_buffer_bytes,
+        "max_unfinished_bytes": settings.http_max_unfinished_bytes,
+        "max_unknown_bytes": settings.http_max_unknown_bytes,
+        "connections_per_address": settings.http_connections_per_address,
+        "trusted_proxies": settings.trusted_proxies,
+        "admit": Admission(parts.gatekeeper, settings.trusted_proxies),
+        "on_refused": lambda reason: parts.metrics.http_turned_away_total.labels(reason).inc(),
     }
 
 
@@ -56,6 +69,10 @@ class Server(StreamServer):
     A request must arrive within `read_timeout_s`, an answer be taken within `write_timeout_s`, and a connection ask for
     something every `keepalive_s`; otherwise it is cut. `websocket_buffer_bytes` is what the system may hold back for a
     websocket: by itself it takes megabytes, and a client that reads nothing looks well for as long. 0 leaves it to the system.
+
+    What requests and messages hold that have not come wholly is bounded by `max_unfinished_bytes`, of clients that are not known
+    by `max_unknown_bytes`; see unfinished.py. `admit` tells of a head whose it is; see admission.py. Outside Engine.IO a body
+    of an unknown client is not collected: the application has to refuse it by its head.
     """
 
     def __init__(
@@ -68,6 +85,12 @@ class Server(StreamServer):
         write_timeout_s: float = 30,
         keepalive_s: float = 75,
         websocket_buffer_bytes: int = 0,
+        max_unfinished_bytes: int = 67_108_864,
+        max_unknown_bytes: int = 16_777_216,
+        connections_per_address: int = 0,
+        trusted_proxies: int = 0,
+        admit: Callable[[dict], tuple[str, bool]] = lambda environ: (environ["REMOTE_ADDR"], True),
+        on_refused: Callable[[str], None] = lambda reason: None,
         base_environ: dict | None = None,
         **options,
     ):
@@ -79,6 +102,11 @@ class Server(StreamServer):
         self.write_timeout_s = write_timeout_s
         self.keepalive_s = keepalive_s
         self.websocket_buffer_bytes = websocket_buffer_bytes
+        self.unfinished = Unfinished(max_unfinished_bytes, max_unknown_bytes)
+        self.shares = ConnectionShares(connections_per_address)
+        self.trusted_proxies = trusted_proxies
+        self.admit = admit
+        self._on_refused = on_refused
         self.base_environ = {**self._environ(), **(base_environ or {})}
 
     def init_socket(self):
@@ -89,15 +117,25 @@ class Server(StreamServer):
 
     def handle(self, sock, address):
         connection = Connection(sock, address, self)
+        # A trusted proxy, or one at the other end of a unix socket, is not one client.
+        client = None if self.trusted_proxies or not address else connection.address
+        may_enter = self.shares.enter(client)
         self.connections.add(connection)
         try:
-            connection.serve()
+            if may_enter:
+                connection.serve()
+            else:
+                self.count_refused("connections", client)
+                connection.turn_away(too_many_connections())
         except OSError as gone:
             log.debug("connection lost: %s", gone)
         except Exception:
             self.log_exception(sys.exc_info())
         finally:
             self.connections.discard(connection)
+            connection.end()
+            if may_enter:
+                self.shares.leave(client)
 
     def close(self):
         first = not self.closed
@@ -106,10 +144,14 @@ class Server(StreamServer):
             return
         for connection in list(self.connections):
             if connection.is_idle:
-                _cut(connection, socket.SHUT_RD)  # a request that has just arrived is still read, and answered
+                connection.wake()  # a request that has just arrived is still read, and answered
 
     def wait_until_closed(self) -> None:
         self._stop_event.wait()
+
+    def count_refused(self, reason: str, address: str) -> None:
+        self._on_refused(reason)
+        refusals.warning("turned_away", reason=reason, address=address)
 
     def log_exception(self, exc_info) -> None:
         log.error("unexpected_error", exc_info=exc_info)
@@ -118,7 +160,8 @@ class Server(StreamServer):
         """A whole answer in the catalogue's shape, for a request that the application never saw."""
         body = orjson.dumps({"ok": False, "error": error.to_dict()})
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nX-Request-Id: {uuid4().hex}\r\n"
-        return f"{head}Connection: close\r\n\r\n".encode() + body
+        more = "".join(f"{name}: {value}\r\n" for name, value in error_headers(error))
+        return f"{head}{more}Connection: close\r\n\r\n".encode() + body
 
     def _keep_deadlines(self) -> None:
         while not self.closed or self.connections:
@@ -143,10 +186,10 @@ class Server(StreamServer):
         }
 
 
-def _cut(connection: Connection, direction: int = socket.SHUT_RDWR) -> None:
+def _cut(connection: Connection) -> None:
     """Wakes whoever waits on the socket: a read ends as if the client had gone, a write fails."""
     try:
-        connection.socket.shutdown(direction)
+        connection.socket.shutdown(socket.SHUT_RDWR)
     except OSError:
         connection.deadline = None  # it went by itself in the meantime
 

@@ -41,7 +41,7 @@ def offer_websocket(connection, environ: dict, already_read: bytes) -> "WebSocke
         error = ApiError("bad_request", "This is not the opening of a websocket of version 13.")
         connection.socket.sendall(server.render_error("400 Bad Request\r\nSec-WebSocket-Version: 13", error))
         return None
-    websocket = WebSocket(environ, connection.socket, accept, already_read, server)
+    websocket = WebSocket(environ, connection, accept, already_read)
     environ["wsgi.websocket"], environ["wsgi.websocket_version"] = websocket, websocket.version
     return websocket
 
@@ -65,12 +65,13 @@ def _accept(environ: dict) -> str | None:
 class WebSocket:
     """Messages over one socket, after `open`. A client that always has more to say is held to its turn; see turns.py."""
 
-    def __init__(self, environ: dict, sock, accept: str, already_read: bytes, server):
+    def __init__(self, environ: dict, connection, accept: str, already_read: bytes):
+        server = connection.server
         self.version = environ["HTTP_SEC_WEBSOCKET_VERSION"]
         self.path = environ["PATH_INFO"]
         self.origin = environ.get("HTTP_ORIGIN")
         self.protocol = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
-        self.socket = sock
+        self.socket = connection.socket
         self.has_opened = False
         self.closed = False
         self._accept = accept
@@ -78,6 +79,10 @@ class WebSocket:
         self._reader = frames.MessageReader(server.max_body_bytes)
         self._reader.feed(already_read)
         self._turn = Turn()
+        self._holding = connection.holding
+        self._holding.is_in_work, self._holding.drop = False, self._lose
+        self._lose_connection = connection.lose
+        self._unfinished = server.unfinished
         self._writing = BoundedSemaphore(1)  # the answer to a ping must not get into the middle of a frame
 
     def open(self, *headers: tuple[str, str]) -> None:
@@ -89,6 +94,10 @@ class WebSocket:
         if self._buffer_bytes:
             self.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, self._buffer_bytes)
 
+    def identify(self, party: str) -> None:
+        """The client has said who it is: what is unfinished of its messages counts for `party`, and not among strangers'."""
+        self._unfinished.identify(self._holding, party, True)
+
     def receive(self) -> str | bytes | None:
         """The next message; None when there will be none, whoever ended it."""
         try:
@@ -96,6 +105,7 @@ class WebSocket:
                 found = self._reader.next()
                 self._turn.check()  # also where nothing is whole yet: a read that finds something waits for nobody
                 if found is None:
+                    self._hold()
                     self._read_more()
                     continue
                 if found[0] in (frames.TEXT, frames.BINARY):
@@ -104,6 +114,8 @@ class WebSocket:
         except frames.FrameError as error:
             self.close(error.close_code)
         except OSError:
+            if self._holding.is_dropped:
+                self.close(frames.TRY_AGAIN_LATER)
             self.closed = True
         return None
 
@@ -123,6 +135,18 @@ class WebSocket:
             with contextlib.suppress(OSError):
                 self.socket.sendall(frames.encode(frames.CLOSE, code.to_bytes(2, "big")))
             self._writing.release()
+
+    def _hold(self) -> None:
+        """Raises OSError where others need the room that the unfinished message takes."""
+        size = self._reader.unfinished_bytes
+        if size != self._holding.bytes:
+            self._unfinished.resize(self._holding, size, time.monotonic())
+        if self._holding.is_dropped:
+            raise ConnectionAbortedError("too much of it was unfinished for too long")
+
+    def _lose(self) -> None:
+        self._reader.discard()
+        self._lose_connection()
 
     def _read_more(self) -> None:
         started = time.monotonic()

@@ -8,8 +8,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from app.errors import HTTP_STATUS_TO_CODE, ApiError
-from app.http.errors import error_headers
+from app.errors import HTTP_STATUS_TO_CODE, ApiError, error_headers
 from app.http.limits import bucket_of
 from app.http.request_id import REQUEST_ID, request_id_for
 from app.realtime.buckets import MemoryBuckets, Rate

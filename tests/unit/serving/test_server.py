@@ -2,9 +2,10 @@
 
 import json
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import gevent
+import gevent.event
 import pytest
 from gevent import socket
 
@@ -282,6 +283,48 @@ def test_headers_without_end_are_refused(server, headers):
     assert json.loads(body)["error"]["code"] == "payload_too_large"
 
 
+NOT_OURS = [  # what a proxy before us may read otherwise
+    "GET /\n",
+    "GET /\n\n",
+    "GET / HTTP/0.9\n\n",
+    "GET / HTTP/2.0\nHost: h\n\n",
+    "GET / HTTP/1.1\n\n",
+    "GET / HTTP/1.1\nHost: a\nHost: b\n\n",
+    "GET / HTTP/1.1\nHost: a\nhost: a\n\n",
+    "GET / HTTP/1.0\nHost: a\nHost: b\n\n",
+    "POST / HTTP/1.0\nHost: h\nTransfer-Encoding: chunked\n\n2\nhi\n0\n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: gzip, chunked\n\n2\nhi\n0\n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: gzip\nTransfer-Encoding: chunked\n\n2\nhi\n0\n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: identity\n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked, chunked\n\n0\n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: \n\n",
+    "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: \x0bchunked\n\n0\n\n",
+]
+
+
+@pytest.mark.parametrize("text", NOT_OURS)
+def test_what_two_servers_could_read_in_two_ways_is_400_and_the_connection_closes(server, text):
+    client = Client(server).send(text)
+    status, headers, body = client.answer()
+    assert (status, headers["connection"], json.loads(body)["error"]["code"]) == (400, "close", "bad_request")
+    assert client.is_closed()
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1\nHost: h", "HTTP/1.1\nHost: ", "HTTP/1.0", "HTTP/1.0\nHost: h"])
+def test_one_host_is_right_and_an_old_client_may_leave_it_out(server, head):
+    assert ask(server, f"GET / {head}\n\n")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["chunked", "Chunked", " chunked "])
+def test_chunked_may_be_written_in_any_case(server, name):
+    assert environ_of(server, f"POST / HTTP/1.1\nHost: h\nTransfer-Encoding: {name}\n\n2\nhi\n0\n\n")["body"] == "hi"
+
+
+def test_the_host_of_an_absolute_target_counts_instead_of_the_header(server):
+    environ = environ_of(server, "GET http://example.test:81/path HTTP/1.1\nHost: other.test\n\n")
+    assert environ["HTTP_HOST"] == "example.test:81"
+
+
 def test_a_good_request_before_garbage_is_still_answered(server):
     client = Client(server).send("GET / HTTP/1.1\nHost: h\n\n").send("GARBAGE\n\n")
     assert [client.answer()[0], client.answer()[0]] == [200, 400]
@@ -441,3 +484,186 @@ def test_a_connection_that_always_has_more_to_ask_leaves_turns_to_the_others(ser
     gevent.killall([reader, writer])
     assert was_flooding
     assert sorted(waits)[5] < 0.5  # without turns the first of them waits for the whole flood
+
+
+# --- what is unfinished, and whose it is
+
+
+BODY = 60_000
+
+
+def post(path="/", headers="", length=BODY):
+    return f"POST {path} HTTP/1.1\nHost: h\n{headers}Content-Length: {length}\n\n"
+
+
+def admit(environ):
+    """A client is known where it names itself; one of Engine.IO never is."""
+    name = environ.get("HTTP_X_NAME")
+    return f"user:{name}" if name else environ["REMOTE_ADDR"], name is not None
+
+
+@contextmanager
+def holding(**options):
+    with serving(admit=admit, max_unfinished_bytes=10 * BODY, max_unknown_bytes=4 * BODY, **options) as server:
+        server.max_body_bytes = 2 * BODY
+        yield server
+
+
+def has_come(server, size):
+    with gevent.Timeout(5):
+        while server.unfinished.bytes < size:
+            gevent.sleep(0.005)
+
+
+@pytest.mark.parametrize("framing", [post(), "POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n4000\n"])
+def test_a_body_without_a_credential_is_answered_before_it_is_sent(framing):
+    asked = []
+
+    def refuse(environ, start_response):
+        asked.append(environ)
+        start_response("401 Unauthorized", [])
+        return [b"who are you"]
+
+    with holding() as server:
+        server.application = refuse
+        status, headers, body = ask(server, framing)
+        assert (status, headers["connection"], body) == (401, "close", b"who are you")
+        assert server.unfinished.bytes == 0
+
+
+def test_a_body_without_a_credential_that_the_application_reads_all_the_same_is_an_error_and_not_an_empty_body():
+    with holding() as server:
+        assert ask(server, post())[0] == 500
+
+
+@pytest.mark.parametrize("length", [5, 900])
+def test_a_small_body_is_collected_without_asking(length):
+    with holding() as server:
+        client = Client(server).send(post(length=length))
+        gevent.sleep(0.02)
+        server.admit = None
+        assert json.loads(client.send("x" * length).answer()[2])["body"] == "x" * length
+
+
+def test_a_body_that_came_with_its_head_asks_nobody():
+    with holding() as server:
+        server.admit = None
+        request = post(length=20_000).replace("\n", "\r\n").encode() + b"x" * 20_000
+        assert Client(server).send(request).answer()[0] == 413  # the echo's own limit: it read it all
+
+
+def test_a_known_client_sends_its_body_in_pieces_and_leaves_nothing_counted():
+    with holding() as server:
+        client = Client(server).send(post(headers="X-Name: u1\n"), "x" * 30_000)
+        has_come(server, 30_000)
+        assert server.unfinished.unknown_bytes == 0
+        assert client.send("x" * 30_000).answer()[0] == 413  # the echo's own limit: it read it all
+        assert client.send("GET / HTTP/1.1\nHost: h\n\n").answer()[0] == 200
+        assert server.unfinished.bytes == 0
+
+
+def test_held_back_bodies_make_room_and_are_told_503_while_a_client_that_sends_is_served():
+    with holding() as server:
+        attackers = [Client(server).send(post(headers="X-Name: attacker\n"), "x" * 50_000) for _ in range(9)]
+        has_come(server, 9 * 50_000)
+        honest = Client(server).send(post(headers="X-Name: honest\n"), "x" * 30_000)
+        has_come(server, 480_000)
+        attackers += [Client(server).send(post(headers="X-Name: attacker\n"), "x" * 50_000) for _ in range(9)]
+        gevent.sleep(0.1)
+        assert server.unfinished.bytes <= 10 * BODY
+        assert honest.send("x" * 30_000).answer()[0] == 413
+        status, headers, body = attackers[0].answer()
+        assert (status, headers["connection"], json.loads(body)["error"]["code"]) == (503, "close", "unavailable")
+        assert int(headers["retry-after"]) >= 1
+        assert attackers[0].is_closed()
+
+
+def test_strangers_have_a_smaller_bound_together():
+    with holding() as server:
+        clients = [Client(server).send(post("/socket.io/"), "x" * 50_000) for _ in range(12)]
+        has_come(server, 150_000)
+        gevent.sleep(0.1)
+        assert server.unfinished.unknown_bytes <= 4 * BODY
+        assert clients[0].answer()[0] == 503
+
+
+def test_a_connection_that_ends_unfinished_holds_nothing_any_more():
+    with holding() as server:
+        client = Client(server).send(post(headers="X-Name: u1\n"), "x" * 50_000)
+        has_come(server, 50_000)
+        client.file.close()
+        client.socket.close()
+        with gevent.Timeout(5):
+            while server.unfinished.bytes:
+                gevent.sleep(0.005)
+
+
+def test_a_head_without_end_counts_too():
+    with holding() as server:
+        Client(server).send("GET / HTTP/1.1\nHost: h\nX-A: " + "x" * 20_000)
+        has_come(server, 20_000)
+        assert server.unfinished.unknown_bytes >= 20_000
+
+
+CHUNKED = "POST / HTTP/1.1\nHost: h\nX-Name: u1\nTransfer-Encoding: chunked\n\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "status"), [("GET /", 431), ("GET / HTTP/1.1\nX-A: ", 431), ("GET / HTTP/1.1\nX-", 431), (f"{CHUNKED}0\nX-A: ", 400)]
+)
+def test_a_line_a_field_or_a_trailer_without_end_is_refused_long_before_the_deadline(server, beginning, status):
+    client = Client(server).send(beginning)
+    with suppress(OSError):
+        for _ in range(100):
+            client.send("x" * 20_000)
+            gevent.sleep(0.001)
+    assert client.answer()[0] == status
+
+
+def test_a_body_in_chunks_of_one_byte_is_a_body(server):
+    assert environ_of(server, CHUNKED + "1\nx\n" * 900 + "0\n\n")["body"] == "x" * 900
+
+
+# --- connections of one address
+
+
+def test_an_address_has_a_share_of_the_connections_and_is_told_when_it_is_used_up():
+    refused = []
+    with serving(connections_per_address=2, on_refused=refused.append) as server:
+        first, second = Client(server), Client(server)
+        assert [each.send("GET / HTTP/1.1\nHost: h\n\n").answer()[0] for each in (first, second)] == [200, 200]
+        third = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")
+        status, headers, body = third.answer()
+        assert (status, json.loads(body)["error"]["code"], headers["retry-after"]) == (429, "rate_limited", "1")
+        assert third.is_closed()
+        assert refused == ["connections"]
+        first.file.close()
+        first.socket.close()
+        gevent.sleep(0.05)
+        assert ask(server, "GET / HTTP/1.1\nHost: h\n\n")[0] == 200
+
+
+def test_behind_a_trusted_proxy_the_share_is_the_clients_and_not_the_proxys():
+    waiting, may_answer = [], gevent.event.Event()
+
+    def slow(environ, start_response):
+        if environ["PATH_INFO"] == "/slow":
+            waiting.append(environ)
+            may_answer.wait(5)
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    with serving(connections_per_address=1, trusted_proxies=1) as server:
+        server.application = slow
+        held = Client(server).send("GET /slow HTTP/1.1\nHost: h\nX-Forwarded-For: 198.51.100.1\n\n")
+        with gevent.Timeout(5):
+            while not waiting:
+                gevent.sleep(0.005)
+        quick = "GET / HTTP/1.1\nHost: h\n"
+        assert ask(server, f"{quick}X-Forwarded-For: 198.51.100.1\n\n")[0] == 429
+        assert ask(server, f"{quick}X-Forwarded-For: 9.9.9.9, 198.51.100.1\n\n")[0] == 429  # only the last entry is the proxy's
+        assert ask(server, f"{quick}X-Forwarded-For: 198.51.100.2\n\n")[0] == 200
+        assert ask(server, f"{quick}\n")[0] == 200
+        may_answer.set()
+        assert held.answer()[0] == 200
+        assert ask(server, f"{quick}X-Forwarded-For: 198.51.100.1\n\n")[0] == 200

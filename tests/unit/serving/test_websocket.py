@@ -33,7 +33,7 @@ def echo(environ, start_response):
 
 @pytest.fixture
 def connect():
-    server = Server(("127.0.0.1", 0), echo, max_body_bytes=100_000)
+    server = Server(("127.0.0.1", 0), echo, max_body_bytes=100_000, max_unknown_bytes=200_000)
     server.start()
     sockets = []
 
@@ -42,6 +42,7 @@ def connect():
         sockets[-1].sendall(OPENING % path + and_then)
         return sockets[-1]
 
+    connect.server = server
     yield connect
     for each in sockets:
         each.close()
@@ -130,3 +131,52 @@ def test_a_client_that_is_gone_is_no_surprise(connect):
     with gevent.Timeout(5):
         while port not in ended:
             gevent.sleep(0.01)
+
+
+def half(size):
+    """A frame of `size` bytes without its last one."""
+    return frame(frames.BINARY, b"x" * size)[:-1]
+
+
+def wait_until(true):
+    with gevent.Timeout(5):
+        while not true():
+            gevent.sleep(0.005)
+
+
+def test_unfinished_frames_have_a_bound_over_all_websockets_and_the_longest_is_closed(connect):
+    clients = [connect() for _ in range(4)]
+    for client in clients:
+        read_head(client)
+    unfinished = connect.server.unfinished
+    for held, client in enumerate(clients[:2], 1):
+        client.sendall(half(90_000))
+        wait_until(lambda held=held: unfinished.bytes >= held * 90_000)
+    clients[2].sendall(half(60_000))
+    assert read_frame(clients[0]) == (0x88, (1013).to_bytes(2, "big"))
+    assert unfinished.bytes <= 200_000
+    clients[2].sendall(b"x")
+    assert len(read_frame(clients[2])[1]) == 60_000
+    clients[3].sendall(frame(frames.TEXT, b"short"))
+    assert read_frame(clients[3]) == (0x81, b"short")
+
+
+def test_fragments_count_like_one_long_frame_and_a_whole_message_counts_no_more(connect):
+    client = connect()
+    read_head(client)
+    unfinished = connect.server.unfinished
+    client.sendall(frame(frames.BINARY, b"x" * 50_000, final=False))
+    wait_until(lambda: unfinished.unknown_bytes >= 50_000)
+    client.sendall(frame(frames.CONTINUATION, b"x"))
+    assert len(read_frame(client)[1]) == 50_001
+    wait_until(lambda: unfinished.bytes == 0)
+
+
+def test_a_websocket_whose_client_is_known_counts_for_it(connect):
+    client = connect()
+    read_head(client)
+    (connection,) = connect.server.connections
+    connection.server.unfinished.identify(connection.holding, "user:u1", True)
+    client.sendall(half(90_000))
+    wait_until(lambda: connect.server.unfinished.bytes >= 90_000)
+    assert connect.server.unfinished.unknown_bytes == 0

@@ -1,0 +1,110 @@
+"""One client beside the others, over real sockets: bodies that are held back, and connections without number."""
+
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.apps import SECRET, WRITE_KEY, bearer, error_of
+from tests.servers.real import real
+from tests.servers.switchyard import Switchyard
+
+HELD = 400_000
+BATCH = {"app": "web", "events": [{"type": "page", "name": "/"}]}
+
+
+@pytest.fixture(scope="module")
+def app():
+    bounds = {"HTTP_MAX_UNFINISHED_BYTES": 8_000_000, "HTTP_MAX_UNKNOWN_BYTES": 2_100_000, "HTTP_CONNECTIONS_PER_ADDRESS": 150}
+    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, WRITE_KEYS=f"web:{WRITE_KEY}", **bounds) as running:
+        yield running
+        assert "Traceback" not in running.log
+
+
+def memory(app):
+    (worker,) = app.workers
+    return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
+
+
+def begin(app, stack, path, headers="", length=510_000):
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", app.port), timeout=5))
+    client.sendall(f"POST {path} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {length}\r\n\r\n".encode())
+    return client
+
+
+def send(client, size):
+    try:
+        client.sendall(b"x" * size)
+    except OSError:
+        return  # it was refused already
+
+
+BATCHES = "/api/telemetry/batch"
+WRONG = ["", "X-Write-Key: wk_wrong\r\n", "Authorization: Bearer nonsense\r\n", "Authorization: Basic eDp5\r\n"]
+
+
+@pytest.mark.parametrize("headers", WRONG)
+@pytest.mark.parametrize("path", ["/api/telemetry/batch", "/api/flags", "/api/realtime/publish", "/api/telemetry/batch?writeKey=wk_wrong"])
+def test_a_body_without_a_right_credential_is_401_before_it_is_sent(app, path, headers):
+    with ExitStack() as stack:
+        assert b" 401 " in begin(app, stack, path, headers).recv(100)
+
+
+def test_what_is_refused_by_its_head_in_other_words_says_those(app):
+    with ExitStack() as stack:
+        assert b" 404 " in begin(app, stack, "/nowhere").recv(100)
+        assert b" 405 " in begin(app, stack, "/livez").recv(100)
+        assert b" 413 " in begin(app, stack, BATCHES, f"X-Write-Key: {WRITE_KEY}\r\n", length=99_999_999).recv(100)
+
+
+HELD_BACK = [(BATCHES, f"X-Write-Key: {WRITE_KEY}\r\n"), (f"/api/perf/batch?writeKey={WRITE_KEY}", ""), ("/socket.io/?EIO=4&sid=x", "")]
+
+
+@pytest.mark.parametrize(("path", "headers"), HELD_BACK)
+def test_bodies_that_are_held_back_cost_the_bound_and_an_honest_client_is_served(app, path, headers):
+    requests.post(f"{app.url}/api/telemetry/batch", json=BATCH, headers={"X-Write-Key": WRITE_KEY}, timeout=5)
+    before = memory(app)
+    with ExitStack() as stack:
+        for _ in range(100):
+            send(begin(app, stack, path, headers), HELD)
+        started = time.monotonic()
+        large = {**BATCH, "events": BATCH["events"] * 900}
+        for credential in ({"X-Write-Key": WRITE_KEY}, bearer("u1")):
+            answer = requests.post(f"{app.url}/api/telemetry/batch", json=large, headers=credential, timeout=5)
+            assert answer.json()["saved"] == 900
+        assert time.monotonic() - started < 3
+        assert memory(app) - before < 20_000_000  # and not the 40 MB that were sent
+
+
+def test_who_made_room_is_told_so_and_may_come_back(app):
+    with ExitStack() as stack:
+        clients = [begin(app, stack, "/api/telemetry/batch", f"X-Write-Key: {WRITE_KEY}\r\n") for _ in range(40)]
+        for client in clients:
+            send(client, HELD)
+        answers = []
+        for client in clients[:10]:
+            client.settimeout(2)
+            try:
+                answers.append(client.recv(1000))
+            except OSError:
+                continue
+        refused = [answer for answer in answers if b" 503 " in answer]
+        assert refused and all(b"\r\nRetry-After: 1\r\n" in answer and b'"retryable":true' in answer for answer in refused)
+
+
+def test_an_address_with_all_its_connections_is_told_429_and_the_metrics_count_it(app):
+    with ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(socket.create_connection(("127.0.0.1", app.port), timeout=5))
+        time.sleep(0.2)
+        answer = requests.get(f"{app.url}/livez", timeout=5)
+        assert (answer.status_code, error_of(answer)["code"]) == (429, "rate_limited")
+    time.sleep(0.2)
+    assert requests.get(f"{app.url}/livez", timeout=5).status_code == 200
+    metrics = requests.get(f"{app.url}/metrics", timeout=5).text
+    assert 'http_turned_away_total{reason="connections"} 1.0' in metrics
+    assert 'http_turned_away_total{reason="unfinished"}' in metrics
+    assert app.log.count('"turned_away"') <= 45

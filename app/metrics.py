@@ -35,6 +35,9 @@ CATALOGUE: dict[str, MetricRow] = {
     ),
     "telemetry_batches_total": MetricRow(Counter, "Batches answered, by outcome: saved, refused, unavailable.", ("outcome",)),
     "telemetry_events_total": MetricRow(Counter, "Events by fate: saved, duplicate, rejected.", ("fate",)),
+    "telemetry_limited_total": MetricRow(
+        Counter, "Batches and parts of batches refused because a share is used up, by limit: address, key, app, spool.", ("limit",)
+    ),
     "telemetry_writes_total": MetricRow(Counter, "The ladder: writes by rung (mongo, spool, full) that took them.", ("rung",)),
     "telemetry_write_seconds": MetricRow(Histogram, "Time of one durable write, by rung.", ("rung",)),
     "telemetry_rollups_lost_total": MetricRow(Counter, "Events stored and not counted in the statistics, because no store took them."),

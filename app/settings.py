@@ -129,6 +129,19 @@ Milliseconds = Annotated[int, Field(ge=1)]
 _SECRET = {"jwt_secret", "metrics_token", "mongo_uri", "redis_url", "write_keys"}
 
 
+# Where TELEMETRY_*_BYTE_RATE are not set: what a request stores on average, and how many busy addresses share a key or an app.
+BYTES_A_REQUEST = 20_000
+LEAST_BYTES_PER_S = 2_000_000
+ADDRESSES_A_KEY = 10
+
+
+def _per_second(rate: str | None) -> float:
+    if rate is None:
+        return 0.0
+    (limit,) = parse_many(rate)
+    return limit.amount / limit.get_expiry()
+
+
 class Settings(BaseSettings):
     """One frozen value. Field names are the environment's names in lower case; units are in the names."""
 
@@ -168,6 +181,10 @@ class Settings(BaseSettings):
     telemetry_max_events: Count = 1000
     telemetry_max_in_flight: Count = 256
     telemetry_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 90
+    telemetry_address_byte_rate: Rate | None = None
+    telemetry_key_byte_rate: Rate | None = None
+    telemetry_app_byte_rate: Rate | None = None
+    telemetry_byte_burst_s: Annotated[int, Field(ge=1, le=3600)] = 30
     telemetry_rollups_flush_ms: Annotated[int, Field(ge=50)] = 2000
     telemetry_config_refresh_ms: Milliseconds = 2000
     telemetry_sample_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -215,6 +232,13 @@ class Settings(BaseSettings):
 
     def __repr_args__(self):
         return [(name, "***" if name in _SECRET and value else value) for name, value in super().__repr_args__()]
+
+    def byte_rates(self) -> tuple[float, float, float]:
+        """How many bytes per second one address or user, one write key and one application may store."""
+        usual = max(LEAST_BYTES_PER_S, _per_second(self.rate_limit_http) * BYTES_A_REQUEST)
+        address = _per_second(self.telemetry_address_byte_rate) or usual
+        shared = address * ADDRESSES_A_KEY
+        return address, _per_second(self.telemetry_key_byte_rate) or shared, _per_second(self.telemetry_app_byte_rate) or shared
 
     @property
     def is_production(self) -> bool:

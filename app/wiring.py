@@ -41,6 +41,7 @@ from app.telemetry.config.store.file import FileConfigStore
 from app.telemetry.config.store.mongo import MongoConfigStore
 from app.telemetry.drainer import Drainer
 from app.telemetry.ingest import Ingest
+from app.telemetry.shares.stored_bytes import ByteBudgets, ByteRates
 from app.telemetry.sinks import Sink
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
@@ -213,7 +214,8 @@ def _configs(ground: Ground) -> Configs:
 
 def _ingest(ground: Ground, sink: Sink, configs: Configs, rollups: Rollups) -> Ingest:
     limits = {"max_events": ground.settings.telemetry_max_events, "max_in_flight": ground.settings.telemetry_max_in_flight}
-    return Ingest(sink, ground.clock, ground.metrics, configs=configs, note=rollups.note, **limits)
+    budgets = ByteBudgets(ByteRates(*ground.settings.byte_rates(), ground.settings.telemetry_byte_burst_s), ground.metrics)
+    return Ingest(sink, ground.clock, ground.metrics, configs=configs, note=rollups.note, budgets=budgets, **limits)
 
 
 def _drainer(ground: Ground, spool: SpoolSink, primary: MongoSink, ingest: Ingest) -> Drainer:

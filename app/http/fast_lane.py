@@ -7,6 +7,7 @@ Flask stays the authority, and this only has to know when to stand back: it retu
 
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -24,12 +25,14 @@ from app.serving.request import UNCOLLECTED
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
               "text/plain", "text/plain;charset=UTF-8", "text/plain; charset=utf-8", ""}  # fmt: skip
-STATUS_LINES = {200: "200 OK", 400: "400 BAD REQUEST", 413: "413 REQUEST ENTITY TOO LARGE", 503: "503 SERVICE UNAVAILABLE"}
-Save = Callable[[bytes], dict[str, Any]]
+STATUS_LINES = {200: "200 OK", 400: "400 BAD REQUEST", 413: "413 REQUEST ENTITY TOO LARGE",
+                429: "429 TOO MANY REQUESTS", 503: "503 SERVICE UNAVAILABLE"}  # fmt: skip
+Save = Callable[..., dict[str, Any]]
 
 
 class FastLane:
-    """WSGI middleware. `routes` maps a path to what is called with the body of a POST to it; its answer is sent as JSON."""
+    """WSGI middleware. `routes` maps a path to what is called with the body of a POST to it, the `identity` of its sender, and `who`,
+    the name under which that one's requests are counted; its answer is sent as JSON."""
 
     def __init__(self, application, routes: dict[str, Save], parts, hit: Callable[[str], bool]):
         self._application = application
@@ -54,12 +57,15 @@ class FastLane:
         if cors is None or not self._is_ordinary(environ):
             return None
         identity = self._caller(environ)
-        if identity is None or not self._hit(bucket_of(identity, environ["REMOTE_ADDR"])):
+        if identity is None:
+            return None
+        who = bucket_of(identity, environ["REMOTE_ADDR"])
+        if not self._hit(who):
             return None
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         request_id = _begin(environ, identity)
         try:
-            answer, error = self._saved(save, body, environ)
+            answer, error = self._saved(partial(save, identity=identity, who=who), body, environ)
         except Exception:
             environ["wsgi.input"] = BytesIO(body)  # Flask meets the same surprise, and knows how to say so
             environ[ALREADY_COUNTED] = True
@@ -80,7 +86,7 @@ class FastLane:
             and UNCOLLECTED not in environ
         )
 
-    def _saved(self, save: Save, body: bytes, environ) -> tuple[dict[str, Any], ApiError | None]:
+    def _saved(self, save: Callable[[bytes], dict[str, Any]], body: bytes, environ) -> tuple[dict[str, Any], ApiError | None]:
         """The answer, and what is wrong where something is."""
         try:
             if "HTTP_CONTENT_ENCODING" in environ:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 import gevent
+import orjson
 from marshmallow import ValidationError
 
 from app.errors import ApiError, flatten_messages, forget_where
@@ -29,10 +30,12 @@ EVENT = EventSchema()
 
 
 class Batch(NamedTuple):
-    """`rejected` are `{index, code, message}`; len(events) + len(rejected) is what was sent."""
+    """`rejected` are `{index, code, message}`; len(events) + len(rejected) is what was sent. `shared_bytes` is what every stored
+    event repeats of the envelope."""
 
     events: list[StoredEvent]
     rejected: list[dict[str, Any]]
+    shared_bytes: int = 0
 
 
 class Rejected(Exception):
@@ -53,7 +56,7 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
         details = flatten_messages(forget_where(error).messages)  # marshmallow keeps it in the frame that raises it
         raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=details) from None
     maker = EventMaker(Envelope(**{name: envelope.get(name) for name in Envelope._fields}), now)
-    batch = Batch([], [])
+    batch = Batch([], [], maker.shared_bytes)
     for index, raw in enumerate(sent):
         judge(raw, index, maker, default_type, batch)
     return batch
@@ -99,6 +102,7 @@ class EventMaker:
 
     def __init__(self, envelope: Envelope, now: int):
         self._shared = envelope[:SHARED]
+        self.shared_bytes = len(orjson.dumps(self._shared))
         self._now = now
         self._skew = 0 if envelope.sent_at is None else now - envelope.sent_at
         if abs(self._skew) <= MAX_SKEW_MS:

@@ -133,21 +133,21 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
         if may_be_large and props is not None and _json_size(props) > MAX_PROPS_BYTES:
             raise Doubt
         events.append(maker.make(type_, event.name, ts, props, event.event_id))
-    return Batch(events, [])
+    return Batch(events, [], maker.shared_bytes)
 
 
 def _read_overriding(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_any(body)
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
-    return Batch([_event(event, maker, default_type) for event in sent.events], [])
+    return Batch([_event(event, maker, default_type) for event in sent.events], [], maker.shared_bytes)
 
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_open(body)
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
-    batch = Batch([], [])
+    batch = Batch([], [], maker.shared_bytes)
     for index, raw in enumerate(sent.events):
         try:
             batch.events.append(_event(decode_event(raw), maker, default_type))

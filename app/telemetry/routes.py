@@ -11,12 +11,14 @@ from marshmallow import RAISE
 
 from app.errors import ApiError
 from app.http.body import read_body
-from app.http.context import admin_only, any_caller, parts
+from app.http.context import admin_only, any_caller, known_caller, parts
 from app.http.etags import ETAG, NOT_MODIFIED, IfMatchSchema, IfNoneMatchSchema, unless_known, with_etag
+from app.http.limits import bucket_of
 from app.http.openapi import CALLER, ERROR_CONTENT, TOKEN, Blueprint
 from app.telemetry import schemas
 from app.telemetry.config.schemas import AppConfigSchema, ConfigSchema, OverridesSchema
 from app.telemetry.query import query_from
+from app.telemetry.shares.sender import Sender
 from app.telemetry.sinks import SinkUnavailable
 
 BODY_TYPES = ("application/json", "text/plain")
@@ -66,14 +68,19 @@ def save_perf_batch():
 
 def fast_routes(parts) -> dict:
     """The same two for app/http/fast_lane.py."""
-    save = parts.telemetry.save
+
+    def save(body, identity, who, default_type=None):
+        return parts.telemetry.save(body, default_type, Sender(who, identity))
+
     return {"/api/telemetry/batch": save, "/api/perf/batch": partial(save, default_type="perf")}
 
 
 def _save(default_type: str | None):
     if request.mimetype not in BODY_TYPES and request.mimetype:
         raise ApiError("unsupported_media_type", WRONG_TYPE)
-    return jsonify(parts().telemetry.save(read_body(parts().settings.http_max_body_bytes), default_type))
+    identity = known_caller()
+    sender = Sender(bucket_of(identity, request.remote_addr), identity)
+    return jsonify(parts().telemetry.save(read_body(parts().settings.http_max_body_bytes), default_type, sender))
 
 
 @blueprint.get("/telemetry/config")
@@ -82,7 +89,10 @@ def _save(default_type: str | None):
 @blueprint.response(200, ConfigSchema)
 @blueprint.doc(summary="What an SDK should sample and send", security=CALLER)
 def read_config(arguments):
-    config = CONFIG.dump(parts().telemetry_config.for_app(arguments.get("app")))
+    app = arguments.get("app")
+    if app is not None and not known_caller().may_name(app):
+        raise ApiError("forbidden", f"This write key may not name the application {app}.")
+    config = CONFIG.dump(parts().telemetry_config.for_app(app))
     response = make_response(jsonify(config))
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
@@ -160,4 +170,3 @@ def read_events(arguments):
     except SinkUnavailable:
         raise ApiError("unavailable", "The stored events cannot be read right now.", retry_after_ms=2000) from None
     return jsonify(ok=True, events=[event.to_wire() for event in page.events], nextCursor=page.next_cursor)
-

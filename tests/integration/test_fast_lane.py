@@ -99,6 +99,33 @@ def test_an_overload_is_answered_on_the_short_way_with_retry_after(tmp_path):
     assert fast.headers["Retry-After"] == "5"
 
 
+BOUND = "wk_that_is_bound_to_the_shop"
+MIXED = {"app": "shop", "events": [{"type": "page", "name": "/"}, {"type": "page", "name": "/", "app": "blog"}]}
+
+
+@pytest.mark.parametrize("body", [MIXED, {**MIXED, "app": "blog"}, {"events": MIXED["events"]}], ids=["one", "every", "no app"])
+def test_a_bound_write_key_is_answered_alike_on_both_ways(tmp_path, body):
+    app = make_app(tmp_path, parts={"sink": MemorySink()}, write_keys=f"shop:{BOUND}@shop+docs")
+    fast, slow = both_answers(app, data=json.dumps(body), headers={"X-Write-Key": BOUND})
+    assert comparable(fast) == comparable(slow)
+    rows = {row["index"]: row["code"] for row in fast.get_json()["rejected"]}
+    assert rows[1] == "forbidden" and fast.status_code == 200
+    assert fast.get_json()["saved"] + len(rows) == 2
+
+
+@pytest.mark.parametrize("setting", ["TELEMETRY_ADDRESS_BYTE_RATE", "TELEMETRY_KEY_BYTE_RATE", "TELEMETRY_APP_BYTE_RATE"])
+def test_a_budget_that_is_used_up_is_answered_alike_on_both_ways(tmp_path, setting):
+    app = make_app(tmp_path, parts={"sink": MemorySink()}, telemetry_byte_burst_s=1, **{setting.lower(): "3600/hour"})
+    large = json.dumps({"app": "web", "events": [{"type": "page", "name": "/", "props": {"pad": "x" * 20_000}}]})
+    assert app.test_client().post(URL, data=large, headers=KEY, content_type="application/json").status_code == 200
+    fast, slow = both_answers(app)
+    assert (fast.status_code, fast.headers["Retry-After"]) == (slow.status_code, slow.headers["Retry-After"])
+    assert fast.status_code == 429 and int(fast.headers["Retry-After"]) > 10_000
+    for answer in (fast, slow):
+        error = answer.get_json()["error"]
+        assert (error["code"], setting in error["message"]) == ("rate_limited", True)
+
+
 def test_a_surprise_is_left_to_flask_with_the_body_unread(tmp_path):
     class BrokenSink:
         def write(self, events):

@@ -50,6 +50,15 @@ def test_what_is_put_is_what_the_sdks_of_that_application_are_told(client):
     assert told(client, "shop") == client.get("/api/telemetry/config", headers=KEY).get_json() == USUAL
 
 
+def test_a_bound_write_key_is_told_about_its_own_apps_only(tmp_path):
+    key = "wk_that_is_bound_to_the_shop"
+    client = make_app(tmp_path, write_keys=f"shop:{key}@shop").test_client()
+    answers = [client.get(f"/api/telemetry/config{query}", headers={"X-Write-Key": key}) for query in ("?app=shop", "", "?app=blog")]
+    assert [answer.status_code for answer in answers] == [200, 200, 403]
+    assert error_of(answers[2])["code"] == "forbidden"
+    assert client.get("/api/telemetry/config?app=blog", headers=bearer("u1")).status_code == 200
+
+
 def test_a_part_is_merged_with_the_settings_and_null_takes_an_override_away(client):
     put(client, {"sampleRate": 0.5, "maxBatch": 9})
     answer = put(client, {"sampleRate": None, "maxBatch": 9})

@@ -202,6 +202,13 @@ def test_a_complaint_shows_no_secret():
     assert "hunter2" not in complaint(JWT_SECRET="hunter2") + complaint(REDIS_URL="hunter2") + complaint(MONGO_URI="user:hunter2@host")
 
 
+def test_byte_rates_follow_the_request_rate_where_they_are_not_set_and_never_below_two_megabytes():
+    assert given(RATE_LIMIT_HTTP="1000/second").byte_rates() == (20e6, 200e6, 200e6)
+    assert given(RATE_LIMIT_HTTP="5/hour").byte_rates() == (2e6, 20e6, 20e6)
+    own = {"TELEMETRY_ADDRESS_BYTE_RATE": "600/minute", "TELEMETRY_APP_BYTE_RATE": "3000000/second"}
+    assert given(**own).byte_rates() == (10, 100, 3e6)
+
+
 # Production.
 
 

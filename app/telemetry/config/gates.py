@@ -69,7 +69,7 @@ def without(refused: Mapping[int, str], batch: Batch, code: str) -> Batch:
     sent_as = [index for index in range(len(batch.events) + len(batch.rejected)) if index not in rejected_before]
     rows = [{"index": sent_as[place], "code": code, "message": message} for place, message in refused.items()]
     kept = [event for place, event in enumerate(batch.events) if place not in refused]
-    return Batch(kept, sorted(batch.rejected + rows, key=lambda row: row["index"]))
+    return batch._replace(events=kept, rejected=sorted(batch.rejected + rows, key=lambda row: row["index"]))
 
 
 def _fits(name: str, parts: list[str]) -> bool:

@@ -41,3 +41,12 @@ class SinkRefused(SinkUnavailable):
 
 class SinkFull(Exception):
     """The storage works and has no room."""
+
+
+class SinkShareFull(SinkFull):
+    """The storage has room, and applications among these events have used up their share of it: `full` says so for each. Nothing
+    was written; the events of the others may be written again."""
+
+    def __init__(self, full: Mapping[str, str]):
+        super().__init__("; ".join(full.values()))
+        self.full = full

@@ -1,7 +1,42 @@
-"""What makes a name on disk durable, for everybody who keeps files: the spool, flags, the applications' configuration."""
+"""Files and folders under DATA_DIR, for every part that keeps some: private to the account (and group) of the server, and there
+after a crash.
+
+Private, since whoever can open a lock can hold it: another account of the machine would stop flag changes and the drainer.
+An umask may make them narrower still. `open(path, mode, opener=private)` is how a file is made here.
+"""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+FOLDER_MODE = 0o750
+FILE_MODE = 0o640
+WIDER = 0o777 & ~FOLDER_MODE
+
+
+def private(path: str | os.PathLike, flags: int) -> int:
+    """For the `opener` of open(): the descriptor of a file that, where it is made by this, others cannot open."""
+    return os.open(path, flags, FILE_MODE)
+
+
+def make_file(path: Path) -> None:
+    """For a library that makes its file with a mode of its own: there, and empty, before it looks."""
+    with suppress(FileExistsError):
+        os.close(private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+
+def make_folder(folder: Path) -> None:
+    """Durably, with its parents, where it is not there."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(FOLDER_MODE, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def is_open_to_others(folder: Path) -> bool:
+    """Whether an existing folder lets other accounts in, or its group write."""
+    return bool(folder.stat().st_mode & WIDER)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from app.disk import sync_folder
+from app.disk import private, sync_folder
 from app.errors import ApiError
 
 LOCK_PATIENCE_S = 5.0
@@ -67,7 +67,7 @@ class JsonFile:
     def locked(self) -> Iterator[None]:
         """Waits for another process in small steps, so that one which is stuck costs a 503 and not a stuck server."""
         try:
-            lock = open(f"{self._path}.lock", "ab")  # noqa: SIM115 - closed below, which gives the lock back
+            lock = open(f"{self._path}.lock", "ab", opener=private)  # noqa: SIM115 - closed below, which gives the lock back
         except OSError as error:
             raise self._cannot("be locked", error) from None
         with lock:
@@ -83,7 +83,7 @@ class JsonFile:
         content = self._fitting(document)
         unfinished = self._path.with_name(f"{self.name}.tmp")  # one name: the lock is held, and a crash leaves no litter
         try:
-            with open(unfinished, "wb") as file:
+            with open(unfinished, "wb", opener=private) as file:
                 if self._path.exists():
                     os.fchmod(file.fileno(), self._path.stat().st_mode & 0o777)
                 file.write(content)

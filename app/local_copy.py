@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import iso
+from app.disk import make_folder
 from app.errors import ApiError
 from app.json_file import FileTrouble, JsonFile
 from app.logs import get_logger
@@ -63,7 +64,7 @@ class LocalCopy:
 
     def _bring_up_to_date(self, document: dict[str, Any]) -> None:
         if (self._bytes(), document) != self._kept:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             with self._file.locked():
                 if not self._says(document):
                     self._file.write(document)

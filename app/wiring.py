@@ -12,7 +12,7 @@ import gevent
 from pymongo.database import Database
 from redis import Redis
 
-from app import development, mongo
+from app import development, disk, mongo
 from app.clock import Clock, system_clock
 from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
@@ -25,6 +25,7 @@ from app.indexes import IndexWatch
 from app.jwks import Jwks
 from app.lifecycle import Lifecycle
 from app.local_copy import LocalCopy
+from app.logs import get_logger
 from app.metrics import Metrics
 from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.mongo import MongoMessages
@@ -53,6 +54,9 @@ from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.ladder import RollupLadder
 from app.telemetry.stats.store.mongo import MongoRollups
 from app.telemetry.traffic import LOOK_EVERY_S, LiveTraffic
+
+log = get_logger(__name__)
+OPEN_TO_OTHERS = "another account of this machine can hold its locks, which stops changes of flags and the drainer"
 
 
 @dataclass(frozen=True)
@@ -140,11 +144,14 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
 
 def _prepare(data_dir: Path) -> None:
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(disk.FOLDER_MODE, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: {error.strerror}") from None
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: it cannot be written to")
+    if disk.is_open_to_others(data_dir):
+        log.warning("data_dir_is_open", path=str(data_dir), consequence=OPEN_TO_OTHERS, remedy=f"chmod 750 {data_dir}")
 
 
 def _database(settings: Settings) -> Database | None:

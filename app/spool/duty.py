@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO
 
+from app.disk import private
 from app.spool.segment import lock_alone
 
 
@@ -19,7 +20,7 @@ class Duty:
 
     def take(self) -> bool:
         """Raises OSError."""
-        file = open(self._path, "ab")  # noqa: SIM115 - it stays open for as long as the duty lasts
+        file = open(self._path, "ab", opener=private)  # noqa: SIM115 - it stays open for as long as the duty lasts
         if lock_alone(file.fileno()):
             self._file = file
         else:

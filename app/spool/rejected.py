@@ -9,7 +9,7 @@ import os
 from hashlib import blake2b
 from pathlib import Path
 
-from app.disk import sync_folder
+from app.disk import private, sync_folder
 
 REJECTED = ".rejected"
 
@@ -29,7 +29,7 @@ class RejectedFile:
         fresh = {key: row for key, row in ((_key(line), _row(line, reason)) for line, reason in lines) if key not in seen}
         if fresh:
             is_new = not self.path.exists()
-            with open(self.path, "ab") as file:
+            with open(self.path, "ab", opener=private) as file:
                 file.write(b"".join(fresh.values()))
                 file.flush()
                 os.fsync(file.fileno())

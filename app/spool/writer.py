@@ -17,7 +17,7 @@ from pathlib import Path
 import gevent
 
 from app.clock import system_clock
-from app.disk import sync_folder
+from app.disk import make_folder, private, sync_folder
 from app.group_commit import GroupCommit, Interrupted
 from app.spool.segment import lock_alone, new_name, segments, size_of
 
@@ -96,7 +96,7 @@ class SegmentWriter:
         probe = self._folder / f".probe-{os.getpid()}"
         try:
             make_folder(self._folder)
-            fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+            fd = private(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             try:
                 os.write(fd, bytes(PROBE_BYTES))
                 self._sync_in_a_thread(fd)
@@ -187,7 +187,7 @@ class SegmentWriter:
         make_folder(self._folder)
         path = self._folder / new_name(self._kind, self._clock())
         nameless = path.with_name(f".{path.name}")
-        fd = os.open(nameless, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        fd = private(nameless, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
             lock_alone(fd)
             nameless.rename(path)
@@ -202,13 +202,6 @@ class SegmentWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-
-def make_folder(folder: Path) -> None:
-    """Durably, where it is not there."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder.parent)
 
 
 def _is_at(path: Path, fd: int) -> bool:

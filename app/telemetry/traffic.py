@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.clock import Clock
+from app.disk import FILE_MODE
 from app.telemetry.ingest import Ingest
 
 LOOK_EVERY_S = 0.1
@@ -41,5 +42,5 @@ class LiveTraffic:
 
     def _touch(self) -> None:
         now_ns = self._clock() * 1_000_000
-        self._path.touch(mode=0o640)
+        self._path.touch(FILE_MODE)
         os.utime(self._path, ns=(now_ns, now_ns))

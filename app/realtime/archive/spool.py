@@ -12,13 +12,14 @@ from typing import BinaryIO, NamedTuple
 import gevent
 
 from app.clock import Clock
+from app.disk import make_folder
 from app.logs import get_logger
 from app.realtime.archive.line import decode, encode
 from app.realtime.log import Message
 from app.spool.duty import Duty
 from app.spool.rejected import RejectedFile
 from app.spool.segment import lines_from, lock_to_read, segments, size_of, whole_lines
-from app.spool.writer import SegmentWriter, make_folder
+from app.spool.writer import SegmentWriter
 
 log = get_logger(__name__)
 

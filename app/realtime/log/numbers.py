@@ -24,11 +24,10 @@ from typing import NamedTuple
 
 import orjson
 
-from app.disk import sync_folder
+from app.disk import make_folder, private, sync_folder
 from app.logs import get_logger
 from app.realtime.topics import matches
 from app.spool.segment import lock_alone
-from app.spool.writer import make_folder
 
 log = get_logger(__name__)
 
@@ -117,7 +116,7 @@ class FileNumbers:
     def _turn(self):
         """One at a time from looking at the old file until the new one is there. The lock file stays: were it removed, two could
         hold one each."""
-        fd = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o640)
+        fd = private(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT)
         try:
             give_up_at = time.monotonic() + TURN_WITHIN_S
             while not lock_alone(fd):
@@ -150,7 +149,7 @@ class FileNumbers:
     def _begin(self, rows: list[dict]) -> None:
         """The file gets its name when it is locked and on disk, so that there is never a half one."""
         half = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        self._fd = os.open(half, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
+        self._fd = private(half, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         lock_alone(self._fd)
         for slot, row in enumerate(rows, 1):
             self._places[row["topic"]] = _Place(slot, row["epoch"], row["seq"], row["at"])

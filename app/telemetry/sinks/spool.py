@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import system_clock
+from app.disk import make_folder
 from app.spool.rejected import REJECTED
 from app.spool.segment import has_writer, size_of, whole_lines
-from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable, make_folder
+from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from app.disk import sync_folder
+from app.disk import private, sync_folder
 from app.spool.rejected import REJECTED, RejectedFile
 from app.spool.segment import has_writer, lines_from, lock_alone, lock_to_read, size_of
 from app.telemetry.spool.reading import usable
@@ -63,7 +63,7 @@ def repair(path: Path) -> list[Problem] | None:
 
 def _rewrite(path: Path, file: BinaryIO, without: set[int]) -> None:
     half = path.with_name(f".{path.name}.repair")
-    with open(half, "wb") as repaired:
+    with open(half, "wb", opener=private) as repaired:
         os.fchmod(repaired.fileno(), os.fstat(file.fileno()).st_mode & 0o777)
         for end, line in lines_from(file, 0, is_complete=True):
             if end not in without:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from app.disk import private
 from app.logs import get_logger
 
 log = get_logger(__name__)
@@ -65,7 +66,8 @@ class Progress:
             return
         half = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            half.write_bytes(orjson.dumps({"target": self._target, "files": self._files, "state": self.state}))
+            with open(half, "wb", opener=private) as file:
+                file.write(orjson.dumps({"target": self._target, "files": self._files, "state": self.state}))
             half.rename(self._path)
             self._is_saved = True
         except OSError as error:

@@ -17,6 +17,7 @@ import gevent
 import msgspec
 
 from app.clock import Clock
+from app.disk import make_file
 from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 
@@ -97,6 +98,8 @@ class FileRollups:
             raise RollupsUnavailable(f"{self._path.name}: {error}") from error
 
     def _in_thread(self, work: Work, begin: str) -> Any:
+        if not self._has_tables:
+            make_file(self._path)
         with closing(sqlite3.connect(self._path, timeout=PATIENCE_S, isolation_level=None)) as db:
             if not self._has_tables:
                 db.execute("PRAGMA journal_mode = WAL")

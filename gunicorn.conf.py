@@ -5,6 +5,7 @@ loads the application after the fork. It runs again at each SIGHUP; what must la
 """
 
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -47,6 +48,13 @@ def on_starting(server):
         )
     refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
     _metrics.open()
+
+
+def when_ready(server):
+    """Clients have no address there, so the rate limit and the limits of handshakes cannot tell them apart."""
+    if not settings.trusted_proxies and any(listener.FAMILY == socket.AF_UNIX for listener in server.LISTENERS):
+        consequence = "all clients share one rate limit; set TRUSTED_PROXIES to the number of proxies that set X-Forwarded-For"
+        server.log.warning("clients_share_one_rate", extra={"listener": "a unix socket", "consequence": consequence})
 
 
 def on_reload(server):

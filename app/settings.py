@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import setting_names
@@ -26,8 +26,25 @@ class SettingsError(SystemExit):
     """A setting is missing, misspelt or out of range. Uncaught, it ends the process with its sentence alone."""
 
 
+QUOTES = ("'", '"')
+
+
+def _unquoted(text: str) -> str:
+    """`docker --env-file` and Kubernetes hand on the quotes that a shell would have taken away."""
+    is_pair = len(text) >= 2 and text[0] == text[-1] in QUOTES and text[0] not in text[1:-1]
+    return text[1:-1] if is_pair else text
+
+
+def _bare(text: str) -> str:
+    """Raises ValueError for what is left of a pair of quotes."""
+    text = _unquoted(text)
+    if text.startswith(QUOTES) or text.endswith(QUOTES):
+        raise ValueError("is wrong: a quote at one end belongs to nothing; write the value without quotes")
+    return text
+
+
 def _split(value):
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    return tuple(part for part in (_bare(part.strip()) for part in value.split(",")) if part) if isinstance(value, str) else value
 
 
 def _rate(value: str) -> str:
@@ -48,6 +65,8 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _write_keys(value):
+    if isinstance(value, str) and any(quote in part for part in _split(value) for quote in QUOTES):
+        raise ValueError("is wrong: a quote inside; write the value without quotes")
     return read_write_keys(_split(value)) if isinstance(value, str) else value
 
 
@@ -127,6 +146,7 @@ Milliseconds = Annotated[int, Field(ge=1)]
 
 # Settings that may carry a password; they never show in the text form of the whole.
 _SECRET = {"jwt_secret", "metrics_token", "mongo_uri", "redis_url", "write_keys"}
+_LISTS = {"cors_origins", "write_keys", "telemetry_allow", "telemetry_deny", "rt_log_retention", "rt_durable_topics"}
 
 
 # Where TELEMETRY_*_BYTE_RATE are not set: what a request stores on average, and how many busy addresses share a key or an app.
@@ -229,6 +249,16 @@ class Settings(BaseSettings):
     rt_durable_ttl_days: Annotated[int, Field(ge=0, le=3650)] = 30
     rt_durable_spool_bytes: Bytes = 268_435_456
     rt_durable_buffer_bytes: Bytes = 16_777_216
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_quotes(cls, value, info: ValidationInfo):
+        """Lists look at their parts themselves; a secret may begin with any character."""
+        if not isinstance(value, str):
+            return value
+        plain = (_unquoted if info.field_name in _SECRET | _LISTS else _bare)(value)
+        is_empty = value and not plain
+        return cls.model_fields[info.field_name].get_default(call_default_factory=True) if is_empty else plain
 
     def __repr_args__(self):
         return [(name, "***" if name in _SECRET and value else value) for name, value in super().__repr_args__()]

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import gevent
 from pymongo.database import Database
-from redis import Redis
 
-from app import development, disk, mongo
+from app import development, disk, mongo, redis_connection
 from app.clock import Clock, system_clock
 from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
@@ -320,8 +319,8 @@ def _mongo_check(ground: Ground) -> Check:
 
 
 def _redis_check(url: str) -> Check:
-    redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=None)
-    return lambda: {"state": "up"} if redis.ping() else {"state": "down"}
+    redis = redis_connection.connect(url)
+    return lambda: redis_connection.check(redis)
 
 
 def _health(ground: Ground, checks: dict[str, Check]) -> Health:

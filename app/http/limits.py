@@ -24,6 +24,7 @@ from app.http.context import caller, parts
 from app.http.errors import render_error
 from app.http.window_counts import WindowCounts
 from app.identity import Identity
+from app.redis_connection import for_limits
 from app.settings import Settings
 
 ALREADY_COUNTED = "switchyard.counted"  # in the environ of a request that was counted before it came to Flask
@@ -37,7 +38,7 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         app=app,
         application_limits=[settings.rate_limit_http],
         application_limits_exempt_when=_is_exempt,
-        storage_uri=settings.redis_url or f"{WindowCounts.STORAGE_SCHEME[0]}://",
+        storage_uri=for_limits(settings.redis_url) if settings.redis_url else f"{WindowCounts.STORAGE_SCHEME[0]}://",
         storage_options=REDIS_OPTIONS if settings.redis_url else {},
         in_memory_fallback_enabled=bool(settings.redis_url),
         strategy="fixed-window",

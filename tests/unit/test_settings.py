@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from app.setting_names import OUR_PREFIXES
@@ -338,3 +339,42 @@ def test_an_address_of_redis_that_cannot_be_read_is_one_sentence_without_the_pas
 @pytest.mark.parametrize("url", ["redis://:a%2Fb@h:6379/0", "rediss://h?password=a@b", "unix:///run/redis.sock?db=1", "unix://:p@/run/r"])
 def test_an_address_of_redis_that_can_be_read_is_taken(url):
     assert given(REDIS_URL=url).redis_url == url
+
+
+# Quotes that nothing took away: `docker --env-file` and Kubernetes hand on values as they stand.
+
+EXAMPLES = {
+    "APP_ENV": "development", "LOG_FORMAT": "json", "METRICS_TOKEN": "m" * 40, "MONGO_URI": "mongodb://u:p@h/db", "REDIS_URL": "redis://h:1/0",
+    "JWT_SECRET": "s" * 40, "JWT_JWKS_URL": "https://issuer.test/keys", "JWT_ISSUER": "me", "JWT_AUDIENCE": "you",
+    "WRITE_KEYS": "web:wk_abc,ios:wk_def",
+    "CORS_ORIGINS": "https://a.test,https://b.test", "TELEMETRY_ALLOW": "a,b*", "TELEMETRY_DENY": "secret*",
+    "RT_LOG_RETENTION": "chat:*=5000/16777216/604800", "JWT_PUBLIC_KEY": public_pem(ec_key()),
+}  # fmt: skip
+EVERY_VALUE = {name: value for name, value in dotenv_values(Path(__file__).parents[2] / ".env.example").items() if value} | EXAMPLES
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("name", EVERY_VALUE)
+def test_a_value_in_quotes_is_the_value_without_them(name, quote):
+    value = EVERY_VALUE[name]
+    plain = getattr(given(**{name: value}), name.lower())
+    assert getattr(given(**{name: f"{quote}{value}{quote}"}), name.lower()) == plain
+    assert given(**{name: f"{quote}{quote}"}) == load_settings(None), "nothing in quotes is not set"
+
+
+def test_each_part_of_a_list_may_have_quotes_of_its_own():
+    assert given(TELEMETRY_DENY="'a','b c'").telemetry_deny == ("a", "b c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HOST", '"h'), ("JWT_ISSUER", "me'"), ("TELEMETRY_DENY", '"a,b'), ("TELEMETRY_ALLOW", "a,'b"), ("WRITE_KEYS", 'web:"wk_abc'),
+     ("WRITE_KEYS", 'web:"wk_abc",ios:"wk_def"'), ("DATA_DIR", '/var/lib/x"'), ("CORS_ORIGINS", '"https://a.test'), ("PORT", '"80')],
+)  # fmt: skip
+def test_half_a_pair_of_quotes_is_refused_with_a_sentence(name, value):
+    assert name in complaint(**{name: value})
+
+
+def test_a_secret_may_begin_with_a_quote():
+    secret = "'" + "s" * 40
+    assert given(JWT_SECRET=secret).jwt_secret == secret

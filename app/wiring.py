@@ -246,8 +246,8 @@ def _drainer(ground: Ground, spool: SpoolSink, primary: MongoSink, ingest: Inges
 
 
 def _realtime(ground: Ground) -> Realtime:
-    archive = _archive(ground)
-    return Realtime(_topic_log(ground), ground.clock, ground.metrics, Rules.from_settings(ground.settings), archive)
+    archive, settings = _archive(ground), ground.settings
+    return Realtime(_topic_log(ground), ground.clock, ground.metrics, Rules.from_settings(settings), archive, settings.rate_limit_http)
 
 
 def _topic_log(ground: Ground) -> MemoryTopicLog:

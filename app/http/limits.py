@@ -10,7 +10,7 @@ import math
 import time
 from contextlib import suppress
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask_limiter import Limiter, RequestLimit
 from limits import parse
 from limits.errors import StorageError
@@ -94,8 +94,24 @@ def hit_by(limiter: Limiter, settings: Settings):
     return hit
 
 
+def count_further(count: int) -> None:
+    """For a request that asks for several things at once: each of them counts as a request of its own, the first one is counted
+    already. One that asks for more than the limit allows needs a window in which nothing else was counted. Raises `rate_limited`."""
+    (limiter,) = current_app.extensions["limiter"]
+    limit = parse(parts().settings.rate_limit_http)
+    cost = min(count, limit.amount - 1)
+    with suppress(StorageError, RedisError):  # the next request finds out, and falls back
+        if cost > 0 and not limiter.limiter.hit(limit, _who(), "global", cost=cost):
+            parts().metrics.http_rate_limited_total.inc()
+            reset_at = limiter.limiter.get_window_stats(limit, _who(), "global").reset_time
+            raise ApiError("rate_limited", f"More than {limit} together; wait before trying again.", retry_after_ms=_wait_ms(reset_at))
+
+
+def _wait_ms(reset_at: float) -> int:
+    return max(1, math.ceil((reset_at - time.time()) * 1000))
+
+
 def _refuse(limit: RequestLimit):
     parts().metrics.http_rate_limited_total.inc()
-    wait_ms = max(1, math.ceil((limit.reset_at - time.time()) * 1000))
     message = f"More than {limit.limit}; wait before trying again."
-    return render_error(ApiError("rate_limited", message, retry_after_ms=wait_ms))
+    return render_error(ApiError("rate_limited", message, retry_after_ms=_wait_ms(limit.reset_at)))

@@ -28,11 +28,15 @@ class Publishing:
         for topic, count in counts.items():
             if wait_ms := self._buckets.take(topic, now, count):
                 raise ApiError("rate_limited", f"Too many messages on {topic}; slow down.", retry_after_ms=wait_ms)
-        return [self.publish(message.topic, message.payload, now, message.id, identity.user_id) for message in messages]
+        user, is_trusted = identity.user_id, identity.is_service
+        return [self.publish(message.topic, message.payload, now, message.id, user, is_trusted) for message in messages]
 
-    def publish(self, topic: str, payload: bytes, now: int, id: str | None, user: str | None) -> dict[str, Any]:
-        """`{topic, seq, epoch, duplicate?}`, after the message is in the log. Nobody's permission and no rate is asked."""
-        appended = self._log.append(topic, payload, now, id, user)
+    def publish(
+        self, topic: str, payload: bytes, now: int, id: str | None, user: str | None, is_trusted: bool = True
+    ) -> dict[str, Any]:
+        """`{topic, seq, epoch, duplicate?}`, after the message is in the log. No permission and no rate is asked: for the server
+        itself, whose topics no user's publishing evicts (`is_trusted`)."""
+        appended = self._log.append(topic, payload, now, id, user, is_trusted)
         facts: dict[str, Any] = {"topic": topic, "seq": appended.seq, "epoch": appended.epoch}
         if appended.duplicate:
             return {**facts, "duplicate": True}

@@ -5,6 +5,7 @@ from typing import Any
 from app.errors import ApiError
 from app.identity import Identity
 from app.realtime.archive import Archive, NoArchive
+from app.realtime.buckets import MemoryBuckets, Rate
 from app.realtime.hub import Hub
 from app.realtime.log import Message, TopicLog
 from app.realtime.protocol import ID_RULE, Publish, encode_payload, is_id
@@ -14,13 +15,17 @@ from app.realtime.transport import Transport
 
 
 class Realtime:
-    """Complete without a server: until `bind` there is nobody to send to, and publishing only fills the log."""
+    """Complete without a server: until `bind` there is nobody to send to, and publishing only fills the log. `user_rate` is how many
+    messages one user may publish through publish_as; a request with more than fit at once is paid for by the ones after it."""
 
-    def __init__(self, log: TopicLog, clock, metrics, rules: Rules | None = None, archive: Archive | None = None):
+    def __init__(
+        self, log: TopicLog, clock, metrics, rules: Rules | None = None, archive: Archive | None = None, user_rate: str | None = None
+    ):
         self.hub = Hub(log, metrics, rules or Rules(), archive=archive)
         self.max_payload_bytes = self.hub.rules.max_payload_bytes
         self._clock = clock
         self._archive = archive or NoArchive()
+        self._users = MemoryBuckets(Rate.of(user_rate)) if user_rate else None
         log.listen(self._announce)
 
     def _announce(self, message: Message) -> None:
@@ -49,6 +54,8 @@ class Realtime:
         frames = [
             Publish(message["topic"], encode_payload(message["payload"], self.max_payload_bytes), message.get("id")) for message in messages
         ]
+        if self._users and (wait_ms := self._users.take(identity.user_id, self._clock(), len(frames))):
+            raise ApiError("rate_limited", "Too many messages of one user; slow down.", retry_after_ms=wait_ms)
         return self.hub.publish_as(identity, frames, self._clock())
 
     def emit(self, event: str, payload: Any, to: str) -> None:

@@ -3,6 +3,7 @@
 from flask import Blueprint as FlaskBlueprint
 
 from app.http.context import known_caller, parts, service_only, users_only
+from app.http.limits import count_further
 from app.http.openapi import TOKEN, Blueprint
 from app.realtime.asyncapi import document
 from app.realtime.schemas import EmitSchema, OkSchema, PublishedSchema, PublishSchema
@@ -17,8 +18,10 @@ blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", descript
 @blueprint.doc(security=TOKEN)
 def publish(body):
     """Append a message to a topic, or several `messages` to theirs: all or none. The same id of the same caller again is
-    answered as the first time."""
-    published = parts().realtime.publish_as(known_caller(), body.get("messages") or [body])
+    answered as the first time. Each message counts as one request against the rate of the caller."""
+    messages = body.get("messages") or [body]
+    count_further(len(messages) - 1)
+    published = parts().realtime.publish_as(known_caller(), messages)
     return {"ok": True, "messages": published} if "messages" in body else {"ok": True, **published[0]}
 
 

@@ -161,3 +161,91 @@ def test_some_topics_may_have_limits_of_their_own(make_log):
     for topic, kept in (("chat:1", 2), ("chat:big", 2), ("other", 5)):
         append(log, topic, *[b"1"] * 8)
         assert len(log.read(topic, 0, 10).messages) == kept
+
+
+def publish(log, user, *topics, payload=b"1", **options):
+    """`user` in capitals is the server, a service or an admin."""
+    return [log.append(topic, payload, NOW, user=user, is_trusted=user.isupper(), **options) for topic in topics][-1]
+
+
+@pytest.mark.parametrize("attackers", [["mallory"], ["mallory", "eve"]])
+def test_a_user_with_thousands_of_topics_loses_its_own_and_takes_none_of_the_server_or_of_others(make_log, attackers):
+    log = make_log(max_topics=100)
+    places = {topic: publish(log, user, topic, topic) for user, topic in (("SERVER", "notice:global"), ("ann", "ann:1"), ("bob", "bob:1"))}
+    for round_ in range(10):
+        for number in range(50):
+            publish(log, attackers[number % len(attackers)], f"new:{round_}:{number}")
+    for topic, place in places.items():
+        head = log.head(topic)
+        assert (head.epoch, head.seq, seqs(log.read(topic, 0, 10))) == (place.epoch, 2, [1, 2])
+    assert log.counts()["topics"] <= 112
+
+
+def test_where_services_fill_the_log_users_have_a_reserve_and_the_services_keep_theirs(make_log):
+    log = make_log(max_topics=80)
+    publish(log, "SERVICE", *[f"s:{number}" for number in range(80)])
+    for number in range(50):
+        publish(log, "ann", f"ann:{number}")
+    assert all(log.head(f"s:{number}").seq for number in range(80))
+    assert [number for number in range(50) if log.head(f"ann:{number}").seq] == list(range(40, 50))
+
+
+def test_a_service_with_thousands_of_topics_takes_none_of_another_service(make_log):
+    log = make_log(max_topics=20)
+    publish(log, "SERVER", "flags")
+    publish(log, "SERVICE", *[f"s:{number}" for number in range(100)])
+    assert log.head("flags").seq == 1
+
+
+def test_a_user_with_many_bytes_loses_its_own(make_log):
+    log = make_log(max_topics=1000, max_total_bytes=100_000)
+    publish(log, "SERVER", "notice:global"), publish(log, "ann", "ann:1")
+    publish(log, "mallory", *[f"new:{number}" for number in range(300)], payload=b"x" * 4000)
+    assert [log.head(topic).seq for topic in ("notice:global", "ann:1", "new:0", "new:299")] == [1, 1, 0, 1]
+    assert log.counts()["bytes"] <= 100_000
+
+
+def test_what_a_user_says_in_topics_of_others_counts_against_that_user(make_log):
+    """Else filling a victim's topics would make the victim the one who holds most."""
+    log = make_log(max_messages=100, max_topics=1000, max_total_bytes=100_000)
+    publish(log, "SERVER", "notice:global"), publish(log, "ann", *[f"ann:{number}" for number in range(20)])
+    for _ in range(5):
+        publish(log, "mallory", *[f"ann:{number}" for number in range(10)], payload=b"x" * 4000)
+    assert log.head("notice:global").seq == 1
+    assert [number for number in range(20) if log.head(f"ann:{number}").seq == 0] == []
+    assert all(seqs(log.read(f"ann:{number}", 0, 10)) == [1] for number in range(10, 20))
+    assert log.counts()["bytes"] <= 100_000
+
+
+def test_a_topic_that_a_user_began_and_the_server_speaks_on_is_the_servers(make_log):
+    log = make_log(max_topics=4)
+    publish(log, "mallory", "notice:global"), publish(log, "SERVER", "notice:global")
+    publish(log, "mallory", *[f"new:{number}" for number in range(10)])
+    assert log.head("notice:global").seq == 2
+
+
+@pytest.mark.parametrize("victim", ["ann", "SERVICE"])
+def test_a_user_with_thousands_of_ids_takes_none_of_others(make_log, victim):
+    log = make_log(max_ids=1000)
+    first = publish(log, victim, "t", id="m")
+    for number in range(3000):
+        publish(log, "mallory", "t", id=str(number))
+    assert publish(log, victim, "t", id="m") == Appended(first.seq, first.epoch, duplicate=True)
+    assert publish(log, "mallory", "t", id="2999").duplicate
+    assert not publish(log, "mallory", "t", id="0").duplicate
+    assert log.counts()["ids"] <= 1000
+
+
+def test_an_id_is_known_again_when_its_user_has_another_role(log):
+    first = log.append("t", b"1", NOW, "m", "billing", is_trusted=True)
+    assert log.append("t", b"1", NOW, "m", "billing", is_trusted=False) == Appended(first.seq, first.epoch, duplicate=True)
+
+
+def test_nothing_is_remembered_of_publishers_that_hold_nothing(make_log):
+    log = make_log(max_topics=10, max_ids=10, max_age_ms=1000)
+    for number in range(500):
+        publish(log, f"user {number}", "shared", f"own:{number}", id="m")
+    assert log.counts()["publishers"] <= 5 + 11 + 11
+    log.tidy(NOW + 5000)
+    assert log.counts()["topics"] == log.counts()["bytes"] == 0
+    assert log.counts()["publishers"] == log.counts()["ids"]

@@ -1,9 +1,11 @@
 """The HTTP door to realtime."""
 
+import time
+
 import pytest
 
 from app.realtime.protocol import Subscribe
-from tests.apps import NOW, WRITE_KEY, bearer, error_of, make_app
+from tests.apps import NOW, WRITE_KEY, Clock, bearer, error_of, make_app
 from tests.unit.realtime.fakes import MemoryTransport
 
 ADMIN = bearer("root", "admin")
@@ -146,3 +148,66 @@ def test_both_routes_are_documented_with_their_bodies(client):
 def test_health_counts_connections_and_subscriptions(client):
     report = client.get("/healthz", headers=ADMIN).json["dependencies"]["realtime"]
     assert {"state": "up", "connections": 0, "subscriptions": 0, "topics": 0}.items() <= report.items()
+
+
+# What one user's grant may use up
+
+GRANTED = bearer("mallory", topics={"pub": ["*"]})
+WITHOUT_RATES = {"rate_limit_http": "1000000/second", "rt_topic_rate": "1000000/second"}
+
+
+def test_ten_requests_with_a_thousand_new_topics_each_leave_the_history_and_the_epoch_of_a_notice(tmp_path):
+    app = make_app(tmp_path, **WITHOUT_RATES)
+    client = app.test_client()
+    notice = post(client, "publish", {"topic": "notice:global", "payload": "maintenance"}).json
+    other = post(client, "publish", {"topic": "ann:1", "payload": 1}, bearer("ann", topics={"pub": ["ann:*"]})).json
+    for round_ in range(10):
+        messages = [{"topic": f"new:{round_}:{number}", "payload": 1} for number in range(1000)]
+        assert post(client, "publish", {"messages": messages}, GRANTED).status_code == 200
+    assert post(client, "publish", {"topic": "new:last", "payload": 1}, GRANTED).status_code == 200
+    answers = []
+    app.realtime.hub.connect("a", app.extensions["switchyard"].gatekeeper.from_headers(ADMIN["Authorization"], None))
+    for place in (notice, other):
+        app.realtime.hub.handle("a", Subscribe(place["topic"], since=0, epoch=place["epoch"]), NOW, answers.append)
+    assert [(answer["recovered"], answer["seq"], answer["head"]) for answer in answers] == [(True, 0, 1), (True, 0, 1)]
+
+
+def test_a_hundred_and_one_requests_with_a_thousand_ids_each_leave_the_ids_of_others(tmp_path):
+    app = make_app(tmp_path, **WITHOUT_RATES)
+    client, body, ann = app.test_client(), {"topic": "t", "payload": 1, "id": "m1"}, bearer("ann", topics={"pub": ["t"]})
+    callers = (SERVICE, ann)
+    first = [post(client, "publish", body, caller).json for caller in callers]
+    mallory = app.extensions["switchyard"].gatekeeper.from_headers(GRANTED["Authorization"], None)
+    for round_ in range(101):  # what the route does with each request, without the ten seconds that HTTP takes for it
+        app.realtime.publish_as(mallory, [{"topic": "t", "payload": 1, "id": f"{round_}:{number}"} for number in range(1000)])
+    assert [post(client, "publish", body, caller).json for caller in callers] == [{**answer, "duplicate": True} for answer in first]
+
+
+def many(count, topic="t"):
+    return {"messages": [{"topic": topic, "payload": 1}] * count}
+
+
+def test_each_message_of_a_request_counts_as_a_request_of_its_caller(tmp_path):
+    client = make_app(tmp_path, rate_limit_http="10/minute", rt_topic_rate="1000/second").test_client()
+    assert post(client, "publish", many(6)).status_code == 200
+    refused = post(client, "publish", many(6))
+    assert (refused.status_code, error_of(refused)["code"]) == (429, "rate_limited")
+    assert client.get("/api/flags", headers=SERVICE).status_code == 429
+    assert post(client, "publish", many(6), ADMIN).status_code == 200, "another user has a rate of their own"
+
+
+def test_a_request_with_more_messages_than_the_rate_allows_at_once_is_paid_for_by_the_ones_after_it(tmp_path):
+    clock = Clock()
+    client = make_app(tmp_path, parts={"clock": clock}, rate_limit_http="100/second", rt_topic_rate="1000/second").test_client()
+    assert post(client, "publish", many(300)).status_code == 200
+    time.sleep(1.1)  # the window of the request rate is over, the debt is not: this clock stands still
+    assert error_of(post(client, "publish", many(1)))["code"] == "rate_limited"
+    clock.pass_ms(2020)
+    assert post(client, "publish", many(1)).status_code == 200
+
+
+def test_each_message_counts_against_the_rate_of_its_topic(tmp_path):
+    client = make_app(tmp_path, rate_limit_http="1000/second", rt_topic_rate="10/second").test_client()
+    assert post(client, "publish", many(6)).status_code == 200
+    assert post(client, "publish", many(6)).status_code == 429
+    assert post(client, "publish", many(6, "other")).status_code == 200

@@ -2,18 +2,20 @@
 
 A position is `(epoch, seq)`. Within one epoch of a topic `seq` counts 1, 2, 3 … without a hole; where the numbering has
 to begin anew, the epoch is another one, so an old position can never be mistaken for a new one.
-memory.py keeps it in this process; numbers.py lets the numbering of some topics go on when another process comes after it.
+memory.py      keeps it in this process
+publishers.py  the parties that publish, and the answers by which their repeated messages are known
+shares.py      how much of it each party may hold
+numbers.py     lets the numbering of some topics continue in the next process
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """`payload` is JSON text, encoded once when it was published; `ts` is in epoch milliseconds; `user` is who published it,
-    for the archive: subscribers are not told."""
+class Message(NamedTuple):
+    """`payload` is JSON text, encoded once when it was published; `ts` is in epoch milliseconds; `user` is who published it, for the
+    archive: subscribers do not get it. A tuple, since a frozen dataclass takes three times as long to build."""
 
     topic: str
     epoch: str
@@ -24,8 +26,7 @@ class Message:
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """Where the message stands. `duplicate` means that it stood there before."""
 
     seq: int
@@ -54,8 +55,13 @@ class Page:
 class TopicLog(Protocol):
     """Every method is one atomic step. A log that cannot do its work raises ApiError `unavailable`."""
 
-    def append(self, topic: str, payload: bytes, now: int, id: str | None = None, user: str | None = None) -> Appended:
-        """Take the next seq, keep the message, announce it. A repeated `(topic, user, id)` gets the first answer again."""
+    def append(
+        self, topic: str, payload: bytes, now: int, id: str | None = None, user: str | None = None, is_trusted: bool = False
+    ) -> Appended:
+        """Take the next seq, keep the message, announce it. A repeated `(topic, user, id)` gets the first answer again.
+
+        `is_trusted` is a message of the server itself (`user` None), of a service or an admin: what users publish never evicts it.
+        """
 
     def read(self, topic: str, after: int, limit: int) -> Page:
         """At most `limit` messages with seq > `after`."""
@@ -77,8 +83,9 @@ class Numbers(Protocol):
     def last(self, topic: str) -> tuple[str, int] | None:
         """(epoch, seq) that it goes on from; None where its numbering begins."""
 
-    def note(self, topic: str, epoch: str, seq: int, now: int) -> bool:
-        """To be called before anybody is told of this number. False: nobody may be, and no topic may go on in its epoch."""
+    def note(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
+        """To be called before any client learns of this number. `owner` is a short name of the party that it counts against, empty
+        for the server. False: no client may learn of it, and no topic may continue in its epoch."""
 
 
 class NoNumbers:
@@ -90,5 +97,5 @@ class NoNumbers:
     def last(self, topic):
         return None
 
-    def note(self, topic, epoch, seq, now):
+    def note(self, topic, epoch, seq, now, owner=""):
         return True

@@ -2,18 +2,24 @@
 
 Everything in it is bounded. A topic that is over its count or its bytes loses its oldest messages (the newest one
 always stays), and at the next `tidy` those over its age; one to which nobody published for twice that long is
-forgotten whole. So is, over the number of topics or the bytes of all together, the topic that was published to least
-recently. A forgotten topic starts at seq 1 in another epoch when it comes back, and whoever resumes is told so; one that
-`numbers` keep goes on in its epoch, with what was forgotten gone. Of the message ids that make a repeated publish
-harmless the oldest is forgotten first: a retry that comes later than `max_ids` other messages is a new message.
+forgotten whole. So are topics over the number of topics, or the bytes, of all together. A forgotten topic starts at seq 1 in
+another epoch when it comes back, and a client that resumes is told so; one that `numbers` keep continues in its epoch, with what
+was forgotten gone. Of the message ids that make a repeated publish harmless the oldest are forgotten first: a retry that comes
+after too many other messages is a new message.
+
+The invariant of what all share (shares.py): what a user publishes never evicts a topic or an id of the server, its services and
+admins, and evicts another user's only where that user holds more. A topic counts against the party that owns it, the first that
+published to it, or the first trusted one. A message counts against its publisher, also in another party's topic.
 """
 
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.realtime.log import Appended, Head, Message, NoNumbers, Numbers, Page
+from app.realtime.log.publishers import Publisher, Publishers
+from app.realtime.log.shares import Shares
 from app.realtime.topics import matches
 
 MAX_TOTAL_BYTES = 268_435_456
@@ -32,13 +38,18 @@ class Keep:
 
 @dataclass(slots=True)
 class _Topic:
+    """`guests` are the publishers, by seq, of the messages that are not the owner's."""
+
+    name: str
     epoch: str
     seq: int
     keep: Keep
     is_numbered: bool
+    owner: Publisher
     published_at: int = 0
     bytes: int = 0
     messages: deque[Message] = field(default_factory=deque)
+    guests: dict[int, Publisher] = field(default_factory=dict)
 
     @property
     def first(self) -> int:
@@ -63,31 +74,34 @@ class MemoryTopicLog:
         self._numbers = numbers or NoNumbers()
         self._keep_by_default = Keep(max_messages, max_bytes, max_age_ms)
         self._retention = retention
-        self._max_topics = max_topics
-        self._max_total_bytes = max_total_bytes
-        self._max_ids = max_ids
-        self._topics: OrderedDict[str, _Topic] = OrderedDict()  # the least recently published one first
-        self._bytes = 0
-        self._answers: OrderedDict[tuple[str, str | None, str], Appended] = OrderedDict()
+        self._topics: dict[str, _Topic] = {}
+        self._topic_shares = Shares(max_topics)
+        self._byte_shares = Shares(max_total_bytes)
+        self._publishers = Publishers(self._topic_shares, self._byte_shares, Shares(max_ids))
         self._name = secrets.token_urlsafe(8)
         self._forgotten = 0
         self._listener: Callable[[Message], None] = lambda message: None
         self._unannounced: deque[Message] = deque()
         self._is_announcing = False
 
-    def append(self, topic: str, payload: bytes, now: int, id: str | None = None, user: str | None = None) -> Appended:
-        if id is not None and (first := self._answers.get((topic, user, id))):
+    def append(
+        self, topic: str, payload: bytes, now: int, id: str | None = None, user: str | None = None, is_trusted: bool = False
+    ) -> Appended:
+        publisher = self._publishers.get(user, is_trusted)
+        if id is not None and (first := self._publishers.first_answer(publisher, topic, id)):
+            self._publishers.leave(publisher)
             return Appended(first.seq, first.epoch, duplicate=True)
-        entry = self._next(topic)
-        if entry.is_numbered and not self._numbers.note(topic, entry.epoch, entry.seq, now):
+        entry = self._next(topic, publisher)
+        if entry.is_numbered and not self._numbers.note(topic, entry.epoch, entry.seq, now, publisher.mark):
             self._leave_the_numbers()
-            entry = self._next(topic)
+            publisher = self._publishers.get(user, is_trusted)
+            entry = self._next(topic, publisher)
         entry.published_at = now
         message = Message(topic, entry.epoch, entry.seq, id or f"{entry.epoch}:{entry.seq}", now, payload, user)
         appended = Appended(message.seq, message.epoch)
-        self._keep(entry, message)
+        self._keep(entry, message, publisher)
         if id is not None:
-            self._remember((topic, user, id), appended)
+            self._publishers.remember(publisher, topic, id, appended)
         self._announce(message)
         return appended
 
@@ -112,59 +126,124 @@ class MemoryTopicLog:
         self._listener = listener
 
     def tidy(self, now: int) -> None:
-        """Let go of what is too old. To be called now and then."""
-        for topic, entry in list(self._topics.items()):
+        """Let go of what is too old. To be called every few seconds."""
+        for entry in list(self._topics.values()):
             age = entry.keep.max_age_ms
             if age is None:
                 continue
             while entry.messages and entry.messages[0].ts <= now - age:
-                self._count(entry, -_size(entry.messages.popleft()))
+                self._drop_oldest(entry)
             if entry.published_at <= now - 2 * age:
-                self._forget(topic)
+                self._forget(entry)
+
+    def counts(self) -> dict[str, int]:
+        totals = {"topics": self._topic_shares.total, "bytes": self._byte_shares.total}
+        return {**totals, **self._publishers.counts()}
 
     def _keep_of(self, topic: str) -> Keep:
         return next((keep for pattern, keep in self._retention if matches(pattern, topic)), self._keep_by_default)
 
-    def _next(self, topic: str) -> _Topic:
+    def _next(self, topic: str, publisher: Publisher) -> _Topic:
         entry = self._topics.get(topic)
         if entry is None:
-            entry = self._topics[topic] = _Topic(*self._begins(topic), self._keep_of(topic), self._numbers.keeps(topic))
-        self._topics.move_to_end(topic)
+            entry = self._topics[topic] = _Topic(topic, *self._begins(topic), self._keep_of(topic), self._numbers.keeps(topic), publisher)
+            publisher.owned[topic] = None
+            publisher.topics.change(1)
+            self._make_room_for_topics(entry)
+        elif publisher.is_trusted and not entry.owner.is_trusted:
+            self._hand_over(entry, publisher)
+        entry.owner.owned.move_to_end(topic)
         entry.seq += 1
         return entry
 
     def _leave_the_numbers(self) -> None:
-        """Somebody else may go on from them: every topic of theirs begins in a new epoch, as a forgotten one does."""
+        """Another process may continue from them: each of their topics begins in a new epoch, as a forgotten one does."""
         self._numbers = NoNumbers()
-        for topic in [topic for topic, entry in self._topics.items() if entry.is_numbered]:
-            self._forget(topic)
-
-    def _forget(self, topic: str) -> None:
-        self._bytes -= self._topics.pop(topic).bytes
-        self._forgotten += 1
+        for entry in [entry for entry in self._topics.values() if entry.is_numbered]:
+            self._forget(entry)
 
     def _begins(self, topic: str) -> tuple[str, int]:
-        """(epoch, seq) that a topic goes on from which is not remembered. A new epoch is another one whenever a topic was
+        """(epoch, seq) that a topic continues from which is not remembered. A new epoch is another one whenever a topic was
         forgotten, so none begins twice in the same."""
         return self._numbers.last(topic) or (f"{self._name}.{self._forgotten}", 0)
 
-    def _keep(self, entry: _Topic, message: Message) -> None:
+    def _keep(self, entry: _Topic, message: Message, publisher: Publisher) -> None:
         entry.messages.append(message)
-        self._count(entry, _size(message))
+        if publisher is not entry.owner:
+            entry.guests[message.seq] = publisher
+            publisher.is_guest_in(entry.name)
+        self._count(entry, publisher, _size(message))
         keep = entry.keep
         while len(entry.messages) > 1 and (len(entry.messages) > keep.max_messages or entry.bytes > keep.max_bytes):
-            self._count(entry, -_size(entry.messages.popleft()))
-        while len(self._topics) > 1 and (len(self._topics) > self._max_topics or self._bytes > self._max_total_bytes):
-            self._forget(next(iter(self._topics)))
+            self._drop_oldest(entry)
+        if self._byte_shares.is_over():
+            self._make_room_for_bytes(entry)
 
-    def _count(self, entry: _Topic, size: int) -> None:
+    def _make_room_for_topics(self, current: _Topic) -> None:
+        shares = self._topic_shares
+        while shares.is_over() and any(self._takes_a_topic_of(loser, current) for loser in shares.losers()):
+            pass
+
+    def _make_room_for_bytes(self, current: _Topic) -> None:
+        shares = self._byte_shares
+        while shares.is_over() and any(self._takes_bytes_of(loser, current) for loser in shares.losers()):
+            pass
+
+    def _takes_a_topic_of(self, loser: Publisher, current: _Topic) -> bool:
+        """The one published to least recently, but for the topic that is published to right now."""
+        topic = next(iter(loser.owned), current.name)
+        if topic == current.name:
+            return False
+        self._forget(self._topics[topic])
+        return True
+
+    def _takes_bytes_of(self, loser: Publisher, current: _Topic) -> bool:
+        """A topic of its own; else its oldest message in a topic of another, with those before it; last the topic that is published
+        to right now, but for its newest message."""
+        if self._takes_a_topic_of(loser, current):
+            return True
+        entry = self._topics[next((topic for topic in loser.guest_in if topic != current.name), current.name)]
+        before = self._byte_shares.total
+        while len(entry.messages) > (entry is current):
+            if self._drop_oldest(entry) is loser:
+                break
+        return self._byte_shares.total < before
+
+    def _forget(self, entry: _Topic) -> None:
+        while entry.guests:
+            self._drop_oldest(entry)
+        entry.owner.bytes.change(-entry.bytes)
+        entry.owner.topics.change(-1)
+        del self._topics[entry.name], entry.owner.owned[entry.name]
+        self._publishers.leave(entry.owner)
+        self._forgotten += 1
+
+    def _hand_over(self, entry: _Topic, owner: Publisher) -> None:
+        """A topic that a user began and the server speaks on is the server's; what users said there still counts against them."""
+        before, entry.owner = entry.owner, owner
+        before.topics.change(-1)
+        owner.topics.change(1)
+        owner.owned[entry.name] = before.owned.pop(entry.name)
+        for message in entry.messages:
+            if message.seq not in entry.guests:
+                entry.guests[message.seq] = before
+                before.is_guest_in(entry.name)
+        self._publishers.leave(before)
+        self._make_room_for_topics(entry)
+
+    def _drop_oldest(self, entry: _Topic) -> Publisher:
+        """Returns the publisher whose message it was."""
+        message = entry.messages.popleft()
+        publisher = entry.guests.pop(message.seq, entry.owner) if entry.guests else entry.owner
+        self._count(entry, publisher, -_size(message))
+        if publisher is not entry.owner:
+            publisher.is_guest_no_more_in(entry.name)
+            self._publishers.leave(publisher)
+        return publisher
+
+    def _count(self, entry: _Topic, publisher: Publisher, size: int) -> None:
         entry.bytes += size
-        self._bytes += size
-
-    def _remember(self, key: tuple[str, str | None, str], appended: Appended) -> None:
-        self._answers[key] = appended
-        if len(self._answers) > self._max_ids:
-            self._answers.popitem(last=False)
+        publisher.bytes.change(size)
 
     def _announce(self, message: Message) -> None:
         """One at a time: a message that is appended while another is announced waits its turn."""

@@ -26,6 +26,8 @@ import orjson
 
 from app.disk import make_folder, private, sync_folder
 from app.logs import get_logger
+from app.realtime.log.publishers import THE_SERVER
+from app.realtime.log.shares import Shares
 from app.realtime.topics import matches
 from app.spool.segment import lock_alone
 
@@ -42,19 +44,33 @@ class _Place(NamedTuple):
     epoch: str
     seq: int
     at: int
+    owner: "_Owner"
+
+    def row(self, topic: str) -> dict:
+        return {"topic": topic, "epoch": self.epoch, "seq": self.seq, "at": self.at, "by": self.owner.name}
+
+
+class _Owner:
+    """A party by the short name that the log has for it, and its topics, the least recently published one first."""
+
+    def __init__(self, name: str, shares: Shares):
+        self.name = name
+        self.topics: OrderedDict[str, None] = OrderedDict()
+        self.held = shares.holding(self, is_trusted=name == THE_SERVER)
 
 
 class FileNumbers:
     """Before `open`, and where there is trouble, every topic is one that nobody has numbered yet. Of more than `max_topics` the
-    one published to least recently is forgotten."""
+    one published to least recently is forgotten, of the party that has most of them (shares.py)."""
 
     def __init__(self, path: Path, patterns: tuple[str, ...], max_topics: int, boot_id=None):
         self._path = path
         self._patterns = patterns
-        self._max_topics = max_topics
+        self._shares = Shares(max_topics)
         self._boot_id = boot_id or _boot_id
         self._fd: int | None = None
-        self._places: OrderedDict[str, _Place] = OrderedDict()  # the least recently used first
+        self._places: dict[str, _Place] = {}
+        self._owners: dict[str, _Owner] = {}
         self._is_sealed = False
         self._is_left_behind = False  # a file that another process may take over, and that no longer knows of every message
 
@@ -65,15 +81,13 @@ class FileNumbers:
         place = self._places.get(topic)
         return place and (place.epoch, place.seq)
 
-    def note(self, topic: str, epoch: str, seq: int, now: int) -> bool:
+    def note(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
         if self._fd is None:
             return not self._is_left_behind
         try:
             if self._is_sealed:
                 self._write_header(is_sealed=False)
-            place = self._places[topic] = _Place(self._slot_of(topic), epoch, seq, now)
-            self._places.move_to_end(topic)
-            _put(self._fd, place.slot, {"topic": topic, "epoch": epoch, "seq": seq, "at": now})
+            self._put(topic, self._assign(topic, epoch, seq, now, owner))
         except (OSError, ValueError, TypeError) as error:
             self._give_up(error)
         return not self._is_left_behind
@@ -86,8 +100,7 @@ class FileNumbers:
                 make_folder(self._path.parent)
                 with ExitStack() as until_begun:
                     until_begun.enter_context(self._turn())
-                    rows = [row for row in self._take_over(until_begun) if self.keeps(row["topic"])]
-                    self._begin(rows[-self._max_topics :])
+                    self._begin([row for row in self._take_over(until_begun) if self.keeps(row["topic"])])
             else:
                 self._path.unlink(missing_ok=True)
         except Exception as error:  # whatever it is: a server without these numbers is better than one that does not start
@@ -151,20 +164,59 @@ class FileNumbers:
         half = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         self._fd = private(half, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         lock_alone(self._fd)
-        for slot, row in enumerate(rows, 1):
-            self._places[row["topic"]] = _Place(slot, row["epoch"], row["seq"], row["at"])
-            _put(self._fd, slot, row)
+        for row in rows:
+            self._assign(row["topic"], row["epoch"], row["seq"], row["at"], row.get("by", THE_SERVER))
+        for topic, place in self._places.items():
+            self._put(topic, place)
         self._write_header(is_sealed=False)
         half.rename(self._path)
         sync_folder(self._path.parent)
 
-    def _slot_of(self, topic: str) -> int:
-        """Its own, or a new one, or that of the topic used least recently."""
-        if topic in self._places:
-            return self._places[topic].slot
-        if len(self._places) < self._max_topics:
-            return len(self._places) + 1
-        return self._places.popitem(last=False)[1].slot
+    def _assign(self, topic: str, epoch: str, seq: int, at: int, owner: str) -> _Place:
+        slot = self._slot_of(topic, owner)
+        holder = self._places[topic].owner if topic in self._places else self._owners[owner]
+        holder.topics.move_to_end(topic)
+        place = self._places[topic] = _Place(slot, epoch, seq, at, holder)
+        return place
+
+    def _slot_of(self, topic: str, owner: str) -> int:
+        """Its own, or that of a topic which is forgotten for it, or a new one: slots are used from the first without a gap. A topic
+        that the server speaks on is the server's."""
+        place = self._places.get(topic)
+        if place is not None and (owner != THE_SERVER or place.owner.name == THE_SERVER):
+            return place.slot
+        if place is not None:
+            self._leave(topic, place.owner)
+        holder = self._owners.setdefault(owner, _Owner(owner, self._shares))
+        holder.topics[topic] = None
+        holder.held.change(1)
+        if place is not None:
+            self._places[topic] = place._replace(owner=holder)
+            return place.slot
+        forgotten = self._forget_one_for(topic) if self._shares.is_over() else None
+        return forgotten.slot if forgotten else len(self._places) + 1
+
+    def _forget_one_for(self, topic: str) -> _Place | None:
+        for loser in self._shares.losers():
+            victim = next(iter(loser.topics))
+            if victim != topic:
+                self._leave(victim, loser)
+                return self._places.pop(victim)
+        return None
+
+    def _leave(self, topic: str, owner: _Owner) -> None:
+        del owner.topics[topic]
+        owner.held.change(-1)
+        if not owner.topics:
+            del self._owners[owner.name]
+
+    def _put(self, topic: str, place: _Place) -> None:
+        _put(self._fd, place.slot, place.row(topic))
+
+    def _forget_all(self) -> None:
+        for topic, place in self._places.items():
+            self._leave(topic, place.owner)
+        self._places.clear()
 
     def _write_header(self, *, is_sealed: bool) -> None:
         _put(self._fd, 0, {"boot": self._boot_id(), "isSealed": is_sealed})
@@ -174,7 +226,7 @@ class FileNumbers:
     def _give_up(self, error: Exception) -> None:
         """A file that does not know of every message must not be found by anybody. It is held until it is gone."""
         log.error("numbers_not_kept", file=str(self._path), error=f"{type(error).__name__}: {error}")
-        self._places.clear()
+        self._forget_all()
         self._is_left_behind = not (self._removes() or self._spoils())
         if self._is_left_behind:
             log.error("numbers_left_behind", file=str(self._path), topics_begin="new epochs", do="remove the file")
@@ -219,8 +271,8 @@ def _row(slot: bytes) -> dict:
 
 def _check(rows: list[dict]) -> None:
     for row in rows:
-        topic, epoch, seq, at = (row[key] for key in ("topic", "epoch", "seq", "at"))
-        if not (type(topic) is type(epoch) is str and type(seq) is type(at) is int and topic and epoch and seq >= 0):
+        topic, epoch, seq, at, owner = (*(row[key] for key in ("topic", "epoch", "seq", "at")), row.get("by", THE_SERVER))
+        if not (type(topic) is type(epoch) is type(owner) is str and type(seq) is type(at) is int and topic and epoch and seq >= 0):
             raise ValueError("a slot does not say how far a topic was numbered")
     if len({row["topic"] for row in rows}) < len(rows):
         raise ValueError("a topic is in two slots")

@@ -371,3 +371,23 @@ def test_the_file_is_held_until_it_is_removed(machine, monkeypatch):
     monkeypatch.setattr(log.numbers, "_slot_of", fails)
     append(log)
     assert could_lock == [False]
+
+
+def test_a_user_with_thousands_of_topics_takes_no_numbering_of_others(machine):
+    log = machine.start(max_topics=16)
+    kept = {"t:server": None, "t:service": "billing", "t:ann": "ann"}
+    places = {topic: log.append(topic, b"1", next(times), None, user, user == "billing") for topic, user in kept.items()}
+    for number in range(100):
+        log.append(f"t:new:{number}", b"1", next(times), None, "mallory")
+    assert machine.path.stat().st_size <= 20 * SLOT_BYTES
+    machine.kill(log)
+    again = machine.start(max_topics=16)
+    assert {topic: (again.head(topic).epoch, again.head(topic).seq) for topic in kept} == {
+        topic: (place.epoch, place.seq) for topic, place in places.items()
+    }
+    again.append("t:new:99", b"1", next(times), None, "mallory")
+    for number in range(100, 200):
+        again.append(f"t:new:{number}", b"1", next(times), None, "mallory")
+    machine.kill(again)
+    third = machine.start(max_topics=16)
+    assert [third.head(topic).seq for topic in kept] == [1, 1, 1], "whose topics they are outlives the process"

@@ -6,7 +6,7 @@ from app.errors import ApiError
 from app.identity import Identity
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.protocol import Subscribe
+from app.realtime.protocol import Subscribe, Unsubscribe
 from app.realtime.realtime import Realtime
 from app.realtime.rules import Rules
 from tests.apps import NOW, Clock
@@ -70,3 +70,39 @@ def test_an_emitted_event_goes_to_its_room_through_the_transport(realtime):
     assert transport.emitted == [("reservation:update", {"id": 7}, "user:u1")]
     with pytest.raises(ApiError):
         realtime.emit("reservation:update", b"binary", "user:u1")
+
+
+def test_the_messages_of_one_user_are_held_to_a_rate_and_a_large_request_is_paid_for_by_the_ones_after_it():
+    clock = Clock()
+    log = MemoryTopicLog(max_messages=10, max_bytes=10_000, max_topics=10)
+    realtime = Realtime(log, clock, Metrics(), Rules(topic_rate="10000/second"), user_rate="100/second")
+    ann, bob = (Identity(kind="user", user_id=name, publish_to=("*",)) for name in ("ann", "bob"))
+    messages = [{"topic": "t", "payload": 1}]
+    realtime.publish_as(ann, messages * 300)
+    with pytest.raises(ApiError) as refused:
+        realtime.publish_as(ann, messages)
+    assert refused.value.retry_after_ms == pytest.approx(2010, abs=10)
+    realtime.publish_as(bob, messages)
+    clock.pass_ms(1990)
+    with pytest.raises(ApiError):
+        realtime.publish_as(ann, messages)
+    clock.pass_ms(30)
+    realtime.publish_as(ann, messages)
+
+
+def test_subscribing_to_unknown_topics_and_asking_for_positions_leaves_nothing_behind():
+    log = MemoryTopicLog(max_messages=10, max_bytes=10_000, max_topics=10)
+    realtime = Realtime(log, Clock(), Metrics(), Rules(max_topics=5))
+    realtime.bind(MemoryTransport())
+    hub, admin = realtime.hub, Identity(kind="user", user_id="root", roles=("admin",))
+    for round_ in range(50):
+        hub.connect("a", admin)
+        for number in range(5):
+            topic = f"unknown:{round_}:{number}"
+            hub.handle("a", Subscribe(topic, since=3, epoch="e"), NOW, lambda frame: None)
+            if number % 2:
+                hub.handle("a", Unsubscribe(topic), NOW, lambda frame: None)
+        hub.disconnect("a")
+    assert log.counts() == {"topics": 0, "bytes": 0, "ids": 0, "publishers": 0}
+    assert set(hub.counts().values()) == {0}
+    assert len(hub.timers) == 0

@@ -17,7 +17,7 @@ class Disk:
     def last(self, topic):
         return self.places.get(topic)
 
-    def note(self, topic, epoch, seq, now):
+    def note(self, topic, epoch, seq, now, owner=""):
         self.places[topic] = (epoch, seq)
         return True
 

@@ -1,5 +1,7 @@
 """What the server promises beside what is on the wire: nothing silent, nothing without a limit, nothing left behind."""
 
+from contextlib import contextmanager
+
 from tests.unit.realtime.simulation.client import TOPICS
 from tests.unit.realtime.simulation.wire import FRAME_BYTES
 
@@ -10,6 +12,21 @@ def check_nothing_was_elsewhere(world, topic, epoch, since):
         history = world.history[topic]
         begin = history.index((epoch, since)) if (epoch, since) in history else len(history)
         assert {place[0] for place in history[begin:]} <= {epoch}, f"{topic} went on elsewhere after {since} of {epoch}"
+
+
+@contextmanager
+def the_server_loses_nothing_to(world, user, is_trusted):
+    """What a user publishes evicts no topic and no id of the server and its services."""
+
+    def held():
+        publishers = world.log._publishers._trusted.values()
+        topics = {topic: world.log.head(topic).epoch for publisher in publishers for topic in publisher.owned}
+        return topics, {key: answer for publisher in publishers for key, answer in publisher.answers.items()}
+
+    before = ({}, {}) if is_trusted else held()
+    yield
+    after = held()
+    assert all(before[kind].items() <= after[kind].items() for kind in (0, 1)), f"{user} took something of the server"
 
 
 def check_bounds(world):
@@ -35,6 +52,9 @@ def check_that_nothing_is_left(world):
     assert set(world.hub.counts().values()) == {0}, world.hub.counts()
     assert len(world.hub.timers) == 0 and not world.hub.timers._heap, world.hub.timers._deadlines
     assert not delivery._audiences and not delivery._pump.has_work and not len(delivery._room) and not delivery._room._progress
-    assert len(log._topics) <= world.limits["max_topics"] and len(log._answers) <= world.limits["max_ids"]
-    assert log._bytes == sum(entry.bytes for entry in log._topics.values()) <= world.limits["max_topics"] * 101_000
+    counts, reserve = log.counts(), world.limits["max_topics"] // 8 + 1
+    assert counts["topics"] == len(log._topics) <= world.limits["max_topics"] + reserve
+    assert counts["ids"] <= world.limits["max_ids"] * 9 // 8
+    assert counts["bytes"] == sum(entry.bytes for entry in log._topics.values()) <= (world.limits["max_topics"] + reserve) * 101_000
+    assert counts["publishers"] <= counts["topics"] + counts["ids"]
     assert all(len(entry.messages) <= world.limits["max_messages"] for entry in log._topics.values())

@@ -18,6 +18,7 @@ from tests.unit.realtime.simulation.disk import DURABLE, Disk, SlowArchive
 from tests.unit.realtime.simulation.wire import Wire
 
 JUMPS_MS = (-86_400_000, -3_600_000, -2000, -900, 900, 3_600_000)
+PUBLISHERS = ((None, True), ("service", True), ("u1", False), ("u1", False), ("u2", False))
 METRICS = Metrics()
 
 
@@ -98,7 +99,9 @@ class World:
         assert place not in self.published, "a number is given twice"
         self.published[place] = number
         self.history.setdefault(topic, []).append((head.epoch, head.seq + 1))
-        facts = self.hub.publish(topic, payload, self.clock, f"m{number}", "u")
+        user, is_trusted = self.random.choice(PUBLISHERS)
+        with promises.the_server_loses_nothing_to(self, user, is_trusted):
+            facts = self.hub.publish(topic, payload, self.clock, f"m{number}", user, is_trusted)
         assert (facts["epoch"], facts["seq"]) == (head.epoch, head.seq + 1)
 
     def note_recovered(self, topic, epoch, since):

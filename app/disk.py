@@ -5,6 +5,7 @@ Private, since whoever can open a lock can hold it: another account of the machi
 An umask may make them narrower still. `open(path, mode, opener=private)` is how a file is made here.
 """
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,32 @@ def make_folder(folder: Path) -> None:
 def is_open_to_others(folder: Path) -> bool:
     """Whether an existing folder lets other accounts in, or its group write."""
     return bool(folder.stat().st_mode & WIDER)
+
+
+def lock(fd: int, *, shared: bool = False) -> bool:
+    """True when it is held, until the file is closed; False while another process holds it. Raises OSError, with a sentence where
+    the file system offers no locks: some of NFS and FUSE."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise OSError(error.errno, f"the file system offers no locks (flock): {error.strerror}") from None
+    return True
+
+
+def lacks_locks(folder: Path) -> str | None:
+    """Why files in this folder cannot be locked, if they cannot. Raises OSError for any other trouble."""
+    probe = folder / f".probe-lock-{os.getpid()}"
+    fd = private(probe, os.O_WRONLY | os.O_CREAT)
+    try:
+        lock(fd)
+    except OSError as error:
+        return error.strerror
+    finally:
+        os.close(fd)
+        probe.unlink(missing_ok=True)
+    return None
 
 
 def sync_folder(folder: Path) -> None:

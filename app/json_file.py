@@ -6,7 +6,6 @@ is never written over: that is for the caller, who reads before it writes.
 """
 
 import codecs
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from app import disk
 from app.disk import private, sync_folder
 from app.errors import ApiError
 
@@ -72,7 +72,7 @@ class JsonFile:
             raise self._cannot("be locked", error) from None
         with lock:
             deadline = time.monotonic() + LOCK_PATIENCE_S
-            while not _try_lock(lock):
+            while not self._is_held(lock):
                 if time.monotonic() > deadline:
                     raise FileTrouble(f"{self.name} is locked by another process")
                 time.sleep(LOCK_POLL_S)
@@ -103,13 +103,11 @@ class JsonFile:
                 return content
         raise ApiError("limit_exceeded", f"{self.name} would have more than {MAX_FILE_BYTES} bytes.")
 
+    def _is_held(self, lock) -> bool:
+        try:
+            return disk.lock(lock.fileno())
+        except OSError as error:
+            raise self._cannot("be locked", error) from None
+
     def _cannot(self, what: str, error: OSError) -> FileTrouble:
         return FileTrouble(f"{self.name} cannot {what}: {error.strerror}")
-
-
-def _try_lock(file) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

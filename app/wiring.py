@@ -55,6 +55,7 @@ from app.telemetry.stats.store.mongo import MongoRollups
 from app.telemetry.traffic import LOOK_EVERY_S, LiveTraffic
 
 log = get_logger(__name__)
+WITHOUT_LOCKS = "nothing can be stored in its files: no events, no flags, no configurations; use a local disk"
 OPEN_TO_OTHERS = "another account of this machine can hold its locks, which stops changes of flags and the drainer"
 
 
@@ -151,6 +152,8 @@ def _prepare(data_dir: Path) -> None:
         raise SettingsError(f"switchyard: DATA_DIR {data_dir} is not usable: it cannot be written to")
     if disk.is_open_to_others(data_dir):
         log.warning("data_dir_is_open", path=str(data_dir), consequence=OPEN_TO_OTHERS, remedy=f"chmod 750 {data_dir}")
+    if trouble := disk.lacks_locks(data_dir):
+        log.error("data_dir_has_no_locks", path=str(data_dir), error=trouble, consequence=WITHOUT_LOCKS)
 
 
 def _database(settings: Settings) -> Database | None:

@@ -21,10 +21,12 @@ class Duty:
     def take(self) -> bool:
         """Raises OSError."""
         file = open(self._path, "ab", opener=private)  # noqa: SIM115 - it stays open for as long as the duty lasts
-        if lock_alone(file.fileno()):
-            self._file = file
-        else:
-            file.close()
+        try:
+            if lock_alone(file.fileno()):
+                self._file = file
+        finally:
+            if not self.is_ours:
+                file.close()
         return self.is_ours
 
     def end(self) -> None:

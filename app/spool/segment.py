@@ -5,13 +5,14 @@ whoever gets the lock knows that what stands in the file is all there will be. T
 however that ended.
 """
 
-import fcntl
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from app import disk
 
 MAX_LINE_BYTES = 1_048_576  # many times what the largest line that is let in needs; a longer line is read in pieces
 _begun = itertools.count()
@@ -40,27 +41,23 @@ def writer_of(path: Path) -> str:
 
 def lock_alone(fd: int) -> bool:
     """True when it is ours alone, until the file is closed."""
-    return _lock(fd, fcntl.LOCK_EX)
+    return disk.lock(fd)
 
 
 def lock_to_read(fd: int) -> bool:
     """True when no writer is left, and nobody else may change the file until it is closed."""
-    return _lock(fd, fcntl.LOCK_SH)
-
-
-def _lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return disk.lock(fd, shared=True)
 
 
 def has_writer(path: Path) -> bool:
-    """False where it is gone, too."""
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        return not lock_to_read(file.fileno())
-    return False
+    """False where it is gone, too; True where nobody can tell."""
+    try:
+        with open(path, "rb") as file:
+            return not lock_to_read(file.fileno())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def lines_from(file: BinaryIO, start: int, *, is_complete: bool, longest: int | None = None) -> Iterator[tuple[int, bytes]]:

@@ -92,12 +92,13 @@ class SegmentWriter:
             self.close()
 
     def try_again(self) -> None:
-        """After trouble: see whether the disk takes something by now, and forget the trouble if it does."""
+        """At the start and after trouble: see whether the disk takes something, and forget the trouble if it does."""
         probe = self._folder / f".probe-{os.getpid()}"
         try:
             make_folder(self._folder)
             fd = private(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             try:
+                lock_alone(fd)
                 os.write(fd, bytes(PROBE_BYTES))
                 self._sync_in_a_thread(fd)
             finally:

@@ -61,7 +61,11 @@ def import_events(files, dry_run, concurrency, count):
     database, settings = _database(parts), parts.settings
     paths = list(dict.fromkeys(files)) or segments(settings.data_dir.resolve() / "spool")
     lock = Duty(settings.data_dir / ".import.lock")
-    if not lock.take():
+    try:
+        is_alone = lock.take()
+    except OSError as error:
+        raise click.ClickException(f"DATA_DIR {settings.data_dir}: {error.strerror}") from None
+    if not is_alone:
         raise click.ClickException("another import is running in this DATA_DIR; let it finish, or stop it first")
     progress = _progress(settings, is_loaded=not dry_run)
     flush_every_s = settings.telemetry_rollups_flush_ms / 1000

@@ -60,6 +60,7 @@ class SpoolSink:
     def open(self) -> None:
         """After the fork: measure what is there and, as the store, remember its newest ids."""
         make_folder(self.folder)
+        self._writer.try_again()
         self.tend()
         if self._is_store:
             self._recall()

@@ -22,6 +22,8 @@ from app.telemetry.schemas import EnvelopeSchema, EventSchema
 MAX_SKEW_MS = 60_000  # a client's clock this far off, in either direction, is corrected
 MAX_AHEAD_MS = 86_400_000  # a ts further in the future than this cannot be meant
 KNOWN_ID_MARK = "e"  # a fresh id begins with the digits of the time instead
+ID_DIGEST_BYTES = 16
+KNOWN_ID_CHARS = len(KNOWN_ID_MARK) + 2 * ID_DIGEST_BYTES
 
 SLICE = 25
 
@@ -153,7 +155,7 @@ def known_id(app: str, event_id: str) -> str:
 @lru_cache(maxsize=1024)
 def _digest_of(app: str):
     """Of what all ids of an application begin with: going on from a copy is cheaper than beginning anew."""
-    return blake2b(f"{app}\0".encode(), digest_size=16)
+    return blake2b(f"{app}\0".encode(), digest_size=ID_DIGEST_BYTES)
 
 
 def is_known_id(id_: str) -> bool:

@@ -1,6 +1,7 @@
 """The numbers through faults: an answer that is lost on the network, a process that is killed, one that is asked to leave."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -169,3 +170,26 @@ def _is_waiting(app):
 
     with closing(sqlite3.connect(app.data_dir / "rollups.sqlite")) as db:
         return db.execute("SELECT count(*) FROM waiting").fetchone()[0] > 0
+
+
+def test_events_that_four_workers_without_mongo_get_at_once_are_read_and_counted_once(switchyard, redis_url):
+    app = switchyard(**SETTINGS, REDIS_URL=redis_url, WEB_CONCURRENCY=4, TELEMETRY_ROLLUPS_FLUSH_MS=200)
+    batches = [[{"type": "event", "name": "a", "eventId": f"{batch}-{n}"} for n in range(3)] for batch in range(10)]
+
+    def send(events):
+        with requests.post(f"{app.url}/api/telemetry/batch", json={"app": "web", "events": events}, headers=KEY, timeout=10) as answer:
+            return answer.json()
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(send, batches * 8))
+    assert sum(answer["saved"] - answer.get("duplicates", 0) for answer in answers) == 30
+    assert len(requests.get(f"{app.url}/api/telemetry/events?limit=1000", headers=ADMIN, timeout=5).json()["events"]) == 30
+    deadline = time.monotonic() + 10
+    while (counted := _counted(app)) < 30:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert counted == 30
+
+
+def _counted(app):
+    return requests.get(f"{app.url}/api/telemetry/stats?app=web", headers=ADMIN, timeout=5).json()["totals"]["count"]

@@ -4,7 +4,7 @@ Bounded: when the newer set has `size` ids it becomes the older one, and what th
 newest `size` are known for sure, and never more than twice as many, and a batch.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 
 class RecentIds:
@@ -19,6 +19,10 @@ class RecentIds:
             self._newer.update(ids)
         if len(self._newer) > self._size:
             self._older, self._newer = self._newer, set()
+
+    def discard(self, ids: Iterable[str]) -> None:
+        self._newer.difference_update(ids)
+        self._older.difference_update(ids)
 
     def among(self, ids: Collection[str]) -> list[str]:
         """Those that are known."""

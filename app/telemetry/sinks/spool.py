@@ -4,12 +4,19 @@ A repeated `eventId` is recognised among at least the last SPOOL_KNOWN_IDS of th
 start; one that is older than that stands twice on disk and is still read, and later imported, once, because both have the
 same `_id`.
 
+Invariants for events that come several times at once: (1) of all writes of one id that are under way, in this process and where
+this is the store in every process, exactly one is answered as new, if any is; (2) each answer follows a durable copy of the event.
+So an id is reserved before the write. Another greenlet of this process waits for that write; another process (`shared_ids`)
+writes a copy of its own.
+
 Where there is MongoDB (`is_store` is False) this is a place of passage: nothing is deleted here but by the drainer.
 """
 
 import os
 from pathlib import Path
 from typing import Any
+
+from gevent.event import Event
 
 from app.clock import system_clock
 from app.disk import make_folder
@@ -21,6 +28,7 @@ from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
 from app.telemetry.sinks import SinkFull, SinkUnavailable, Written
 from app.telemetry.sinks.recent_ids import RecentIds
+from app.telemetry.sinks.shared_ids import SharedIds
 from app.telemetry.spool.index import SpoolIndex
 from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
 
@@ -54,6 +62,9 @@ class SpoolSink:
         self._metrics = metrics
         self._clock = clock
         self._known = RecentIds(known_ids)
+        self._reserved: set[str] = set()  # of the writes that are under way
+        self._has_ended = Event()
+        self._shared = SharedIds(folder, known_ids) if is_store and known_ids else None
         self._writer = SegmentWriter(folder, KIND, "SPOOL_MAX_BYTES", max_bytes=max_bytes, segment_bytes=segment_bytes, clock=clock)
         self._index = SpoolIndex(folder)
 
@@ -67,15 +78,47 @@ class SpoolSink:
 
     def write(self, events: list[StoredEvent]) -> Written:
         """Raises SinkFull, SinkUnavailable."""
+        fresh = self._fresh(events)
+        while not self._reserved.isdisjoint(fresh):
+            self._has_ended.wait()
+            fresh = self._fresh(events)
+        if fresh:
+            self._write(fresh)
+        return Written("spool", _known_places(events, fresh))
+
+    def _fresh(self, events: list[StoredEvent]) -> dict[str, StoredEvent]:
         fresh = {event.id: event for event in events}  # two of one id: the later one
         for id_ in self._known.among(fresh):
             del fresh[id_]
-        if fresh:
-            self._append(encode(list(fresh.values())))
-            self._known.add([id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK])
-            self._metrics.spool_events_total.inc(len(fresh))
-            self._metrics.spool_bytes.set(self._writer.folder_bytes)
-        return Written("spool", _known_places(events, fresh))
+        return fresh
+
+    def _write(self, fresh: dict[str, StoredEvent]) -> None:
+        """Leaves in `fresh` those that no other process has reserved."""
+        lines, ids = encode(list(fresh.values())), [id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK]
+        if ids:
+            self._write_reserved(lines, ids, fresh)
+        else:
+            self._append(lines)
+        self._metrics.spool_events_total.inc(len(fresh))
+        self._metrics.spool_bytes.set(self._writer.folder_bytes)
+
+    def _write_reserved(self, lines: bytes, ids: list[str], fresh: dict[str, StoredEvent]) -> None:
+        self._reserved.update(ids)
+        try:
+            taken = self._shared.reserve(ids) if self._shared else ()
+            try:
+                self._append(lines)
+            except BaseException:
+                if self._shared:
+                    self._shared.give_back([id_ for id_ in ids if id_ not in taken])
+                raise
+            self._known.add(ids)
+            for id_ in taken:
+                del fresh[id_]
+        finally:
+            self._reserved.difference_update(ids)
+            self._has_ended.set()  # wakes the callers that wait now
+            self._has_ended.clear()
 
     def _append(self, lines: bytes) -> None:
         try:
@@ -111,6 +154,8 @@ class SpoolSink:
 
     def close(self) -> None:
         self._writer.close()
+        if self._shared:
+            self._shared.close()
 
     def check(self) -> dict[str, Any]:
         """`down` where nothing can be written; `degraded` before, when little of SPOOL_MAX_BYTES or of the disk is left."""

@@ -3,18 +3,24 @@
 What is remembered is one small row a file; a file is read again only when it has grown.
 """
 
+from heapq import nlargest
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import gevent
 
 from app.spool.segment import size_of, whole_lines
+from app.telemetry.batch import is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS
 from app.telemetry.query import EventQuery, Page, matches, page_from
+from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.spool.segment import Unusable, decode, segments
 
 LINES_BETWEEN_PAUSES = 500
+REMEMBERED_IDS = 100_000  # of earlier pages: an event is sent again within minutes, so its copies are near each other
+_position = attrgetter("position")
 
 
 class _Range(NamedTuple):
@@ -29,19 +35,35 @@ class SpoolIndex:
         self._ranges: dict[Path, _Range] = {}
 
     def find(self, query: EventQuery) -> Page:
-        """The newest matching events, each once. Reads cooperatively: a long scan delays nobody."""
-        wanted = query.limit + 1
-        best: dict[tuple, StoredEvent] = {}
+        """The newest matching events, each id once: where it stands several times, the copy with the newest time. Reads
+        cooperatively: a long scan delays nobody."""
+        seen_before: set[str] = set()
+        while True:
+            newest, on_earlier_pages = self._newest_of(query, seen_before)
+            again = {event.id for event in newest if event.id in on_earlier_pages}
+            if not again:
+                return page_from(newest, query.limit)
+            seen_before |= again  # each took the place of another event
+
+    def _newest_of(self, query: EventQuery, without: set[str]) -> tuple[list[StoredEvent], set[str]]:
+        """One more than the page has, in order; and which of their ids stand on an earlier page, with a newer time."""
+        wanted, earlier = query.limit + 1, RecentIds(REMEMBERED_IDS)
+        best: dict[str, StoredEvent] = {}
         for path in reversed(segments(self._folder)):
             if self._can_skip(path, query, best, wanted):
                 continue
             for event in self._scan(path):
-                if matches(event, query):
-                    best[event.position] = event
+                if query.after is not None and event.position >= query.after:
+                    if is_known_id(event.id):
+                        earlier.add((event.id,))
+                elif matches(event, query) and event.id not in without:
+                    known = best.get(event.id)
+                    if known is None or known.position < event.position:
+                        best[event.id] = event
                     if len(best) >= 4 * wanted:
                         best = _newest(best, wanted)
             best = _newest(best, wanted)
-        return page_from([best[place] for place in sorted(best, reverse=True)], query.limit)
+        return sorted(best.values(), key=_position, reverse=True), set(earlier.among(best))
 
     def _can_skip(self, path: Path, query: EventQuery, best: dict, wanted: int) -> bool:
         known = self._ranges.get(path)
@@ -51,7 +73,7 @@ class SpoolIndex:
             return True
         if query.until is not None and known.oldest >= query.until:
             return True
-        return len(best) >= wanted and known.newest < min(best)[0]
+        return len(best) >= wanted and known.newest < min(event.ts for event in best.values())
 
     def _scan(self, path: Path):
         size, oldest, newest = 0, MAX_MS, 0
@@ -71,7 +93,7 @@ class SpoolIndex:
         self._ranges.pop(path, None)
 
 
-def _newest(best: dict[tuple, StoredEvent], wanted: int) -> dict[tuple, StoredEvent]:
+def _newest(best: dict[str, StoredEvent], wanted: int) -> dict[str, StoredEvent]:
     if len(best) <= wanted:
         return best
-    return {place: best[place] for place in sorted(best, reverse=True)[:wanted]}
+    return {event.id: event for event in nlargest(wanted, best.values(), key=_position)}

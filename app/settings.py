@@ -214,6 +214,7 @@ class Settings(BaseSettings):
     telemetry_deny: CommaList = ()
 
     spool_max_bytes: Bytes = 1_073_741_824
+    spool_app_share: Annotated[float, Field(ge=0.1, le=1)] = 0.8
     spool_segment_bytes: Bytes = 8_388_608
     spool_known_ids: Annotated[int, Field(ge=0)] = 100_000
     spool_drain_events_per_second: Count = 10_000

@@ -187,9 +187,12 @@ def _spool(ground: Ground) -> SpoolSink:
         ttl_days=settings.telemetry_ttl_days,
         metrics=ground.metrics,
         is_store=ground.database is None,
+        app_share=settings.spool_app_share,
+        named_apps={app for key in settings.write_keys.values() for app in key.apps or ()},
     )
     ground.lifecycle.on_start(spool.open)
     ground.lifecycle.every("spool_tend", 10, spool.tend)
+    ground.lifecycle.every("spool_account", 1, spool.keep_account)
     ground.lifecycle.on_drain("spool", spool.close)
     return spool
 

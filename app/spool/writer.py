@@ -61,10 +61,10 @@ class SegmentWriter:
         self.folder_bytes = 0
         self.last_error: str | None = None
 
-    def append(self, lines: bytes) -> None:
-        """Raises SpoolFull where there is no room, SpoolUnavailable for any other trouble with the disk."""
+    def append(self, lines: bytes) -> Path:
+        """The segment that holds them. Raises SpoolFull where there is no room, SpoolUnavailable for any other trouble with the disk."""
         try:
-            self._commits.submit(lines, len(lines))
+            return self._commits.submit(lines, len(lines))
         except Interrupted as error:
             raise SpoolUnavailable(f"{self._folder}: {error}") from error
 
@@ -110,7 +110,7 @@ class SegmentWriter:
             with suppress(OSError):
                 probe.unlink()
 
-    def _commit(self, chunks: list[bytes]) -> list[None]:
+    def _commit(self, chunks: list[bytes]) -> list[Path]:
         data = b"".join(chunks)
         try:
             self._make_room(len(data))
@@ -119,7 +119,7 @@ class SegmentWriter:
             self.last_error = f"{self._folder}: {error.strerror}"
             raise (SpoolFull if error.errno in NO_ROOM else SpoolUnavailable)(self.last_error) from error
         self.last_error, self._lacked = None, 0
-        return [None] * len(chunks)
+        return [self._path] * len(chunks)
 
     def _make_room(self, length: int) -> None:
         if self._fd is not None and (self._size + length > self._segment_bytes or not _is_at(self._path, self._fd)):

@@ -13,6 +13,7 @@ Where there is MongoDB (`is_store` is False) this is a place of passage: nothing
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
-from app.telemetry.sinks import SinkFull, SinkUnavailable, Written
+from app.telemetry.shares.spool_account import SpoolAccount
+from app.telemetry.sinks import SinkFull, SinkShareFull, SinkUnavailable, Written
 from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.sinks.shared_ids import SharedIds
 from app.telemetry.spool.index import SpoolIndex
@@ -53,6 +55,8 @@ class SpoolSink:
         metrics,
         clock=system_clock,
         is_store: bool = True,
+        app_share: float = 1.0,
+        named_apps: Iterable[str] = (),
     ):
         self.folder = folder
         self._is_store = is_store
@@ -67,17 +71,19 @@ class SpoolSink:
         self._shared = SharedIds(folder, known_ids) if is_store and known_ids else None
         self._writer = SegmentWriter(folder, KIND, "SPOOL_MAX_BYTES", max_bytes=max_bytes, segment_bytes=segment_bytes, clock=clock)
         self._index = SpoolIndex(folder)
+        self._account = SpoolAccount(folder, KIND, max_bytes=max_bytes, share=app_share, named=named_apps)
 
     def open(self) -> None:
         """After the fork: measure what is there and, as the store, remember its newest ids."""
         make_folder(self.folder)
         self._writer.try_again()
         self.tend()
+        self._account.look(may_read_segments=False)
         if self._is_store:
             self._recall()
 
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkFull, SinkUnavailable."""
+        """Raises SinkFull, SinkShareFull, SinkUnavailable."""
         fresh = self._fresh(events)
         while not self._reserved.isdisjoint(fresh):
             self._has_ended.wait()
@@ -94,20 +100,20 @@ class SpoolSink:
 
     def _write(self, fresh: dict[str, StoredEvent]) -> None:
         """Leaves in `fresh` those that no other process has reserved."""
-        lines, ids = encode(list(fresh.values())), [id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK]
+        lines, ids = _encoded(list(fresh.values())), [id_ for id_ in fresh if id_[0] == KNOWN_ID_MARK]
         if ids:
             self._write_reserved(lines, ids, fresh)
         else:
-            self._append(lines)
+            self._append(*lines)
         self._metrics.spool_events_total.inc(len(fresh))
         self._metrics.spool_bytes.set(self._writer.folder_bytes)
 
-    def _write_reserved(self, lines: bytes, ids: list[str], fresh: dict[str, StoredEvent]) -> None:
+    def _write_reserved(self, lines: tuple[bytes, dict[str, int]], ids: list[str], fresh: dict[str, StoredEvent]) -> None:
         self._reserved.update(ids)
         try:
             taken = self._shared.reserve(ids) if self._shared else ()
             try:
-                self._append(lines)
+                self._append(*lines)
             except BaseException:
                 if self._shared:
                     self._shared.give_back([id_ for id_ in ids if id_ not in taken])
@@ -120,13 +126,26 @@ class SpoolSink:
             self._has_ended.set()  # wakes the callers that wait now
             self._has_ended.clear()
 
-    def _append(self, lines: bytes) -> None:
+    def _append(self, lines: bytes, sizes: dict[str, int]) -> None:
         try:
-            self._writer.append(lines)
-        except SpoolFull as error:
-            raise SinkFull(str(error)) from error
-        except SpoolUnavailable as error:
-            raise SinkUnavailable(str(error)) from error
+            self._account.reserve(sizes)
+        except SinkShareFull:
+            self._metrics.telemetry_limited_total.labels("spool").inc()
+            raise
+        try:
+            path = self._writer.append(lines)
+        except BaseException as error:
+            self._account.release(sizes)
+            if isinstance(error, SpoolFull):
+                raise SinkFull(str(error)) from error
+            if isinstance(error, SpoolUnavailable):
+                raise SinkUnavailable(str(error)) from error
+            raise
+        self._account.note(path, sizes)
+
+    def keep_account(self) -> None:
+        """Every second: of what each application has stored here."""
+        self._account.look()
 
     def find(self, query: EventQuery) -> Page:
         return self._index.find(query)
@@ -146,6 +165,7 @@ class SpoolSink:
         """A segment that is not needed any more."""
         path.unlink(missing_ok=True)
         self._index.forget(path)
+        self._account.forget(path)
 
     def close_unused(self) -> None:
         """So that a segment which nobody adds to any more can be emptied and go. For when MongoDB is there: while it is away
@@ -154,8 +174,12 @@ class SpoolSink:
 
     def close(self) -> None:
         self._writer.close()
+<<<<<<< HEAD
         if self._shared:
             self._shared.close()
+=======
+        self._account.save()
+>>>>>>> 68abac6 (Give each app a share of the spool)
 
     def check(self) -> dict[str, Any]:
         """`down` where nothing can be written; `degraded` before, when little of SPOOL_MAX_BYTES or of the disk is left."""
@@ -170,8 +194,12 @@ class SpoolSink:
             trouble = f"{self.folder} is full"
         if trouble is None and not os.access(place, os.W_OK):
             trouble = f"{place} cannot be written to"
-        state = "down" if trouble else "degraded" if taken > NEARLY_FULL or free < LITTLE_DISK_BYTES else "up"
+        full_apps = self._account.full_parties()
+        is_tight = taken > NEARLY_FULL or free < LITTLE_DISK_BYTES or bool(full_apps)
+        state = "down" if trouble else "degraded" if is_tight else "up"
         details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self.folder))}
+        if full_apps:
+            details["appsAtTheirShare"] = full_apps
         return {"state": state, **details, **({"error": trouble} if trouble else {})}
 
     def _sweep(self) -> None:
@@ -197,6 +225,19 @@ class SpoolSink:
             count += len(found[-1])
         for ids in reversed(found):
             self._known.add(ids)
+
+
+def _encoded(events: list[StoredEvent]) -> tuple[bytes, dict[str, int]]:
+    """The lines, and how many bytes of them each application has."""
+    apps = {event.app for event in events}
+    if len(apps) == 1:
+        lines = encode(events)
+        return lines, dict.fromkeys(apps, len(lines))
+    parts = [encode([event]) for event in events]
+    sizes = dict.fromkeys(apps, 0)
+    for event, part in zip(events, parts, strict=True):
+        sizes[event.app] += len(part)
+    return b"".join(parts), sizes
 
 
 def _known_places(events: list[StoredEvent], fresh: dict[str, StoredEvent]) -> list[int]:

@@ -99,7 +99,7 @@ def test_an_envelope_of_the_wrong_shape_is_a_bad_request_with_the_path(body, pat
 @pytest.mark.parametrize("body", [{}, {"app": "web"}, {"events": []}, {"app": "web", "events": []}])
 def test_no_events_are_nothing_to_save(body):
     batch = read_batch(body, NOW, 10)
-    assert batch == ([], [])
+    assert (batch.events, batch.rejected) == ([], [])
 
 
 def test_more_events_than_allowed_are_too_large():

@@ -29,6 +29,7 @@ SUFFIX = ".apps"
 APPS_A_SEGMENT = 64  # that have a count of their own in it
 ROUND_SHARE = 50  # a look takes at most a fiftieth of the time, however many segments there are
 RECENTLY_S = 60.0
+ALL = 2**62
 LINES_BETWEEN_TURNS = 64
 
 
@@ -107,10 +108,18 @@ class SpoolAccount:
         self._refused_at = {party: at for party, at in self._refused_at.items() if at > since}
         return sorted(self._refused_at)
 
-    def look(self, *, may_read_segments: bool = True) -> None:
-        """Every second: write what this process noted, read what the others did. Without `may_read_segments` what their files do
-        not say is counted under `(other)`."""
-        started = time.monotonic()
+    def holds_back_all(self) -> bool:
+        """True where each application that has something here was refused lately: for these the spool is full."""
+        stored = [party for party, size in self._stored.items() if size > 0]
+        return bool(stored) and set(stored) <= set(self.full_parties())
+
+    def is_near_a_limit(self, part: float) -> bool:
+        return any(size > part * self._rule.limit_of(party, self._stored) for party, size in self._stored.items())
+
+    def look(self, *, at_most_bytes: int = ALL) -> None:
+        """Every second: write what this process noted, read what the others did. When `at_most_bytes` of segments were read, what
+        the notes of further ones do not say is counted under `(other)` until the next look."""
+        started, is_partial = time.monotonic(), at_most_bytes < ALL
         if self._rule.share >= 1 or started < self._next_look:
             return
         paths = segments(self._folder, self._kind)
@@ -118,9 +127,11 @@ class SpoolAccount:
         self.save()
         for path in paths:
             if path not in self._own:
-                self._others[path] = self._noted_by_another(path, may_read_segments)
+                self._others[path], read = self._noted_by_another(path, at_most_bytes)
+                at_most_bytes -= read
         self._add_up()
-        self._next_look = time.monotonic() + ROUND_SHARE * (time.monotonic() - started) if may_read_segments else 0.0
+        if not is_partial:
+            self._next_look = time.monotonic() + ROUND_SHARE * (time.monotonic() - started)
 
     def save(self) -> None:
         """For the other processes. A disk in trouble costs exactness and nothing else."""
@@ -153,17 +164,18 @@ class SpoolAccount:
             if file.with_name(file.name.removesuffix(SUFFIX)) not in there:
                 file.unlink(missing_ok=True)
 
-    def _noted_by_another(self, path: Path, may_read_segments: bool) -> Noted:
+    def _noted_by_another(self, path: Path, at_most_bytes: int) -> tuple[Noted, int]:
+        """And how many bytes were read for it."""
         size, noted = size_of(path), self._others.get(path)
         if noted is not None and noted.size == size and OTHER not in noted.apps:
-            return noted
+            return noted, 0
         noted = self._read(path, size)
-        if noted.size == size:
-            return noted
-        if may_read_segments and not has_writer(path):
-            return self._read_segment(path, noted)
-        noted.add(OTHER, size - noted.size)
-        return noted
+        missing = size - noted.size
+        if 0 < missing <= at_most_bytes and not has_writer(path):
+            return self._read_segment(path, noted), missing
+        if missing:
+            noted.add(OTHER, missing)
+        return noted, 0
 
     def _read(self, path: Path, size: int) -> Noted:
         """Nothing, where its writer has noted nothing, or of another file."""

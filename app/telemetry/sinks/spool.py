@@ -37,7 +37,7 @@ from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
 NEARLY_FULL = 0.9
 FULL = 0.99
 LITTLE_DISK_BYTES, NO_DISK_BYTES = 16_777_216, 65_536
-REMEMBERED_BYTES = 67_108_864  # how far back ids are looked for at the start: half a second of reading
+REMEMBERED_BYTES = 67_108_864  # how far back ids, and apps that are not noted, are looked for at the start: half a second of reading
 UNUSED_S = 1.0
 HALF_MADE = (".events-", ".probe-", ".drainer.progress.")
 LEFT_OVER_S = 3600
@@ -78,7 +78,7 @@ class SpoolSink:
         make_folder(self.folder)
         self._writer.try_again()
         self.tend()
-        self._account.look(may_read_segments=False)
+        self._account.look(at_most_bytes=REMEMBERED_BYTES)
         if self._is_store:
             self._recall()
 
@@ -195,7 +195,9 @@ class SpoolSink:
         if trouble is None and not os.access(place, os.W_OK):
             trouble = f"{place} cannot be written to"
         full_apps = self._account.full_parties()
-        is_tight = taken > NEARLY_FULL or free < LITTLE_DISK_BYTES or bool(full_apps)
+        if trouble is None and self._account.holds_back_all():
+            trouble = f"every application in {self.folder} has used up its share of it (SPOOL_APP_SHARE)"
+        is_tight = taken > NEARLY_FULL or free < LITTLE_DISK_BYTES or bool(full_apps) or self._account.is_near_a_limit(NEARLY_FULL)
         state = "down" if trouble else "degraded" if is_tight else "up"
         details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self.folder))}
         if full_apps:

@@ -103,6 +103,20 @@ def test_an_app_that_used_up_its_share_is_told_so_and_another_one_still_stores(m
     assert (sink.check()["state"], sink.check()["appsAtTheirShare"]) == ("degraded", ["web"])
 
 
+def test_the_spool_is_down_while_each_app_in_it_has_used_up_its_share_and_says_so_before(make):
+    sink, states = make(), []
+    for _ in range(200):
+        states.append(sink.check()["state"])
+        try:
+            sink.write(events(count=2))
+        except SinkShareFull:
+            break
+    assert states[0] == "up" and states[-1] == "degraded"
+    assert (sink.check()["state"], "SPOOL_APP_SHARE" in sink.check()["error"]) == ("down", True)
+    sink.write(events("shop", count=1))
+    assert sink.check()["state"] == "degraded"
+
+
 def test_of_a_batch_that_mixes_apps_nothing_is_written_and_the_full_ones_are_named(make):
     sink = make()
     fill_up(sink)
@@ -202,7 +216,8 @@ def test_what_a_killed_process_left_is_read_once_and_noted(make, note, monkeypat
     assert make()._account._stored == expected
 
 
-def test_before_a_segment_was_read_it_counts_under_other(make):
+def test_before_a_segment_was_read_it_counts_under_other(make, monkeypatch):
+    monkeypatch.setattr("app.telemetry.sinks.spool.REMEMBERED_BYTES", 100)
     old = make()
     old.write(events("web", 20))
     old._writer.close()

@@ -1,6 +1,6 @@
 """How much each application has stored in the spool's folder, for all processes that write there.
 
-The account is what lies in the folder: the sum over its segments. Each writer keeps beside its segment a small file, NAME.apps,
+The account is what lies in the folder: the sum over its segments. Each writer keeps beside its segment a small file, .apps-NAME,
 that says how many bytes each application has there, and writes it again at most once a second; the other processes read those, and
 never the segments. Only the end of a segment whose writer was killed is read, once, in turns, and then noted like the others; so is
 all of a segment that an older version wrote.
@@ -25,7 +25,7 @@ from app.spool.segment import has_writer, segments, size_of, whole_lines
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
 from app.telemetry.sinks import SinkShareFull
 
-SUFFIX = ".apps"
+PREFIX, HALF = ".apps-", ".apps"
 APPS_A_SEGMENT = 64  # that have a count of their own in it
 ROUND_SHARE = 50  # a look takes at most a fiftieth of the time, however many segments there are
 RECENTLY_S = 60.0
@@ -160,8 +160,8 @@ class SpoolAccount:
         for kept in (self._own, self._saved, self._others):
             for path in kept.keys() - there:
                 del kept[path]
-        for file in self._folder.glob(f"{self._kind}-*{SUFFIX}"):
-            if file.with_name(file.name.removesuffix(SUFFIX)) not in there:
+        for file in self._folder.glob(f"{PREFIX}{self._kind}-*"):
+            if file.with_name(file.name.removeprefix(PREFIX)) not in there:
                 file.unlink(missing_ok=True)
 
     def _noted_by_another(self, path: Path, at_most_bytes: int) -> tuple[Noted, int]:
@@ -198,7 +198,7 @@ class SpoolAccount:
         return noted
 
     def _write(self, path: Path, noted: Noted) -> bool:
-        half = path.with_name(f".{path.name}{SUFFIX}.{os.getpid()}")
+        half = path.with_name(f".{path.name}{HALF}.{os.getpid()}")
         with suppress(OSError):
             with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "wb") as file:
                 file.write(msgspec.json.encode(noted))
@@ -218,7 +218,7 @@ class SpoolAccount:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(path.name + SUFFIX)
+    return path.with_name(PREFIX + path.name)
 
 
 def _app_in(line: bytes) -> str:

@@ -15,7 +15,7 @@ Where there is MongoDB (`is_store` is False) this is a place of passage: nothing
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gevent.event import Event
 
@@ -41,6 +41,13 @@ REMEMBERED_BYTES = 67_108_864  # how far back ids, and apps that are not noted, 
 UNUSED_S = 1.0
 HALF_MADE = (".events-", ".probe-", ".drainer.progress.")
 LEFT_OVER_S = 3600
+
+
+class Lines(NamedTuple):
+    """Events as they are written, and how many bytes of it each application has."""
+
+    text: bytes
+    sizes: dict[str, int]
 
 
 class SpoolSink:
@@ -104,16 +111,16 @@ class SpoolSink:
         if ids:
             self._write_reserved(lines, ids, fresh)
         else:
-            self._append(*lines)
+            self._append(lines)
         self._metrics.spool_events_total.inc(len(fresh))
         self._metrics.spool_bytes.set(self._writer.folder_bytes)
 
-    def _write_reserved(self, lines: tuple[bytes, dict[str, int]], ids: list[str], fresh: dict[str, StoredEvent]) -> None:
+    def _write_reserved(self, lines: Lines, ids: list[str], fresh: dict[str, StoredEvent]) -> None:
         self._reserved.update(ids)
         try:
             taken = self._shared.reserve(ids) if self._shared else ()
             try:
-                self._append(*lines)
+                self._append(lines)
             except BaseException:
                 if self._shared:
                     self._shared.give_back([id_ for id_ in ids if id_ not in taken])
@@ -126,22 +133,22 @@ class SpoolSink:
             self._has_ended.set()  # wakes the callers that wait now
             self._has_ended.clear()
 
-    def _append(self, lines: bytes, sizes: dict[str, int]) -> None:
+    def _append(self, lines: Lines) -> None:
         try:
-            self._account.reserve(sizes)
+            self._account.reserve(lines.sizes)
         except SinkShareFull:
             self._metrics.telemetry_limited_total.labels("spool").inc()
             raise
         try:
-            path = self._writer.append(lines)
+            path = self._writer.append(lines.text)
         except BaseException as error:
-            self._account.release(sizes)
+            self._account.release(lines.sizes)
             if isinstance(error, SpoolFull):
                 raise SinkFull(str(error)) from error
             if isinstance(error, SpoolUnavailable):
                 raise SinkUnavailable(str(error)) from error
             raise
-        self._account.note(path, sizes)
+        self._account.note(path, lines.sizes)
 
     def keep_account(self) -> None:
         """Every second: of what each application has stored here."""
@@ -174,12 +181,9 @@ class SpoolSink:
 
     def close(self) -> None:
         self._writer.close()
-<<<<<<< HEAD
         if self._shared:
             self._shared.close()
-=======
         self._account.save()
->>>>>>> 68abac6 (Give each app a share of the spool)
 
     def check(self) -> dict[str, Any]:
         """`down` where nothing can be written; `degraded` before, when little of SPOOL_MAX_BYTES or of the disk is left."""
@@ -229,17 +233,15 @@ class SpoolSink:
             self._known.add(ids)
 
 
-def _encoded(events: list[StoredEvent]) -> tuple[bytes, dict[str, int]]:
-    """The lines, and how many bytes of them each application has."""
+def _encoded(events: list[StoredEvent]) -> Lines:
     apps = {event.app for event in events}
     if len(apps) == 1:
-        lines = encode(events)
-        return lines, dict.fromkeys(apps, len(lines))
-    parts = [encode([event]) for event in events]
-    sizes = dict.fromkeys(apps, 0)
-    for event, part in zip(events, parts, strict=True):
-        sizes[event.app] += len(part)
-    return b"".join(parts), sizes
+        text = encode(events)
+        return Lines(text, dict.fromkeys(apps, len(text)))
+    lines, sizes = [encode([event]) for event in events], dict.fromkeys(apps, 0)
+    for event, line in zip(events, lines, strict=True):
+        sizes[event.app] += len(line)
+    return Lines(b"".join(lines), sizes)
 
 
 def _known_places(events: list[StoredEvent], fresh: dict[str, StoredEvent]) -> list[int]:

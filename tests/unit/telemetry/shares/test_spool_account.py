@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.metrics import Metrics
 from app.telemetry.batch import read_batch
-from app.telemetry.shares.spool_account import APPS_A_SEGMENT, SUFFIX, Noted, SpoolAccount
+from app.telemetry.shares.spool_account import APPS_A_SEGMENT, PREFIX, Noted, SpoolAccount
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
 from app.telemetry.sinks import SinkFull, SinkShareFull
 from app.telemetry.sinks.spool import SpoolSink
@@ -202,7 +202,7 @@ def test_what_a_killed_process_left_is_read_once_and_noted(make, note, monkeypat
         stored(killed)
     killed._writer.close()  # as the kernel would
     (path,) = killed.folder.glob("events-*.jsonl")
-    file = path.with_name(path.name + SUFFIX)
+    file = path.with_name(PREFIX + path.name)
     texts = {"half": '{"size":5,"ap', "of a larger file": json.dumps({"size": 10**9, "apps": {"web": 10**9}}), "no JSON": "\0",
              "wrong sums": json.dumps({"size": 7, "apps": {"web": 10**8}})}  # fmt: skip
     if note == "gone":
@@ -221,7 +221,7 @@ def test_before_a_segment_was_read_it_counts_under_other(make, monkeypatch):
     old = make()
     old.write(events("web", 20))
     old._writer.close()
-    for file in old.folder.glob(f"*{SUFFIX}"):
+    for file in old.folder.glob(f"{PREFIX}*"):
         file.unlink()
     sink = SpoolSink(old.folder, max_bytes=200_000, segment_bytes=20_000, known_ids=0, ttl_days=0, metrics=Metrics(), app_share=0.8)
     sink.open()
@@ -237,7 +237,7 @@ def test_a_torn_last_line_and_lines_that_are_no_events_count_under_other(make):
     (path,) = old.folder.glob("events-*.jsonl")
     with open(path, "ab") as file:
         file.write(b'{"no": "event"}\n{"app":"web","ty')
-    (old.folder / (path.name + SUFFIX)).unlink(missing_ok=True)
+    (old.folder / (PREFIX + path.name)).unlink(missing_ok=True)
     assert make()._account._stored == {"web": os.path.getsize(path) - 32, OTHER: 32}
 
 
@@ -252,7 +252,7 @@ def test_room_comes_back_when_a_segment_goes_and_its_note_goes_with_it(make):
     sink.close()
     for path in sink.folder.glob("events-*.jsonl"):
         sink.drop(path)
-    assert list(sink.folder.glob(f"*{SUFFIX}")) == [] and stored(sink) == {}
+    assert list(sink.folder.glob(f"{PREFIX}*")) == [] and stored(sink) == {}
 
 
 def test_the_note_of_one_segment_is_bounded():
@@ -266,7 +266,7 @@ def test_where_nothing_can_be_noted_the_sink_still_writes(make):
     sink = make()
     sink.write(events())
     (path,) = sink.folder.glob("events-*.jsonl")
-    (sink.folder / (path.name + SUFFIX)).mkdir()
+    (sink.folder / (PREFIX + path.name)).mkdir()
     sink.write(events())
     assert stored(sink) == {"web": bytes_of(sink.folder)}
 

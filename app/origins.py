@@ -1,14 +1,17 @@
 """Which web pages may talk to us: CORS_ORIGINS, the same for HTTP and for sockets.
 
 A pattern is an origin (`https://app.example.com`), an origin with `*.` before its host for every subdomain of it
-(`https://*.example.com`, not `https://example.com` itself), or `*` for everybody.
+(`https://*.example.com`, not `https://example.com` itself), `file://` for pages opened from a disk or packed into an app
+(browsers name these `file://` or `null`), or `*` for everybody.
 """
 
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-_PATTERN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://(\*\.)?[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?", re.I)
+FROM_DISK = "file://"
+_HOST = r"(\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\]"
+_PATTERN = re.compile(rf"\*|null|file://|[a-z][a-z0-9+.-]*://({_HOST})(:\d{{1,5}})?", re.I)
 
 
 def is_pattern(text: str) -> bool:
@@ -25,4 +28,6 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """Anchored at its end, too, so that `https://app.example.com.evil.test` is somebody else."""
     if pattern == "*":
         return re.compile(r".*\Z", re.DOTALL)
+    if pattern.lower() == FROM_DISK:
+        return re.compile(r"(file://|null)\Z", re.IGNORECASE)
     return re.compile(re.escape(pattern).replace(r"://\*\.", r"://([a-z0-9-]+\.)+") + r"\Z", re.IGNORECASE)

@@ -64,6 +64,13 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _header_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'+.^_`|~-]+\*?|\*", value):
+            raise ValueError(f"must be a list of header names like X-Tenant or X-Corp-*; {value!r} is none")
+    return values
+
+
 def _write_keys(value):
     if isinstance(value, str) and any(quote in part for part in _split(value) for quote in QUOTES):
         raise ValueError("is wrong: a quote inside; write the value without quotes")
@@ -132,6 +139,7 @@ def _lower(value):
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+HeaderNames = Annotated[CommaList, AfterValidator(_header_names)]
 Origins = Annotated[CommaList, AfterValidator(_origins)]
 Rate = Annotated[str, AfterValidator(_rate)]
 WriteKeys = Annotated[Mapping[str, WriteKey], NoDecode, BeforeValidator(_write_keys), AfterValidator(MappingProxyType)]
@@ -176,6 +184,7 @@ class Settings(BaseSettings):
     mongo_timeout_ms: Milliseconds = 1500
     redis_url: RedisUrl | None = None
     cors_origins: Origins = ("*",)
+    cors_allow_headers: HeaderNames = ()
     rate_limit_http: Rate = "100/second"
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
     http_max_body_bytes: Bytes = 512_000

@@ -90,7 +90,7 @@ def _measure(server: Switchyard, flood: Flood, seconds: float) -> str:
 
 def _counts(server: Switchyard) -> tuple[float, float]:
     """(messages published, frames refused) so far."""
-    lines = requests.get(f"{server.url}/metrics", timeout=10).text.splitlines()
+    lines = server.metrics().text.splitlines()
     names = ("realtime_published_total ", 'realtime_errors_total{code="rate_limited"} ')
     published, refused = (sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)) for name in names)
     return published, refused

@@ -10,6 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app.http import health, metrics
 from app.http.cors import init_cors
 from app.http.errors import init_errors
+from app.http.etags import init_etags
 from app.http.fast_lane import FastLane
 from app.http.json import FastJson
 from app.http.limits import hit_by, init_limits
@@ -27,6 +28,7 @@ def init_app(app: Flask, settings: Settings) -> Api:
     init_cors(app, settings)
     api = init_openapi(app)
     init_errors(app)
+    init_etags(app)
     init_limits(app, settings)
     app.before_request(_refuse_double_slash)
     app.register_blueprint(health.blueprint)

@@ -6,11 +6,25 @@ A tag is the fingerprint of a record, not of the bytes of an answer (see app/fin
 import re
 from collections.abc import Callable
 
-from flask import Response, request
+from flask import Flask, Response, request
 from marshmallow import Schema, fields
+
+OF_A_PROXY = re.compile(r'(?:W/)?"([^"]*?)(?:(?:--?|;)(?:gzip|br|zstd|deflate))*"')
 
 ETAG = {"ETag": {"schema": {"type": "string"}, "description": "Names this state; for If-Match and If-None-Match."}}
 NOT_MODIFIED = {304: {"description": "It still is what If-None-Match names."}}
+
+
+def init_etags(app: Flask) -> None:
+    app.before_request(_undo_proxies)
+
+
+def _undo_proxies() -> None:
+    """A proxy that compresses weakens a tag on its way out (`W/"a"`), or writes the coding into it (`"a-gzip"`, by Apache's
+    mod_deflate; `"a;gzip"`, `"a--gzip"`, `"a-br"` by others), and gives it back to us so. Ours never end like that."""
+    for name in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"):
+        if (given := request.environ.get(name)) is not None:
+            request.environ[name] = OF_A_PROXY.sub(r'"\1"', given)
 
 
 class IfNoneMatchSchema(Schema):

@@ -1,4 +1,7 @@
-"""`GET /metrics`: Prometheus text, for this machine or for whoever holds METRICS_TOKEN."""
+"""`GET /metrics`: Prometheus text for the bearer of METRICS_TOKEN, and in development for this machine.
+
+In production the address decides nothing: behind a proxy that adds no header every stranger looks like this machine.
+"""
 
 from ipaddress import ip_address
 
@@ -10,14 +13,18 @@ from app.http.context import parts
 from app.identity import same_secret
 
 MARKS_OF_A_PROXY = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via")
+NOT_SET = "In production /metrics needs METRICS_TOKEN: set it, and send it as Authorization: Bearer."
+NOT_GIVEN = "Metrics are for the bearer of METRICS_TOKEN; send it as Authorization: Bearer."
 
 blueprint = Blueprint("metrics", __name__)
 
 
 @blueprint.get("/metrics")
 def metrics():
-    if not (_has_token(parts().settings.metrics_token) or _is_this_machine()):
-        raise ApiError("forbidden", "Metrics are for this machine, or for the METRICS_TOKEN as Bearer.")
+    settings = parts().settings
+    is_local = not settings.is_production and _is_this_machine()
+    if not (is_local or _has_token(settings.metrics_token)):
+        raise ApiError("forbidden", NOT_GIVEN if settings.metrics_token else NOT_SET if settings.is_production else None)
     return Response(parts().metrics.render(), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -108,4 +108,4 @@ def test_lines_that_something_spoilt_are_put_aside_and_everything_else_arrives(s
     rows = [json.loads(row) for row in spoilt.with_name(spoilt.name + ".rejected").read_text().splitlines()]
     assert len(rows) == 4 and all(row["reason"] for row in rows)
     assert health(app.url)["spool"]["rejected"] == 4
-    assert "spool_rejected_lines_total 4.0" in requests.get(f"{app.url}/metrics", timeout=5).text
+    assert "spool_rejected_lines_total 4.0" in app.metrics().text

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.settings import SettingsError
 from tests.apps import WRITE_KEY, bearer, make_app
 
 PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,if-match,x-write-key"}
@@ -48,6 +49,71 @@ SENT = ["authorization", "content-type", "content-encoding", "if-match", "if-non
 def test_every_header_that_a_client_of_ours_sends_may_be_sent(client, header):
     asked = {"Origin": "https://any.test", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": header}
     assert header in client.options("/api/telemetry/batch", headers=asked).headers["Access-Control-Allow-Headers"].lower()
+
+
+TRACING = ["traceparent", "tracestate", "baggage", "sentry-trace", "x-datadog-trace-id", "x-datadog-sampling-priority", "b3",
+           "X-B3-TraceId", "request-id", "newrelic", "elastic-apm-traceparent", "uber-trace-id", "x-amzn-trace-id"]  # fmt: skip
+
+
+def allowed(client, *headers):
+    """What a preflight for these headers allows."""
+    asked = {"Origin": "https://any.test", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": ",".join(headers)}
+    answer = client.options("/api/telemetry/batch", headers=asked).headers.get("Access-Control-Allow-Headers", "")
+    return {word.strip() for word in answer.split(",")} - {""}
+
+
+def test_a_page_that_is_traced_may_send_what_its_tool_adds(client):
+    assert allowed(client, *TRACING, "content-type") == {*TRACING, "content-type"}
+
+
+@pytest.mark.parametrize("header", ["x-tenant", "x-datadog", "traceparent-2", "xtraceparent", "x-datadog-a,b c", "cookie"])
+def test_other_headers_are_not_allowed(client, header):
+    assert header not in allowed(client, header)
+
+
+def test_a_setting_allows_more_by_name_or_by_beginning(tmp_path):
+    client = make_app(tmp_path, cors_allow_headers="X-Tenant,x-corp-*").test_client()
+    assert allowed(client, "x-tenant", "x-corp-1", "x-tenant-2", "traceparent") == {"x-tenant", "x-corp-1", "traceparent"}
+    everything = make_app(tmp_path, cors_allow_headers="*").test_client()
+    assert allowed(everything, "x-anything") == {"x-anything"}
+
+
+@pytest.mark.parametrize("value", ["X Tenant", "X-Tenant:", "*-x", "X-\u00e4"])
+def test_what_is_no_header_name_is_refused_at_the_start(tmp_path, value):
+    with pytest.raises(SettingsError, match="CORS_ALLOW_HEADERS must be a list of header names"):
+        make_app(tmp_path, cors_allow_headers=value)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/livez", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/flags", 200),
+        ("POST", "/api/telemetry/batch", 200),
+        ("OPTIONS", "/api/flags", 200),
+    ],
+)
+@pytest.mark.parametrize("origin", [None, "https://app.test", "https://evil.test"])
+def test_where_origins_are_listed_every_answer_says_that_it_depends_on_the_origin(strict, method, path, status, origin):
+    headers = {"X-Write-Key": WRITE_KEY} | ({"Origin": origin} if origin else {})
+    answer = strict.open(path, method=method, headers=headers, json={"events": []} if method == "POST" else None)
+    assert answer.status_code == status
+    assert "Origin" in words(answer, "Vary")
+
+
+def test_where_everybody_may_call_caches_need_not_keep_origins_apart(client):
+    assert "Origin" not in client.get("/livez").headers.get("Vary", "")
+
+
+@pytest.mark.parametrize(("listed", "origin", "may"), [("file://", "file://", True), ("file://", "null", True), ("null", "null", True),
+                                                       ("null", "file://", False), ("https://app.test", "null", False)])  # fmt: skip
+def test_pages_from_a_disk_or_in_an_app_may_be_listed(tmp_path, listed, origin, may):
+    client = make_app(tmp_path, cors_origins=f"https://other.test,{listed}").test_client()
+    batch = client.post("/api/telemetry/batch", json={"events": []}, headers={"Origin": origin, "X-Write-Key": WRITE_KEY})
+    preflight = client.options("/api/flags", headers={"Origin": origin, **PREFLIGHT})
+    for answer in (client.get("/livez", headers={"Origin": origin}), preflight, batch):
+        assert answer.headers.get("Access-Control-Allow-Origin") == (origin if may else None)
 
 
 @pytest.mark.parametrize(

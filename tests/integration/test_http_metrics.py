@@ -1,4 +1,4 @@
-"""/metrics: for this machine and for who holds the token, and for nobody who only looks local."""
+"""/metrics: for who holds the token, in development for this machine, too, and for nobody who only looks local."""
 
 import pytest
 
@@ -58,3 +58,16 @@ def test_a_stranger_behind_a_proxy_on_this_machine_does_not_look_local(client, m
 def test_behind_trusted_proxies_an_invented_address_does_not_look_local(tmp_path):
     client = make_app(tmp_path, trusted_proxies=1).test_client()
     assert ask(client, "10.0.0.1", X_Forwarded_For="127.0.0.1").status_code == 403
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", ""])
+def test_in_production_the_address_decides_nothing_and_the_refusal_says_what_is_needed(tmp_path, address):
+    client = make_app(tmp_path, app_env="production", write_keys="web:wk_long_enough_for_it").test_client()
+    error = error_of(ask(client, address))
+    assert error["code"] == "forbidden" and "needs METRICS_TOKEN: set it" in error["message"]
+
+
+def test_in_production_the_token_is_enough_and_needed(tmp_path):
+    client = make_app(tmp_path, app_env="production", write_keys="web:wk_long_enough_for_it", metrics_token=TOKEN).test_client()
+    assert ask(client, "127.0.0.1", Authorization=f"Bearer {TOKEN}").status_code == 200
+    assert "bearer of METRICS_TOKEN" in error_of(ask(client, "127.0.0.1"))["message"]

@@ -104,7 +104,7 @@ def test_an_address_with_all_its_connections_is_told_429_and_the_metrics_count_i
         assert (answer.status_code, error_of(answer)["code"]) == (429, "rate_limited")
     time.sleep(0.2)
     assert requests.get(f"{app.url}/livez", timeout=5).status_code == 200
-    metrics = requests.get(f"{app.url}/metrics", timeout=5).text
+    metrics = app.metrics().text
     assert 'http_turned_away_total{reason="connections"} 1.0' in metrics
     assert 'http_turned_away_total{reason="unfinished"}' in metrics
     assert app.log.count('"turned_away"') <= 45

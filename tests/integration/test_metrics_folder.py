@@ -27,7 +27,7 @@ def wait_until(true, within_s=15):
 
 def counted(app):
     """Answers of /livez that /metrics knows of."""
-    answer = requests.get(f"{app.url}/metrics", timeout=5)
+    answer = app.metrics()
     assert answer.status_code == 200
     return sum(float(value) for value in re.findall(r'^http_requests_total\{.*"/livez".*\} (\S+)$', answer.text, re.MULTILINE))
 
@@ -60,7 +60,7 @@ def test_metrics_answer_and_workers_start_whatever_happens_to_the_folder(switchy
 
     shutil.rmtree(folder)
     folder.write_text("a file where the folder belongs")
-    assert requests.get(f"{app.url}/metrics", timeout=5).status_code == 200
+    assert app.metrics().status_code == 200
     replace_worker(app)
     assert counted(app) >= 1
     assert "Traceback" not in app.log

@@ -47,7 +47,7 @@ def memory_mb(app):
 
 
 def metric(app, name):
-    text = requests.get(f"{app.url}/metrics", timeout=5).text
+    text = app.metrics().text
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 

@@ -50,7 +50,7 @@ def open_websocket(app):
 
 def samples(app, name):
     """{labels: value} of one metric."""
-    text = requests.get(f"{app.url}/metrics", timeout=5).text
+    text = app.metrics().text
     return {labels: float(value) for labels, value in re.findall(rf"^{name}(\{{.*\}})? (\S+)$", text, re.MULTILINE)}
 
 

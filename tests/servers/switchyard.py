@@ -15,6 +15,9 @@ COMMANDS = {
 }
 
 
+METRICS_TOKEN = "the metrics token of the tests"
+
+
 class Switchyard(Server):
     """`by` is "gunicorn" or "flask"; the settings are the whole environment, beside what a process cannot be without.
 
@@ -36,12 +39,16 @@ class Switchyard(Server):
     def environment(self):
         own = {"PATH": os.environ["PATH"], "HOME": self.folder, "TMPDIR": self.folder, "DATA_DIR": self.data_dir, "PORT": self.port}
         # Where the code is; who starts it in the repository's folder needs neither.
-        own |= {"PYTHONPATH": REPOSITORY, "FLASK_APP": REPOSITORY / "wsgi.py"}
+        own |= {"METRICS_TOKEN": METRICS_TOKEN, "PYTHONPATH": REPOSITORY, "FLASK_APP": REPOSITORY / "wsgi.py"}
         return {name: str(value) for name, value in {**own, **self.settings}.items()}
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.port}"
+
+    def metrics(self):
+        """The answer of /metrics to who may read it."""
+        return requests.get(f"{self.url}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}, timeout=5)
 
     def answers(self):
         try:

@@ -6,13 +6,13 @@ from app.origins import allows, is_pattern
 
 
 @pytest.mark.parametrize("text", ["*", "https://a.example.com", "http://localhost:3000", "https://*.example.com", "null",
-                                  "capacitor://localhost", "http://[::1]:3000"])  # fmt: skip
+                                  "capacitor://localhost", "http://[::1]:3000", "file://"])  # fmt: skip
 def test_a_pattern_is_an_origin_or_every_subdomain_of_one_or_everybody(text):
     assert is_pattern(text)
 
 
 @pytest.mark.parametrize("text", ["", "example.com", "https://a.example.com/", "https://*", "https://a.*.com", "https://.*", "https://[",
-                                  "https://a b", "https://a\n"])  # fmt: skip
+                                  "https://a b", "https://a\n", "file:///", "file://*"])  # fmt: skip
 def test_what_no_browser_ever_sends_is_no_pattern(text):
     assert not is_pattern(text)
 

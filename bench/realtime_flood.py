@@ -14,7 +14,6 @@ import threading
 import time
 from dataclasses import dataclass
 
-import requests
 import websocket
 
 from app.identity import make_token

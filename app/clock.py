@@ -1,4 +1,8 @@
-"""The one place that asks what time it is. Cores take `now` as a value; faces and background work call this."""
+"""The one place that asks what time it is. Cores take `now` as a value; faces and background work call this.
+
+The system's clock is for dates: it is set, forwards and backwards, while a server runs. How long something takes, rests or
+stays fresh is measured by `uptime`.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,6 +16,11 @@ EPOCH = datetime(1970, 1, 1)
 def system_clock() -> int:
     """Milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
+
+
+def uptime() -> int:
+    """Milliseconds of a clock that nobody sets, for durations. It says nothing about the time, nor to another machine."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def to_datetime(ms: int) -> datetime:

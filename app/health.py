@@ -11,6 +11,8 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 
+from app.clock import Clock
+
 FRESH_MS = 1000
 Check = Callable[[], dict[str, Any]]
 
@@ -18,10 +20,10 @@ Check = Callable[[], dict[str, Any]]
 class Health:
     """`checks` maps a name to a dependency; `is_ready` is asked with their answers."""
 
-    def __init__(self, checks: dict[str, Check], is_ready: Callable[[dict], bool], clock, metrics):
+    def __init__(self, checks: dict[str, Check], is_ready: Callable[[dict], bool], uptime: Clock, metrics):
         self._checks = checks
         self._is_ready = is_ready
-        self._clock = clock
+        self._uptime = uptime
         self._metrics = metrics
         self._last: dict[str, dict[str, Any]] = {}
         self._asked_at = -FRESH_MS
@@ -30,7 +32,7 @@ class Health:
     def report(self) -> tuple[bool, dict[str, dict[str, Any]]]:
         """(ready, {name: {state, latencyMs, …details}}), the checks side by side."""
         with self._lock:  # who comes while the checks run waits for them
-            if not 0 <= self._clock() - self._asked_at < FRESH_MS:
+            if not 0 <= self._uptime() - self._asked_at < FRESH_MS:
                 self._ask_all()
         return self._is_ready(self._last), self._last
 
@@ -38,7 +40,7 @@ class Health:
         asked = {name: gevent.spawn(_ask, check) for name, check in self._checks.items()}
         gevent.joinall(asked.values())
         self._last = {name: greenlet.value for name, greenlet in asked.items()}
-        self._asked_at = self._clock()
+        self._asked_at = self._uptime()
         for name, answer in self._last.items():
             self._metrics.dependency_up.labels(name).set(answer["state"] != "down")
 

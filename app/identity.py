@@ -14,7 +14,7 @@ from typing import Any
 
 import jwt
 
-from app.clock import Clock
+from app.clock import Clock, uptime
 from app.errors import ApiError
 from app.jwks import Jwks, KeysUnavailable, UnknownKey
 from app.write_keys import WriteKey
@@ -64,7 +64,16 @@ class TokenVerifier:
     key can never be taken for an HMAC secret (RFC 8725, section 3.1)."""
 
     def __init__(
-        self, *, secret=None, public_key=None, jwks: Jwks | None = None, issuer=None, audience=None, leeway_s=0, max_length=MAX_TOKEN_LENGTH
+        self,
+        *,
+        secret=None,
+        public_key=None,
+        jwks: Jwks | None = None,
+        issuer=None,
+        audience=None,
+        leeway_s=0,
+        max_length=MAX_TOKEN_LENGTH,
+        uptime: Clock = uptime,
     ):
         self._secret = secret
         self._public_key = public_key
@@ -73,25 +82,26 @@ class TokenVerifier:
         self._audience = audience
         self._leeway_ms = leeway_s * 1000
         self._max_length = max_length
+        self._uptime = uptime
         self._remembered: OrderedDict[str, tuple[Identity, int, int]] = OrderedDict()
         self._remembered_bytes = 0
 
     def verify(self, token: str, now: int) -> Identity:
         """Raises ApiError `unauthorized`, `token_expired`, or `unavailable` when the JWKS cannot be fetched."""
         identity, remembered_until, _ = self._remembered.get(token, NOT_REMEMBERED)
-        if identity is None or now >= remembered_until:
+        if identity is None or self._uptime() >= remembered_until:
             identity = self._decode(token, now)
-            self._remember(token, identity, now)
+            self._remember(token, identity)
         if now >= identity.expires_at + self._leeway_ms:
             self._forget(token)
             raise ApiError("token_expired")
         return identity
 
-    def _remember(self, token: str, identity: Identity, now: int) -> None:
+    def _remember(self, token: str, identity: Identity) -> None:
         """Invariant: `_remembered_bytes` is the sum of what is remembered, and at most REMEMBERED_BYTES."""
         self._forget(token)
         size = _size_of(token, identity)
-        self._remembered[token] = identity, now + REMEMBERED_MS, size
+        self._remembered[token] = identity, self._uptime() + REMEMBERED_MS, size
         self._remembered_bytes += size
         while self._remembered_bytes > REMEMBERED_BYTES:
             self._forget(next(iter(self._remembered)))
@@ -103,16 +113,7 @@ class TokenVerifier:
         if len(token) > self._max_length:
             raise ApiError("unauthorized", f"The token is longer than {self._max_length} characters (JWT_MAX_LENGTH).")
         try:
-            key, algorithm = self._key_for(token, now)
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=[algorithm],
-                issuer=self._issuer,
-                audience=self._audience,
-                # The times are compared below, with the caller's `now`; `iat` is no reason to refuse (RFC 7519, section 4.1.6).
-                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None, **NO_TIMES},
-            )
+            claims = self._claims(token)
         except KeysUnavailable:
             raise ApiError("unavailable", "The keys to verify tokens with cannot be fetched right now.", retry_after_ms=5000) from None
         except (jwt.PyJWTError, UnknownKey, ValueError, TypeError, RecursionError) as error:
@@ -122,8 +123,34 @@ class TokenVerifier:
             raise ApiError("unauthorized", "The token is not valid yet.")
         return identity_from_claims(claims)
 
-    def _key_for(self, token: str, now: int) -> tuple[Any, str]:
+    def _claims(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
+        key, algorithm = self._key_for(header)
+        try:
+            return self._decode_with(key, algorithm, token)
+        except jwt.InvalidSignatureError:
+            other = self._other_key(header, key)
+            if other is None:
+                raise
+            return self._decode_with(other, algorithm, token)
+
+    def _decode_with(self, key: Any, algorithm: str, token: str) -> dict[str, Any]:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            issuer=self._issuer,
+            audience=self._audience,
+            # The times are compared by the caller, with its `now`; `iat` is no reason to refuse (RFC 7519, section 4.1.6).
+            options={"require": ["exp", "sub"], "verify_aud": self._audience is not None, **NO_TIMES},
+        )
+
+    def _other_key(self, header: dict[str, Any], key: Any) -> Any:
+        if self._jwks is None or self._public_key or header["alg"] == "HS256":
+            return None
+        return self._jwks.find_other(header.get("kid"), header["alg"], key, self._uptime())
+
+    def _key_for(self, header: dict[str, Any]) -> tuple[Any, str]:
         algorithm = header.get("alg")
         if algorithm == "HS256" and self._secret:
             return self._secret, algorithm
@@ -131,7 +158,7 @@ class TokenVerifier:
             if self._public_key:
                 return self._public_key, algorithm
             if self._jwks:
-                return self._jwks.find(header.get("kid"), algorithm, now), algorithm
+                return self._jwks.find(header.get("kid"), algorithm, self._uptime()), algorithm
         raise jwt.InvalidAlgorithmError("its algorithm is not accepted here")
 
 

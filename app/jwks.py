@@ -2,8 +2,10 @@
 
 Three things must not happen: an outage there turns nobody away who was let in before (keys once known go on verifying,
 and only a key that nobody has seen yet is `unavailable`, never `unauthorized`); a withdrawn key does not verify for
-ever (the whole set is replaced at every fetch); and a stranger's invented `kid` does not cause a fetch per request (there
-is one fetch in REST_MS at most, whatever comes in).
+ever (the whole set is replaced at every fetch); and a stranger's invented `kid`, or a signature that does not fit, does not
+cause a fetch per request (there is one fetch in REST_MS at most, whatever comes in).
+
+Every `now` here is in milliseconds of a clock that nobody sets (app/clock.py, `uptime`).
 """
 
 import json
@@ -23,6 +25,7 @@ FRESH_MS = 300_000
 REST_MS = 10_000
 TIMEOUT_S = 3
 MAX_SET_BYTES = 1_000_000
+USER_AGENT = "Switchyard"  # hosts with a firewall refuse the name that Python's library gives itself
 
 Keys = dict[tuple[str | None, str], Any]  # (kid, algorithm) -> key
 
@@ -45,6 +48,7 @@ class Jwks:
         self._fetched_at: int | None = None
         self._tried_at: int | None = None
         self._last_try_failed = False
+        self._last_error = ""
         self._lock = threading.Lock()
 
     def find(self, kid: str | None, algorithm: str, now: int) -> Any:
@@ -57,9 +61,29 @@ class Jwks:
             raise KeysUnavailable if self._last_try_failed else UnknownKey
         return key
 
+    def find_other(self, kid: str | None, algorithm: str, key: Any, now: int) -> Any:
+        """The key that has taken the place of `key` under its name, which an issuer may do; None where there is no other. Asked
+        for after a signature that did not fit, so it is worth a fetch, where the last one is REST_MS ago."""
+        if self._is_rested(now):
+            with self._lock:
+                if self._is_rested(now):
+                    self._replace_keys(now)
+        other = self._keys.get((kid, algorithm))
+        return None if other is None or other.public_numbers() == key.public_numbers() else other
+
+    def check(self, now: int) -> dict[str, Any]:
+        """For health. It looks itself where nobody has looked for long, so that a host that refuses us shows before a token does."""
+        if self._is_due(self._keys or None, now):
+            self._refresh(self._keys or None, now)
+        state = "up" if not self._last_try_failed else "degraded" if self._keys else "down"
+        report = {"state": state, "keys": len({id(key) for key in self._keys.values()})}
+        return {**report, "error": self._last_error} if self._last_try_failed else report
+
+    def _is_rested(self, now: int) -> bool:
+        return self._tried_at is None or now - self._tried_at >= REST_MS
+
     def _is_due(self, key: Any, now: int) -> bool:
-        rested = self._tried_at is None or now - self._tried_at >= REST_MS
-        return rested and (key is None or self._fetched_at is None or now - self._fetched_at >= FRESH_MS)
+        return self._is_rested(now) and (key is None or self._fetched_at is None or now - self._fetched_at >= FRESH_MS)
 
     def _refresh(self, key: Any, now: int) -> None:
         """One caller fetches; who has a key from before goes on with it meanwhile, who has none waits."""
@@ -75,8 +99,8 @@ class Jwks:
         try:
             self._keys = read_keys(self._fetch(self._url))
         except (OSError, ValueError, RecursionError) as error:
-            self._last_try_failed = True
-            log.warning("jwks_unavailable", error=f"{type(error).__name__}: {error}"[:300], known_keys=len(self._keys))
+            self._last_try_failed, self._last_error = True, f"{type(error).__name__}: {error}"[:300]
+            log.warning("jwks_unavailable", error=self._last_error, known_keys=len(self._keys))
         else:
             self._last_try_failed, self._fetched_at = False, now
         finally:
@@ -128,7 +152,8 @@ class _NoRedirects(HTTPRedirectHandler):
 
 def fetch_document(url: str) -> bytes:
     """Raises OSError, for an answer other than 200, too. Redirects are refused: the address in the settings is the one that is trusted."""
-    with build_opener(_NoRedirects).open(Request(url, headers={"Accept": "application/json"}), timeout=TIMEOUT_S) as response:
+    request = Request(url, headers={"Accept": "application/json", "User-Agent": USER_AGENT})
+    with build_opener(_NoRedirects).open(request, timeout=TIMEOUT_S) as response:
         document = response.read(MAX_SET_BYTES + 1)
     if len(document) > MAX_SET_BYTES:
         raise OSError(f"it has more than {MAX_SET_BYTES} bytes")

@@ -12,7 +12,7 @@ import gevent
 from pymongo.database import Database
 
 from app import development, disk, mongo, redis_connection
-from app.clock import Clock, system_clock
+from app.clock import Clock, system_clock, uptime
 from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
 from app.flags.schemas import read_records, write_records
@@ -89,7 +89,8 @@ class Ground:
     """What nearly every part stands on."""
 
     settings: Settings
-    clock: Clock
+    clock: Clock  # for dates
+    uptime: Clock  # for durations
     metrics: Metrics
     lifecycle: Lifecycle
     database: Database | None
@@ -99,17 +100,17 @@ class Ground:
         return self.settings.data_dir
 
 
-def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Parts:
+def build(settings: Settings, *, clock: Clock = system_clock, uptime: Clock = uptime, sink=None) -> Parts:
     """Nothing here touches the network: connections are made by the first use, background work by lifecycle.start()."""
     _prepare(settings.data_dir)
     secrets = None if settings.is_production else development.load(settings)
-    ground = Ground(settings, clock, Metrics(), Lifecycle(), _database(settings))
+    ground = Ground(settings, clock, uptime, Metrics(), Lifecycle(), _database(settings))
 
     spool = _spool(ground)
     primary = None if ground.database is None else MongoSink(ground.database)
     cells, rollups = _rollups(ground)
     configs = _configs(ground)
-    ingest = _ingest(ground, sink or Ladder(primary, spool, clock, ground.metrics), configs, rollups)
+    ingest = _ingest(ground, sink or Ladder(primary, spool, uptime, ground.metrics), configs, rollups)
     realtime = _realtime(ground)
     flags = _flags(ground, realtime)
 
@@ -122,13 +123,16 @@ def build(settings: Settings, *, clock: Clock = system_clock, sink=None) -> Part
         checks["mongo"] = _mongo_check(ground)
     if settings.redis_url:
         checks["redis"] = _redis_check(settings.redis_url)
+    jwks = Jwks(settings.jwt_jwks_url) if settings.jwt_jwks_url else None
+    if jwks is not None:
+        checks["jwks"] = lambda: jwks.check(ground.uptime())
 
     return Parts(
         settings=settings,
         clock=clock,
         metrics=ground.metrics,
         lifecycle=ground.lifecycle,
-        gatekeeper=_gatekeeper(settings, secrets, clock),
+        gatekeeper=_gatekeeper(ground, secrets, jwks),
         health=_health(ground, checks),
         database=ground.database,
         telemetry=ingest,
@@ -202,7 +206,7 @@ def _rollups(ground: Ground) -> tuple[RollupStore, Rollups]:
     settings, clock, lifecycle = ground.settings, ground.clock, ground.lifecycle
     cells = FileRollups(ground.data_dir / "rollups.sqlite", ttl_days=settings.telemetry_ttl_days, clock=clock)
     if ground.database is not None:
-        cells = RollupLadder(MongoRollups(ground.database), cells, clock)
+        cells = RollupLadder(MongoRollups(ground.database), cells, ground.uptime)
     rollups = Rollups(cells, clock, ground.metrics, flush_every_s=settings.telemetry_rollups_flush_ms / 1000)
     lifecycle.on_start(lambda: gevent.spawn(cells.tend))
     lifecycle.every("rollups_tend", 10, cells.tend)
@@ -290,12 +294,12 @@ def _flags(ground: Ground, realtime: Realtime) -> Flags:
     path, refresh_ms = ground.data_dir / "flags.json", ground.settings.flags_refresh_ms
     file, others = FileFlagStore(path), (ground.clock, ground.metrics, lambda change: realtime.publish("flags", change))
     if ground.database is None:
-        flags = Flags(file, *others)
+        flags = Flags(file, *others, uptime=ground.uptime)
         _keep_current(ground, "flags_refresh", refresh_ms, [flags.refresh])
     else:
         store = MongoFlagStore()
         embedded = EmbeddedFile(path, file.by_key, lambda key, flag: store.create(flag))
-        flags = Flags(store, *others, copy=_copy(ground, embedded, write_records, read_records))
+        flags = Flags(store, *others, copy=_copy(ground, embedded, write_records, read_records), uptime=ground.uptime)
         _keep_current(ground, "flags_refresh", refresh_ms, [embedded.move, flags.refresh])
     return flags
 
@@ -303,17 +307,19 @@ def _flags(ground: Ground, realtime: Realtime) -> Flags:
 # Who is calling, and how it is
 
 
-def _gatekeeper(settings: Settings, secrets: development.Secrets | None, clock: Clock) -> Gatekeeper:
+def _gatekeeper(ground: Ground, secrets: development.Secrets | None, jwks: Jwks | None) -> Gatekeeper:
+    settings = ground.settings
     verifier = TokenVerifier(
         secret=settings.jwt_secret or (secrets and secrets.jwt_secret),
         public_key=settings.jwt_public_key,
-        jwks=Jwks(settings.jwt_jwks_url) if settings.jwt_jwks_url else None,
+        jwks=jwks,
+        uptime=ground.uptime,
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         leeway_s=settings.jwt_leeway_s,
         max_length=settings.jwt_max_length,
     )
-    return Gatekeeper(verifier, settings.write_keys or (secrets.write_keys if secrets else {}), clock)
+    return Gatekeeper(verifier, settings.write_keys or (secrets.write_keys if secrets else {}), ground.clock)
 
 
 def _mongo_check(ground: Ground) -> Check:
@@ -333,7 +339,7 @@ def _health(ground: Ground, checks: dict[str, Check]) -> Health:
     def is_ready(report: dict) -> bool:
         return not ground.lifecycle.is_draining and _can_store(report)
 
-    return Health(checks, is_ready, ground.clock, ground.metrics)
+    return Health(checks, is_ready, ground.uptime, ground.metrics)
 
 
 def _can_store(report: dict) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from app.clock import Clock, iso
+from app.clock import Clock, iso, uptime
 from app.errors import ApiError
 from app.fingerprint import demand_match, fingerprint
 from app.flags.evaluate import Decision, evaluate
@@ -42,14 +42,16 @@ class Flags:
         metrics: Metrics,
         announce: Callable[[dict[str, Any]], Any],
         copy: LocalCopy | NoCopy | None = None,
+        uptime: Clock = uptime,
     ):
         self._store = store
         self._copy = copy or NoCopy()
         self._clock = clock
+        self._uptime = uptime
         self._metrics = metrics
         self._announce = announce
         self._snapshot: Snapshot | None = None
-        self._current_at: int | None = None  # when the snapshot was last known to be what the store has
+        self._current_at: int | None = None  # by uptime: when the snapshot was last known to be what the store has
         self._failure: str | None = None
         # One conversation with the store at a time: an answer read earlier must not overwrite a later write's snapshot.
         self._conversation = Lock()
@@ -67,7 +69,7 @@ class Flags:
             except Exception as error:
                 self._note_failure(f"{type(error).__name__}: {str(error)[:200]}", unexpected=True)
         if self._current_at is not None:
-            self._metrics.flags_snapshot_age_seconds.set((self._clock() - self._current_at) / 1000)
+            self._metrics.flags_snapshot_age_seconds.set((self._uptime() - self._current_at) / 1000)
         if self._failure is None and (before or failed_before):
             self._announce_what_others_changed(before or Snapshot.of([]))
 
@@ -101,7 +103,7 @@ class Flags:
         """For health: `down` means that there is nothing to answer from, `degraded` that it may be old."""
         if self._current_at is None:
             return {"state": "down", "flags": 0, "error": self._failure or "not read yet"}
-        report = {"state": "up", "flags": len(self._snapshot.flags), "snapshotAgeMs": self._clock() - self._current_at}
+        report = {"state": "up", "flags": len(self._snapshot.flags), "snapshotAgeMs": self._uptime() - self._current_at}
         return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
 
     # Writing
@@ -174,7 +176,7 @@ class Flags:
         if self._failure is not None:
             log.info("flags_store_back", flags=len(snapshot.flags))
         self._put_in_place(snapshot)
-        self._current_at, self._failure = self._clock(), None
+        self._current_at, self._failure = self._uptime(), None
 
     def _keep_written(self, flag: Flag) -> None:
         """Only on top of a snapshot: one flag alone would say that there are no others."""
@@ -188,7 +190,8 @@ class Flags:
     def _note_failure(self, reason: str, *, unexpected: bool = False) -> None:
         if self._failure is None:
             if self._snapshot is None and (copied := self._copy.recall()):
-                self._snapshot, self._current_at = Snapshot.of(copied[0].values()), copied[1]
+                self._snapshot = Snapshot.of(copied[0].values())
+                self._current_at = self._uptime() - max(0, self._clock() - copied[1])
             log.warning("flags_store_away", reason=reason, serving_snapshot=self._snapshot is not None, exc_info=unexpected)
         self._failure = reason
 

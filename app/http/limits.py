@@ -14,6 +14,7 @@ from flask import Flask, current_app, request
 from flask_limiter import Limiter, RequestLimit
 from limits import parse
 from limits.errors import StorageError
+from limits.strategies import FixedWindowRateLimiter
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -44,6 +45,9 @@ def init_limits(app: Flask, settings: Settings) -> Limiter:
         strategy="fixed-window",
         on_breach=_refuse,
     )
+    if settings.redis_url:
+        limiter._fallback_storage = WindowCounts()  # the library's own counts by the system's clock, see window_counts.py
+        limiter._fallback_limiter = FixedWindowRateLimiter(limiter._fallback_storage)
     limit = parse(settings.rate_limit_http)
 
     @app.before_request

@@ -12,7 +12,8 @@ SWEEP_EVERY_S = 1.0
 
 
 class WindowCounts(Storage):
-    """Fixed windows only. A caller's window begins with the first hit and is forgotten when it has ended."""
+    """Fixed windows only. A caller's window begins with the first hit and is forgotten when it has ended. It lasts as long as
+    it says, whatever is done to the system's clock; `get_expiry` says in the system's time when that will be."""
 
     STORAGE_SCHEME = ["windows"]
 
@@ -26,7 +27,7 @@ class WindowCounts(Storage):
         return ValueError
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        now = time.time()
+        now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep(now)
         count, end = self._windows.get(key, (0, 0.0))
@@ -37,11 +38,11 @@ class WindowCounts(Storage):
 
     def get(self, key: str) -> int:
         count, end = self._windows.get(key, (0, 0.0))
-        return count if end > time.time() else 0
+        return count if end > time.monotonic() else 0
 
     def get_expiry(self, key: str) -> float:
-        now = time.time()
-        return max(now, self._windows.get(key, (0, now))[1])
+        _, end = self._windows.get(key, (0, 0.0))
+        return time.time() + max(0.0, end - time.monotonic())
 
     def check(self) -> bool:
         return True

@@ -112,3 +112,14 @@ def test_a_redis_that_says_nothing_is_down_within_its_patience(with_servers, own
     assert state_of(with_servers, "redis") == "down"
     assert time.monotonic() - started < 2
     own_redis.resume()
+
+
+def test_a_host_of_keys_that_refuses_us_is_a_dependency_that_is_down_and_no_reason_to_get_no_traffic(tmp_path):
+    client = make_app(tmp_path, jwt_jwks_url="http://127.0.0.1:9/keys").test_client()
+    health = client.get("/healthz").get_json()
+    assert (health["dependencies"]["jwks"]["state"], health["status"]) == ("down", "degraded")
+    assert client.get("/readyz").status_code == 200
+
+
+def test_without_a_host_of_keys_there_is_no_such_dependency(tmp_path):
+    assert "jwks" not in make_app(tmp_path).test_client().get("/healthz").get_json()["dependencies"]

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from app.jwks import FRESH_MS, MAX_SET_BYTES, REST_MS, Jwks, KeysUnavailable, UnknownKey, fetch_document, read_keys
+from app.jwks import FRESH_MS, MAX_SET_BYTES, REST_MS, USER_AGENT, Jwks, KeysUnavailable, UnknownKey, fetch_document, read_keys
 from tests.unit.keys import ec_key, rsa_key
 
 NOW = 1_000_000
@@ -48,7 +48,8 @@ def served():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             issuer.asked += 1
-            self.send_response(issuer.status)
+            issuer.asked_by = self.headers["User-Agent"]
+            self.send_response(403 if "urllib" in issuer.asked_by else issuer.status)
             for name, value in issuer.headers.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -170,6 +171,57 @@ def test_who_has_a_key_does_not_wait_for_a_refresh(issuer):
     refreshing.join(5)
 
 
+# Another key under a name that is known.
+
+
+def test_another_key_under_a_known_name_is_found_by_one_more_look(issuer):
+    jwks = Jwks("u", issuer)
+    key = jwks.find("k1", "RS256", NOW)
+    issuer.body = document(jwk(rsa_key("second"), "k1"))
+    other = jwks.find_other("k1", "RS256", key, NOW + REST_MS)
+    assert other.public_numbers() == rsa_key("second").public_key().public_numbers()
+    assert jwks.find_other("k1", "RS256", key, NOW + REST_MS + 1) is other
+    assert issuer.asked == 2
+
+
+def test_signatures_that_never_fit_cause_one_look_a_rest_and_not_one_each(issuer):
+    jwks = Jwks("u", issuer)
+    key = jwks.find("k1", "RS256", NOW)
+    assert [jwks.find_other("k1", "RS256", key, NOW + passed) for passed in range(0, 3 * REST_MS, 100)] == [None] * 300
+    assert issuer.asked == 3
+
+
+def test_a_name_that_is_gone_or_an_issuer_that_is_away_gives_no_other_key(issuer):
+    jwks = Jwks("u", issuer)
+    key = jwks.find("k1", "RS256", NOW)
+    issuer.status = 500
+    assert jwks.find_other("k1", "RS256", key, NOW + REST_MS) is None
+    issuer.status, issuer.body = 200, document(jwk(ec_key(), "e1"))
+    assert jwks.find_other("k1", "RS256", key, NOW + 2 * REST_MS) is None
+
+
+# As a dependency.
+
+
+def test_health_looks_itself_and_says_up_degraded_or_down(issuer):
+    jwks = Jwks("u", issuer)
+    assert jwks.check(NOW) == {"state": "up", "keys": 1}
+    issuer.status = 403
+    assert jwks.check(NOW + FRESH_MS) == {"state": "degraded", "keys": 1, "error": "OSError: it is away"}
+    never = Jwks("u", issuer)
+    assert never.check(NOW) == {"state": "down", "keys": 0, "error": "OSError: it is away"}
+    issuer.status = 200
+    assert never.check(NOW + 1)["state"] == "down"
+    assert never.check(NOW + REST_MS)["state"] == "up"
+
+
+def test_health_asks_the_issuer_no_more_than_tokens_do(issuer):
+    jwks = Jwks("u", issuer)
+    for passed in range(0, FRESH_MS, 1000):
+        jwks.check(NOW + passed)
+    assert issuer.asked == 1
+
+
 # What counts as a key.
 
 
@@ -209,6 +261,11 @@ def test_a_key_verifies_only_the_algorithm_it_is_made_for(issuer):
 
 def test_the_set_comes_over_http(served):
     assert Jwks(served.url).find("k1", "RS256", NOW)
+
+
+def test_we_ask_under_a_name_of_our_own_since_hosts_refuse_that_of_the_library(served):
+    assert fetch_document(served.url) == served.body
+    assert served.asked_by == USER_AGENT
 
 
 @pytest.mark.parametrize("status", [404, 500, 301])

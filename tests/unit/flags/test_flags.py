@@ -57,7 +57,7 @@ class FailingFlagStore(MemoryFlagStore):
 class Scene:
     def __init__(self, *flags):
         self.store, self.clock, self.metrics, self.announced = FailingFlagStore(*flags), Clock(), Metrics(), []
-        self.flags = Flags(self.store, self.clock, self.metrics, announce=self.announced.append)
+        self.flags = Flags(self.store, self.clock, self.metrics, announce=self.announced.append, uptime=self.clock)
 
     def on(self, context=ANYBODY):
         return {flag.key: decision.on for flag, decision in self.flags.evaluate_all(context)}
@@ -189,7 +189,7 @@ def test_without_any_snapshot_the_answer_is_unavailable_and_not_that_there_are_n
 
 def with_copy(scene, tmp_path):
     copy = LocalCopy(tmp_path / "copy.json", "db", write_records, read_records)
-    scene.flags = Flags(scene.store, scene.clock, scene.metrics, scene.announced.append, copy=copy)
+    scene.flags = Flags(scene.store, scene.clock, scene.metrics, scene.announced.append, copy=copy, uptime=scene.clock)
     return scene
 
 

@@ -1,11 +1,16 @@
 """All deadlines of all clients in one heap: no greenlet and no callback of its own for any of them.
 
 A deadline that is moved to a later time, as every acknowledgement does, costs one dictionary write: the heap is put right
-only when the old time comes.
+only when the old time comes. A deadline that was cancelled or moved forward leaves a stale place behind.
+
+Invariant: the heap has at most twice as many places as there are deadlines, and SLACK more. So a deadline far away (the end of
+a token of a year) that is cancelled does not stay until its time.
 """
 
 import heapq
 from collections.abc import Callable, Hashable, Iterator
+
+SLACK = 64  # stale places that are not worth a sweep
 
 
 class Timers:
@@ -30,7 +35,8 @@ class Timers:
             self._push(key, at)
 
     def cancel(self, key: Hashable) -> None:
-        self._deadlines.pop(key, None)
+        if self._deadlines.pop(key, None) is not None:
+            self._sweep_if_stale()
 
     @property
     def next(self) -> int | None:
@@ -66,5 +72,14 @@ class Timers:
         self._count += 1  # keys need not be comparable
         is_next = not self._heap or at < self._heap[0][0]
         heapq.heappush(self._heap, (at, self._count, key))
+        self._sweep_if_stale()
         if is_next:
             self.on_earlier()
+
+    def _sweep_if_stale(self) -> None:
+        """Keeps the places that still count. It halves the heap at least, so that each cancelled deadline pays for a constant part."""
+        if len(self._heap) <= 2 * len(self._deadlines) + SLACK:
+            return
+        self._queued = {key: at for key, at in self._queued.items() if key in self._deadlines}
+        self._heap = [place for place in self._heap if self._queued.get(place[2]) == place[0]]
+        heapq.heapify(self._heap)

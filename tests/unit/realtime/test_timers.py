@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.realtime.timers import Timers
+from app.realtime.timers import SLACK, Timers
 
 
 def test_what_is_due_is_given_once_in_order():
@@ -85,3 +85,52 @@ def test_some_deadlines_are_brought_forward_and_the_others_stay():
     assert (timers.next, list(timers.due(100))) == (100, [("ack", "a")])
     assert (list(timers.due(1199)), list(timers.due(1200))) == ([], [("token", "a")])
     assert timers.next is None
+
+
+YEAR_MS = 365 * 86_400_000
+
+
+def places(timers):
+    return len(timers._heap), len(timers._queued)
+
+
+def test_a_deadline_that_is_cancelled_does_not_stay_in_the_heap_until_its_time():
+    timers = Timers()
+    for number in range(10_000):
+        timers.set(("token", number), YEAR_MS)
+        timers.cancel(("token", number))
+    assert max(places(timers)) <= SLACK and list(timers.due(YEAR_MS)) == []
+
+
+def test_a_deadline_that_is_moved_forward_again_and_again_keeps_one_place():
+    timers = Timers()
+    for number in range(10_000):
+        timers.set("stall", YEAR_MS - number)
+    assert max(places(timers)) <= SLACK + 2
+    assert list(timers.due(YEAR_MS)) == ["stall"]
+
+
+def test_many_cancelled_deadlines_among_few_that_stand_leave_those_in_order():
+    timers = Timers()
+    for number in range(1000):
+        timers.set(("stands", number), 1000 - number)
+    for number in range(5000):
+        timers.set(("goes", number), YEAR_MS)
+    for number in range(5000):
+        timers.cancel(("goes", number))
+    assert max(places(timers)) <= 2 * 1000 + SLACK
+    assert list(timers.due(YEAR_MS)) == [("stands", number) for number in reversed(range(1000))]
+
+
+@given(st.lists(steps, max_size=200))
+def test_the_heap_has_at_most_twice_as_many_places_as_there_are_deadlines(script):
+    timers, now = Timers(), 0
+    for step, *arguments in script:
+        if step == "set":
+            timers.set(arguments[0], now + arguments[1])
+        elif step == "cancel":
+            timers.cancel(*arguments)
+        else:
+            now += arguments[0]
+            list(timers.due(now))
+        assert len(timers._heap) <= 2 * len(timers) + SLACK

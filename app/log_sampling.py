@@ -3,6 +3,7 @@ the disk of the logs or hides another line among a million. The rest is counted,
 count as `suppressed`.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,18 +34,42 @@ class SampledLog:
     def exception(self, event: str, **fields: Any) -> None:
         self._write(self._log.exception, event, fields)
 
+    def suppress(self, event: str) -> None:
+        """Counts a line that the caller has held back for a reason of its own."""
+        self._period_of(event).suppressed += 1
+
+    def admits(self, event: str) -> int | None:
+        """How many lines of this event were held back since the last one, where another may be written; else None."""
+        period = self._period_of(event)
+        if period.written >= self._allowed:
+            period.suppressed += 1
+            return None
+        period.written += 1
+        suppressed, period.suppressed = period.suppressed, 0
+        return suppressed
+
     def _write(self, write: Callable[..., None], event: str, fields: dict[str, Any]) -> None:
+        suppressed = self.admits(event)
+        if suppressed is not None:
+            write(event, **({**fields, "suppressed": suppressed} if suppressed else fields))
+
+    def _period_of(self, event: str) -> "_Period":
         now = self._now()
         period = self._periods.setdefault(event, _Period(now + self._period_s))
         if now >= period.ends_at:
             period.ends_at, period.written = now + self._period_s, 0
-        if period.written >= self._allowed:
-            period.suppressed += 1
-            return
-        period.written += 1
-        if period.suppressed:
-            fields, period.suppressed = {**fields, "suppressed": period.suppressed}, 0
-        write(event, **fields)
+        return period
+
+
+class SampledRecords(logging.Filter):
+    """The same for the logger of a library, all its lines together."""
+
+    def __init__(self):
+        super().__init__()
+        self._sample = SampledLog(None)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._sample.admits(record.name) is not None
 
 
 class _Period:

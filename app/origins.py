@@ -8,6 +8,7 @@ A pattern is an origin (`https://app.example.com`), an origin with `*.` before i
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 FROM_DISK = "file://"
 _HOST = r"(\*\.)?[a-z0-9._-]+|\[[0-9a-f:]+\]"
@@ -21,6 +22,22 @@ def is_pattern(text: str) -> bool:
 
 def allows(patterns: Iterable[str], origin: str) -> bool:
     return any(compiled(pattern).fullmatch(origin) for pattern in patterns)
+
+
+def is_own(origin: str, host: str) -> bool:
+    """Whether a page of this origin came from where it sends its request to. By host and port alone: a proxy in front may speak
+    https where we are spoken to in http."""
+    try:
+        return _host_and_port(origin) == _host_and_port(f"{urlsplit(origin).scheme}://{host}")
+    except ValueError:
+        return False
+
+
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("no host")
+    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 @lru_cache

@@ -244,10 +244,12 @@ class Settings(BaseSettings):
     rt_slow_consumer_ms: Annotated[int, Field(ge=100)] = 30_000
     rt_connection_rate: Rate = "50/second"
     rt_connection_burst: Count = 100
+    rt_flood_ms: Annotated[int, Field(ge=1000)] = 10_000
     rt_topic_rate: Rate = "200/second"
     rt_token_grace_ms: Milliseconds = 30_000
     rt_handshake_rate: Rate = "100/second"
     rt_handshake_burst: Count = 1000
+    rt_polling_rate: Rate = "1000/second"
     rt_join_timeout_ms: Annotated[int, Field(ge=100)] = 10_000
     rt_log_max_messages: Count = 1000
     rt_log_max_bytes: Bytes = 4_194_304

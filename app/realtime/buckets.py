@@ -36,13 +36,16 @@ class Bucket:
     def take(self, now: int, count: int = 1) -> int:
         """0 where there were as many, which are taken; else in how many milliseconds there will be. A request for more than
         the bucket holds is served when it is full, and its debt is waited for by the next."""
-        self._left = min(self._rate.burst, self._left + max(0, now - self._since) * self._rate.per_ms)
-        self._since = now
+        self._refill(now)
         needed = min(count, self._rate.burst)
         if self._left < needed:
             return int((needed - self._left) / self._rate.per_ms) + 1
         self._left -= count
         return 0
+
+    def _refill(self, now: int) -> None:
+        self._left = min(self._rate.burst, self._left + max(0, now - self._since) * self._rate.per_ms)
+        self._since = now
 
 
 class MemoryBuckets:

@@ -9,6 +9,7 @@ from random import Random
 from app.identity import Identity
 from app.realtime import protocol
 from app.realtime.acknowledging import Acknowledging
+from app.realtime.allowance import Allowance
 from app.realtime.archive import Archive, NoArchive
 from app.realtime.buckets import MemoryBuckets, Rate
 from app.realtime.connection import Answer, Connection
@@ -32,7 +33,7 @@ class Hub:
         self._metrics = metrics
         archive = archive or NoArchive()
         self._delivery = Delivery(log, metrics, rules, self.timers, random or Random(), archive)
-        self.members = Members(rules, self.timers, self._delivery.out.tell, lambda connection_id: self.transport.close(connection_id))
+        self.members = Members(rules, self.timers, self._delivery.out.tell, lambda *which: self.transport.close(*which))
         self._subscribing = Subscribing(log, archive, self._delivery, metrics, rules)
         self._publishing = Publishing(log, MemoryBuckets(Rate.of(rules.topic_rate)), metrics)
         acknowledging = Acknowledging(log, self._delivery, self.members.admit)
@@ -55,8 +56,8 @@ class Hub:
     def transport(self, transport: Transport) -> None:
         self._delivery.out.transport = transport
 
-    def connect(self, connection_id: str, identity: Identity) -> None:
-        self.members.join(connection_id, identity)
+    def connect(self, connection_id: str, identity: Identity, allowance: Allowance | None = None) -> None:
+        self.members.join(connection_id, identity, allowance)
         self._metrics.realtime_connections.inc()
 
     def disconnect(self, connection_id: str) -> None:

@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 
 from app.errors import ApiError
 from app.identity import Identity
-from app.realtime.buckets import Rate
+from app.realtime.allowance import Allowance
 from app.realtime.connection import Connection
 from app.realtime.rules import Rules
 from app.realtime.timers import Timers
 
+TOO_MANY = "Too many frames; slow down."
+
 
 class Members:
-    """`tell(connection_id, error, **places)` and `close(connection_id)` are how a client learns of it. `deadlines` are for who
+    """`tell(connection_id, error, **places)` and `close(connection_id, reason)` are how a client learns of it. `deadlines` are for who
     runs `timers`."""
 
-    def __init__(self, rules: Rules, timers: Timers, tell: Callable[..., None], close: Callable[[str], None]):
+    def __init__(self, rules: Rules, timers: Timers, tell: Callable[..., None], close: Callable[[str, str], None]):
         self._grace_ms = rules.token_grace_ms
-        self._rate = Rate.of(rules.connection_rate, rules.connection_burst)
+        self._rules = rules
         self._timers = timers
         self._tell = tell
         self._close = close
@@ -39,8 +41,9 @@ class Members:
     def __getitem__(self, connection_id: str) -> Connection:
         return self._connections[connection_id]
 
-    def join(self, connection_id: str, identity: Identity) -> None:
-        self._connections[connection_id] = Connection(connection_id, identity)
+    def join(self, connection_id: str, identity: Identity, allowance: Allowance | None = None) -> None:
+        """`allowance` is the transport session's; without one the connection gets its own."""
+        self._connections[connection_id] = Connection(connection_id, identity, allowance)
         self._watch_token(connection_id, identity)
 
     def leave(self, connection_id: str) -> Connection | None:
@@ -50,13 +53,17 @@ class Members:
         return connection
 
     def admit(self, connection_id: str, now: int) -> None:
-        """Takes a token for one frame, or raises `rate_limited`. One refusal too many closes the connection."""
+        """Takes a token for one frame, or raises `rate_limited`."""
+        allowance = self.allowance(connection_id, now)
+        if wait_ms := allowance.take(now):
+            message = "Frames went on at many times the rate; the connection is closed." if allowance.is_flooding else TOO_MANY
+            raise ApiError("rate_limited", message, retry_after_ms=wait_ms)
+
+    def allowance(self, connection_id: str, now: int) -> Allowance:
         connection = self._connections[connection_id]
-        wait_ms = connection.wait_for_token(self._rate, now)
-        if wait_ms:
-            if connection.note_refusal(now):
-                self._close(connection_id)
-            raise ApiError("rate_limited", "Too many frames; slow down.", retry_after_ms=wait_ms)
+        if connection.allowance is None:
+            connection.allowance = Allowance(self._rules, now)
+        return connection.allowance
 
     def renew(self, connection_id: str, identity: Identity) -> Identity:
         """A fresh token of the same user; any other raises `forbidden`. Returns the old identity."""
@@ -85,4 +92,4 @@ class Members:
         self._tell(connection_id, ApiError("token_expired"), grace_ms=self._grace_ms)
 
     def _on_grace_over(self, connection_id: str, _now: int) -> None:
-        self._close(connection_id)
+        self._close(connection_id, "token_expired")

@@ -16,6 +16,7 @@ class Rules:
     slow_consumer_ms: int = 30_000
     connection_rate: str = "50/second"
     connection_burst: int = 100
+    flood_ms: int = 10_000
     topic_rate: str = "200/second"
     token_grace_ms: int = 30_000
 

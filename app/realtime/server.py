@@ -9,25 +9,31 @@ from flask_socketio import SocketIO
 
 from app import origins
 from app.http.cors import headers_for
+from app.log_sampling import SampledRecords
+from app.logs import get_logger
 from app.realtime.buckets import Rate
 from app.realtime.namespace import RoomsNamespace
 from app.realtime.realtime_namespace import RealtimeNamespace
 from app.realtime.ticker import Ticker
 from app.realtime.transport.door import Door
 from app.realtime.transport.guard import Guard
+from app.realtime.transport.session import max_connect_bytes
 from app.realtime.transport.stock import RoomQueue, SocketIOTransport
 from app.realtime.transport.wire import Json, WirePacket
+from app.realtime.user_log import UserLog
 from app.settings import Settings
 
 HEADROOM_BYTES = 262_144  # for answers, where what is delivered fills the buffer already
 CLOSING_PATIENCE_S = 0.5
-NOISY_LOGGERS = ("engineio.server", "socketio.server")  # they warn about whatever a client does
+NOISY_LOGGERS = ("engineio.server", "socketio.server")  # they warn about whatever a client does; their errors are sampled
+SAMPLED = SampledRecords()
 
 
 def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     """Background work of python-socketio begins with the first connection, so this is safe before a fork."""
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).addFilter(SAMPLED)
     socketio = SocketIO(
         app,
         async_mode="gevent",
@@ -49,25 +55,37 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     hub = realtime.hub
     transport = SocketIOTransport(socketio, lambda connection_id: hub.writable(connection_id, clock()), hub.overflowed)
     realtime.bind(transport)
-    dependencies = (parts.gatekeeper, realtime, clock, parts.metrics)
+    dependencies = (parts.gatekeeper, realtime, clock, parts.metrics, UserLog(get_logger(__name__)))
     socketio.on_namespace(RealtimeNamespace(transport, *dependencies))
     rooms = RoomsNamespace("/", *dependencies)
     socketio.on_namespace(rooms)
 
-    guard = Guard(socketio.server, settings.rt_send_buffer_bytes + HEADROOM_BYTES, settings.rt_join_timeout_ms)
-    guard.install(clock)
+    guard = Guard(
+        socketio.server,
+        hub.rules,
+        clock,
+        send_buffer_bytes=settings.rt_send_buffer_bytes + HEADROOM_BYTES,
+        max_connect_bytes=max_connect_bytes(settings.rt_max_topics, settings.jwt_max_length),
+    )
+    guard.install()
     parts.lifecycle.add("realtime", Ticker(hub, clock).run)
     parts.lifecycle.every("realtime_tokens", 0.25, lambda: rooms.members.tick(clock()))
-    parts.lifecycle.every("realtime_unjoined", 1, lambda: guard.sweep(clock()))
+    parts.lifecycle.every("realtime_unjoined", 1, lambda: guard.sweep(settings.rt_join_timeout_ms))
     handshake_rate = Rate.of(settings.rt_handshake_rate, settings.rt_handshake_burst)
-    app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, clock, parts.metrics, lambda origin: headers_for(settings, origin) or [])
+    polling_rate = Rate.of(settings.rt_polling_rate)
+    cors = partial(_cors_headers, settings)
+    app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, polling_rate, clock, parts.metrics, cors)
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
     return socketio
 
 
-def _may_call(patterns: tuple[str, ...], origin: str | None) -> bool:
-    """None is who is no browser, or a page of our own origin."""
-    return origin is None or origins.allows(patterns, origin)
+def _may_call(patterns: tuple[str, ...], origin: str | None, environ: dict) -> bool:
+    """None is who is no browser. A page of our own is let in whatever CORS_ORIGINS has: to a browser it is no other origin."""
+    return origin is None or origins.allows(patterns, origin) or origins.is_own(origin, environ.get("HTTP_HOST", ""))
+
+
+def _cors_headers(settings: Settings, origin: str | None) -> list[tuple[str, str]]:
+    return headers_for(settings, origin) or []
 
 
 def _ping_interval(interval_ms: int) -> tuple[float, float]:

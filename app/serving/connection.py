@@ -209,8 +209,7 @@ class Connection:
         if websocket is not None:
             self._respond(environ)
             websocket.close()
-        if not has_opened(environ):
-            self._linger()
+        self._linger()  # for a websocket, too: its last word would be lost where it is closed on frames that nobody read
 
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""

@@ -4,6 +4,8 @@ A mask is taken off as one large number and text is decoded by C, since both byt
 other client for a quarter of a second a message.
 """
 
+from app.serving.turns import LARGE_BYTES
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 FINAL, RESERVED, MASKED = 0x80, 0x70, 0x80
@@ -23,10 +25,11 @@ class FrameError(Exception):
 
 
 class MessageReader:
-    """`feed` it what arrives, then ask for `next` until that is None. A message may have `max_bytes`, in fragments or not."""
+    """`feed` it what arrives, then ask for `next` until that is None. A message may have `max_bytes`, in fragments or not; the
+    limit may change between two messages."""
 
     def __init__(self, max_bytes: int):
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._buffer = bytearray()
         self._at = 0
         self._opcode: int | None = None  # of the message whose fragments are coming
@@ -45,6 +48,16 @@ class MessageReader:
 
     def discard(self) -> None:
         self._buffer, self._at, self._message = bytearray(), 0, bytearray()
+
+    @property
+    def ready_bytes(self) -> int:
+        """What `next` would take apart in one piece, where that is large: of a frame that is whole, and the fragments before it."""
+        if len(self._buffer) - self._at <= LARGE_BYTES and len(self._message) <= LARGE_BYTES:
+            return 0
+        head = self._next_head()
+        if head is None or len(self._buffer) < head[2] + 4 + head[3]:
+            return 0
+        return head[3] + (len(self._message) if head[1] else 0)
 
     def next(self) -> tuple[int, str | bytes] | None:
         """(opcode, data) of the next message or control frame, text as str; None where more bytes are needed first."""
@@ -102,8 +115,8 @@ class MessageReader:
         if len(buffer) < begin:
             return None
         length = int.from_bytes(buffer[at + 2 : begin], "big") if size_bytes else second & 0x7F
-        if opcode < CLOSE and len(self._message) + length > self._max_bytes:
-            raise FrameError(TOO_LARGE, f"a message of more than {self._max_bytes} bytes")
+        if opcode < CLOSE and len(self._message) + length > self.max_bytes:
+            raise FrameError(TOO_LARGE, f"a message of more than {self.max_bytes} bytes")
         return opcode, is_final, begin, length
 
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 refusals = SampledLog(get_logger(__name__))
 LOOK_EVERY_S = 1.0
 MAX_CONNECTIONS = 10_000  # further ones wait in the system's backlog, and what that cannot hold is refused
+ROOM_FOR_SESSIONS = "switchyard.room_for_sessions"  # in every environ: how many connections websockets and polls may keep
+HTTP_SHARE = 20  # one connection in so many is kept for requests that are answered at once
 OWN_FILES = 200  # that the process needs beside its connections: the spool, MongoDB, Redis, metrics
 
 
@@ -108,6 +110,8 @@ class Server(StreamServer):
         self.admit = admit
         self._on_refused = on_refused
         self.base_environ = {**self._environ(), **(base_environ or {})}
+        if self.pool is not None and self.pool.size:
+            self.base_environ[ROOM_FOR_SESSIONS] = self.pool.size - max(1, self.pool.size // HTTP_SHARE)
 
     def init_socket(self):
         super().init_socket()

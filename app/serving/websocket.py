@@ -15,7 +15,7 @@ from gevent.lock import BoundedSemaphore
 
 from app.errors import ApiError
 from app.serving import frames
-from app.serving.turns import Turn
+from app.serving.turns import Turn, wait_before_large
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ENGINE_IO_PATH = "/socket.io/"
@@ -98,10 +98,15 @@ class WebSocket:
         """The client has said who it is: what is unfinished of its messages counts for `party`, and not among strangers'."""
         self._unfinished.identify(self._holding, party, True)
 
+    def limit_messages(self, max_bytes: int) -> None:
+        """From the next message on. A longer one closes the websocket as soon as the head of its frame says so."""
+        self._reader.max_bytes = max_bytes
+
     def receive(self) -> str | bytes | None:
         """The next message; None when there will be none, whoever ended it."""
         try:
             while not self.closed:
+                wait_before_large(self._reader.ready_bytes)
                 found = self._reader.next()
                 self._turn.check()  # also where nothing is whole yet: a read that finds something waits for nobody
                 if found is None:

@@ -1,9 +1,12 @@
 """python-socketio's own client, with its frames in a list to wait on."""
 
+import contextlib
+import select
 import threading
 import time
 
 import socketio
+import websocket
 
 
 class Client:
@@ -87,3 +90,22 @@ class Client:
         with self._changed:
             self.refusal = data
             self._changed.notify_all()
+
+
+def flood(connection, packets, within_s=10):
+    """What comes back on a bare websocket while the packets are sent without end, until it is closed; and how long that took."""
+    data = b"".join(websocket.ABNF.create_frame(packet, websocket.ABNF.OPCODE_TEXT).format() for packet in packets)
+    texts, rest, started, can_send = [], data, time.monotonic(), True
+    with contextlib.suppress(ConnectionError, websocket.WebSocketConnectionClosedException):
+        while time.monotonic() < started + within_s:
+            readable, writable, _ = select.select([connection.sock], [connection.sock] if can_send else [], [], 1)
+            if writable:
+                connection.sock.setblocking(False)
+                try:
+                    rest = rest[connection.sock.send(rest) :] or data
+                except ConnectionError:
+                    can_send = False  # what came before that can still be read
+                connection.sock.setblocking(True)
+            if readable and not (texts.append(connection.recv()) or texts[-1]):
+                break
+    return texts, time.monotonic() - started

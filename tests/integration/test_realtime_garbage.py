@@ -67,10 +67,21 @@ def closed_or_answered(connection):
         return
 
 
-def test_an_attachment_that_does_not_exist_closes_the_websocket(raw, bystander):
+def test_an_attachment_that_does_not_exist_is_refused_as_any_binary_is(raw, bystander):
     connection = raw()
     connection.send('451-/realtime,["message",{"_placeholder":true,"num":9}]')
     connection.send_binary(b"x")
+    assert '"bad_request"' in connection.recv()
+    connection.send('42/realtime,7["ping"]')
+    assert connection.recv().startswith("43/realtime,7[{")
+
+
+@pytest.mark.parametrize("text", ['42/realtime,["ping"]', "41/realtime,", '451-/realtime,["message",{"_placeholder":true,"num":0}]'])
+def test_another_packet_where_an_attachment_is_due_closes_the_websocket(raw, bystander, text):
+    connection = raw()
+    connection.send('452-/realtime,["message",{"_placeholder":true,"num":0}]')
+    connection.send_binary(b"x")
+    connection.send(text)
     assert is_closed(connection)
 
 

@@ -69,4 +69,4 @@ class Room:
     def end_slow_consumer(self, connection_id: str) -> None:
         self._metrics.realtime_slow_consumers_total.inc()
         self._out.tell(connection_id, ApiError("slow_consumer"))
-        self._out.transport.close(connection_id)
+        self._out.transport.close(connection_id, "slow_consumer")

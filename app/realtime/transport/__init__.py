@@ -31,8 +31,8 @@ class Transport(Protocol):
     def notify_when_writable(self, connection_id: str) -> None:
         """Tell the listener, once, when half of what is queued has left."""
 
-    def close(self, connection_id: str) -> None:
-        """End the transport, so that a stock client reconnects by itself; after a mere disconnect it would not."""
+    def close(self, connection_id: str, reason: str) -> None:
+        """End the transport and log why, so that a stock client reconnects by itself; after a mere disconnect it would not."""
 
 
 class NoTransport:
@@ -56,5 +56,5 @@ class NoTransport:
     def notify_when_writable(self, connection_id):
         pass
 
-    def close(self, connection_id):
+    def close(self, connection_id, reason):
         pass

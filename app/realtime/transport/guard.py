@@ -12,23 +12,23 @@ from urllib.parse import parse_qs
 
 import engineio
 import gevent
+from engineio.packet import Packet
 from engineio.payload import Payload
 
+from app.clock import Clock
+from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.realtime.allowance import Allowance
+from app.realtime.rules import Rules
 from app.realtime.transport import NAMESPACES
+from app.realtime.transport.dispatch import Dispatch
 from app.realtime.transport.outbox import Outbox
-from app.realtime.transport.posts import MAX_PACKETS_PER_POST, read_post
+from app.realtime.transport.posts import MAX_PACKETS_PER_POST, PACKETS_OF_A_POST, read_post
+from app.realtime.transport.session import STATE, SessionState, close_transport, state_of
 from app.realtime.transport.websocket import CLOSING_GRACE_S, GuardedWebSocket
-from app.serving.turns import Turn
+from app.serving.turns import Turn, wait_before_large
 
-log = get_logger(__name__)
-
-
-def close_transport(eio: engineio.Server, eio_sid: str | None) -> None:
-    """End a session without the Engine.IO packet CLOSE, on which some clients do not reconnect by themselves."""
-    session = eio.sockets.get(eio_sid)
-    if session is not None:
-        session.close(wait=False, abort=True, reason=eio.reason.SERVER_DISCONNECT)
+log = SampledLog(get_logger(__name__))
 
 
 def has_joined(server, eio_sid: str) -> bool:
@@ -37,33 +37,36 @@ def has_joined(server, eio_sid: str) -> bool:
 
 
 class Guard:
-    """`install` puts it around an engineio server; `wsgi` goes around the WSGI application that holds it."""
+    """`install` puts it around an engineio server; `wsgi` goes around the WSGI application that holds it. `max_connect_bytes` is
+    how long a packet may be before its session has joined a namespace."""
 
-    def __init__(self, server, send_buffer_bytes: int, join_timeout_ms: int, path: str = "/socket.io/"):
+    def __init__(self, server, rules: Rules, clock: Clock, *, send_buffer_bytes: int, max_connect_bytes: int, path: str = "/socket.io/"):
         self._server = server
         self._eio: engineio.Server = server.eio
+        self._rules = rules
+        self._clock = clock
         self._send_buffer_bytes = send_buffer_bytes
-        self._join_timeout_ms = join_timeout_ms
+        self._max_connect_bytes = min(max_connect_bytes, self._eio.max_http_buffer_size)
         self._path = path
+        self._dispatch = Dispatch(server, clock, self._eio.max_http_buffer_size)
         self._open: set[GuardedWebSocket] = set()
-        self._unjoined: deque[tuple[int, str]] = deque()  # (deadline, session), the oldest first
-        self._posting: dict[str | None, Turn] = {}  # by session: a post has many packets, and none of them waits for anything
+        self._unjoined: deque[tuple[int, str]] = deque()  # (when it was opened, session), the oldest first
 
-    def install(self, clock) -> None:
+    def install(self) -> None:
         Payload.max_decode_packets = MAX_PACKETS_PER_POST
         handlers = dict(self._eio.handlers)
-        self._eio.on("connect", lambda eio_sid, environ: self._begin(handlers["connect"], eio_sid, environ, clock()))
-        self._eio.on("message", lambda eio_sid, data: self._receive(handlers["message"], eio_sid, data))
+        self._eio.on("connect", partial(self._begin, handlers["connect"]))
+        self._eio.on("message", self._receive)
         self._eio.on("disconnect", lambda eio_sid, reason: self._end(handlers["disconnect"], eio_sid, reason))
         self._eio._async = {**self._eio._async, "websocket": self._make_websocket, "queue": partial(Outbox, self._send_buffer_bytes)}
 
-    def sweep(self, now: int) -> None:
-        """Close the sessions that were opened and never joined a namespace: nobody knows who they are."""
-        while self._unjoined and self._unjoined[0][0] <= now:
+    def sweep(self, join_timeout_ms: int) -> None:
+        """Close the sessions that were opened so long ago and never joined a namespace: nobody knows who they are."""
+        while self._unjoined and self._unjoined[0][0] <= self._clock() - join_timeout_ms:
             _, eio_sid = self._unjoined.popleft()
             if eio_sid in self._eio.sockets and not has_joined(self._server, eio_sid):
                 log.info("never_joined", transport_id=eio_sid)
-                close_transport(self._eio, eio_sid)
+                close_transport(self._eio, eio_sid, "never_joined")
 
     def wsgi(self, application):
         """Look at the body of every POST before the library does."""
@@ -78,7 +81,7 @@ class Guard:
     def close_all(self, patience_s: float) -> None:
         """Close every transport; whoever has not hung up after `patience_s` is cut off."""
         for eio_sid in list(self._eio.sockets):
-            close_transport(self._eio, eio_sid)
+            close_transport(self._eio, eio_sid, "drain")
         for _ in range(math.ceil(patience_s * 100)):
             if not self._open:
                 return
@@ -87,22 +90,42 @@ class Guard:
             websocket.cut()
 
     def _post(self, application, environ, start_response):
-        eio_sid = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [None])[0]
-        try:
-            environ["wsgi.input"] = BytesIO(read_post(environ, self._eio.max_http_buffer_size))
-        except ValueError as error:
-            self._refuse(eio_sid, error)
-            start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Connection", "close")])
-            return [b"Bad Request"]
-        self._posting[eio_sid] = Turn()
-        try:
-            return application(environ, start_response)
-        finally:
-            self._posting.pop(eio_sid, None)
+        """The library answers a body without packets, and so says whether the session and its origin are right. Those that came
+        are then received one by one, in turns, where it would decode thousands in one piece."""
+        body = {name: environ[name] for name in ("wsgi.input", "CONTENT_LENGTH") if name in environ}
+        environ |= {"wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}
+        eio_sid = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])[0]
+        session = self._eio.sockets.get(eio_sid)
+        if session is not None and session.closed:
+            self._eio.sockets.pop(eio_sid, None)  # as the library does elsewhere; here it would raise
+        answer = []
+        result = application(environ, lambda *start: answer.append(start))
+        if answer[0][0][:3] == "200":
+            try:
+                self._receive_all(session, read_post(body, state_of(self._eio, eio_sid).max_packet_bytes))
+            except Exception as error:
+                self._refuse(eio_sid, error)
+                start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Connection", "close")])
+                return [b"Bad Request"]
+        start_response(*answer[0])
+        return result
 
-    def _begin(self, handle, eio_sid: str, environ: dict, now: int):
-        self._unjoined.append((now + self._join_timeout_ms, eio_sid))
-        self._eio.sockets[eio_sid].queue.on_overflow = partial(gevent.spawn, close_transport, self._eio, eio_sid)
+    def _receive_all(self, session, packets: list[str]) -> None:
+        turn, state = Turn(), session.session[STATE]
+        for text in packets:
+            turn.check()
+            wait_before_large(len(text))
+            if session.closed:
+                return  # for one of those before
+            if text[0] not in PACKETS_OF_A_POST or self._dispatch.admit(session.sid, state):
+                session.receive(Packet(encoded_packet=text))
+
+    def _begin(self, handle, eio_sid: str, environ: dict):
+        now = self._clock()
+        self._unjoined.append((now, eio_sid))
+        session = self._eio.sockets[eio_sid]
+        session.session[STATE] = SessionState(Allowance(self._rules, now), self._max_connect_bytes)
+        session.queue.on_overflow = partial(gevent.spawn, close_transport, self._eio, eio_sid, "slow_consumer")
         return handle(eio_sid, environ)
 
     def _end(self, handle, eio_sid: str, reason) -> None:
@@ -113,19 +136,17 @@ class Guard:
             gevent.spawn_later(CLOSING_GRACE_S, session.queue.websocket.cut)
 
     def _make_websocket(self, handler, _eio):
-        return GuardedWebSocket(handler, self._open)
+        return GuardedWebSocket(handler, self._open, self._dispatch)
 
-    def _receive(self, handle, eio_sid: str, data) -> None:
-        """Whatever python-socketio cannot read raises something; handlers of ours never do."""
-        if turn := self._posting.get(eio_sid):
-            turn.check()
+    def _receive(self, eio_sid: str, data) -> None:
+        """Whatever cannot be read raises something; handlers of ours never do."""
         if (session := self._eio.sockets.get(eio_sid)) is None or session.closed:
             return  # it was closed for what came before
         try:
-            handle(eio_sid, data)
+            self._dispatch.receive(eio_sid, data)
         except Exception as error:
             self._refuse(eio_sid, error)
 
-    def _refuse(self, eio_sid: str | None, error: Exception) -> None:
+    def _refuse(self, eio_sid: str, error: Exception) -> None:
         log.info("unreadable_packet", transport_id=eio_sid, error=f"{type(error).__name__}: {str(error)[:200]}")
-        close_transport(self._eio, eio_sid)
+        close_transport(self._eio, eio_sid, "unreadable_packet")

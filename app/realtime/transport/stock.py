@@ -15,8 +15,8 @@ from socketio import RedisManager
 from app.errors import ApiError
 from app.logs import get_logger
 from app.realtime.transport import NAMESPACES, REALTIME
-from app.realtime.transport.guard import close_transport
 from app.realtime.transport.outbox import Outbox
+from app.realtime.transport.session import close_transport
 
 log = get_logger(__name__)
 
@@ -97,6 +97,6 @@ class SocketIOTransport:
         if outbox:
             outbox.on_room = partial(self._on_writable, connection_id)
 
-    def close(self, connection_id):
+    def close(self, connection_id, reason):
         server = self._socketio.server
-        close_transport(server.eio, server.manager.eio_sid_from_sid(connection_id, REALTIME))
+        close_transport(server.eio, server.manager.eio_sid_from_sid(connection_id, REALTIME), reason)

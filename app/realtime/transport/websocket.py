@@ -1,19 +1,25 @@
 """One websocket of Engine.IO: counted while it is open, stopped at garbage, and cut where a client does not hang up."""
 
 import contextlib
+import re
 import socket
 
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
 
 from app.http.request_id import REQUEST_ID
+from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.realtime.transport.dispatch import Dispatch
 from app.realtime.transport.outbox import Outbox
+from app.realtime.transport.posts import MESSAGE, PACKETS_OF_A_WEBSOCKET, is_packet
+from app.realtime.transport.session import STATE, SessionState
 
-log = get_logger(__name__)
+log = SampledLog(get_logger(__name__))
 
 CLOSING_GRACE_S = 1.0  # how long a client may take to hang up after it was told
-PACKETS_OF_A_WEBSOCKET = frozenset("12345")  # close, ping, pong, message, upgrade; open and noop are the server's
+PROBE_TIMEOUT_S = 10.0  # how long an upgrade may take for each of its two steps; until then the session polls
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, section 5.6.2
 # To a session belongs one websocket, which ends with it; of a second nobody would know. In engineio's shape of an answer.
 ONE_IS_OPEN = {
     "status": "400 BAD REQUEST",
@@ -25,18 +31,22 @@ ONE_IS_OPEN = {
 class GuardedWebSocket(WebSocketWSGI):
     """`handler` is engineio's, a method of the session; `open_websockets` has everyone that is open."""
 
-    def __init__(self, handler, open_websockets: set):
+    def __init__(self, handler, open_websockets: set, dispatch: Dispatch):
         super().__init__(handler, None)
         self._session = handler.__self__
+        self._state: SessionState = self._session.session[STATE]
         self._outbox: Outbox = self._session.queue  # where engineio's writer takes its packets from
         self._all = open_websockets
+        self._dispatch = dispatch
+        self._has_probed = False
+        self._user_id: str | None = None
 
     def __call__(self, environ, start_response):
         if self._outbox.websocket is not None:
             return ONE_IS_OPEN
         self._outbox.websocket = self
         self._tcp = environ["wsgi.websocket"].socket
-        environ["wsgi.websocket"].open(("X-Request-Id", environ[REQUEST_ID]))
+        environ["wsgi.websocket"].open(("X-Request-Id", environ[REQUEST_ID]), *_protocol(environ))
         self._all.add(self)
         try:
             return super().__call__(environ, start_response)
@@ -46,12 +56,32 @@ class GuardedWebSocket(WebSocketWSGI):
 
     def wait(self):
         """The next message; None ends the connection, for the library as for us."""
-        if self._session.closed:
-            return None  # what it sent after that is nobody's
-        message = super().wait()
-        if isinstance(message, str) and message[:1] not in PACKETS_OF_A_WEBSOCKET:
-            log.info("unreadable_packet", error="this is not an Engine.IO packet")
-            return None
+        while not self._session.closed:  # what it sent after that is nobody's
+            self._note_who_it_is()
+            message = self._wait_for_probe() if self._session.upgrading else super().wait()
+            if not isinstance(message, str):
+                return message
+            if not is_packet(message, PACKETS_OF_A_WEBSOCKET):
+                log.info("unreadable_packet", transport_id=self._session.sid, error="this is not an Engine.IO packet")
+                return None
+            if message[0] == MESSAGE or self._dispatch.admit(self._session.sid, self._state):
+                return message
+        return None
+
+    def _note_who_it_is(self) -> None:
+        self._sock.limit_messages(self._state.max_packet_bytes)
+        if self._state.user_id != self._user_id:
+            self._user_id = self._state.user_id
+            self._sock.identify(f"user:{self._user_id}")
+
+    def _wait_for_probe(self):
+        """The library answers every poll at once from here until the upgrade is done, and waits for ever. But a websocket that a
+        proxy has swallowed must not keep a session from polling: so it polls on until the probe is there."""
+        self._session.upgrading, self._has_probed = self._has_probed, True
+        message = None
+        with gevent.Timeout(PROBE_TIMEOUT_S, False):
+            message = super().wait()
+        self._session.upgrading = True
         return message
 
     def send(self, message):
@@ -65,3 +95,9 @@ class GuardedWebSocket(WebSocketWSGI):
     def cut(self):
         with contextlib.suppress(OSError):  # the client has hung up in the meantime
             self._tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _protocol(environ: dict) -> list[tuple[str, str]]:
+    """A browser that offers subprotocols fails the opening unless one of them is chosen. None changes anything here."""
+    first = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")[0].strip()
+    return [("Sec-WebSocket-Protocol", first)] if TOKEN.fullmatch(first) else []

@@ -1,6 +1,7 @@
 """Socket.IO packets, read strictly and written by orjson: the class that python-socketio is given as its serializer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from socketio.packet import BINARY_EVENT, CONNECT, EVENT, Packet
@@ -9,7 +10,8 @@ from app.errors import ApiError
 from app.http.json import decode_json
 
 RESERVED_EVENTS = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
-MAX_ATTACHMENTS = 16  # none is ever accepted, but a frame has to be complete before it can be answered
+MAX_ATTACHMENTS = 16  # none is ever used, and each has to be read
+NO_BINARY = "A frame is JSON; binary has no place in it."
 
 
 class NoJson(ValueError):
@@ -33,9 +35,10 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands where JSON should have been, so that whoever sent it can be told."""
+    """Stands in place of an argument that cannot be used, so that its sender is told why. `said` is what can be read of it."""
 
     sentence: str
+    said: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +69,6 @@ class WirePacket(Packet):
             if self.data[0] in RESERVED_EVENTS:
                 raise ValueError("this event name is reserved")
             self.data.insert(1, Call(self.id))
+        if self.packet_type == BINARY_EVENT:
+            self.data[2:] = [Unreadable(NO_BINARY, *self.data[2:3])]
         return attachments

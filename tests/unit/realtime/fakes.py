@@ -34,5 +34,5 @@ class MemoryTransport:
     def notify_when_writable(self, connection_id):
         raise AssertionError("there is always room")
 
-    def close(self, connection_id):
+    def close(self, connection_id, reason):
         self.closed.append(connection_id)

@@ -28,7 +28,14 @@ def engine_io(environ, start_response):
 def ask():
     """(status, headers, body) of a request, at a clock of its own."""
     clock = Clock()
-    door = Door(engine_io, Rate.of("10/second", burst=3), clock, Metrics(), lambda origin: [("Access-Control-Allow-Origin", origin or "*")])
+    door = Door(
+        engine_io,
+        Rate.of("10/second", burst=3),
+        Rate.of("100/second"),
+        clock,
+        Metrics(),
+        lambda origin: [("Access-Control-Allow-Origin", origin or "*")],
+    )
 
     def ask(path="/socket.io/", query="EIO=4&transport=polling", address="192.0.2.1", method="GET", **headers):
         environ = {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_METHOD": method, "REMOTE_ADDR": address, **headers}

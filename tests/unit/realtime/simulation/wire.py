@@ -48,7 +48,7 @@ class Wire:
     def notify_when_writable(self, connection_id):
         self.links[connection_id].wants_room = True
 
-    def close(self, connection_id):
+    def close(self, connection_id, reason):
         self.world.later(0, lambda: self.world.drop(connection_id))
 
     def _check(self, link, frame):

@@ -1,0 +1,65 @@
+"""How much one transport session may send, whatever it joins and leaves. Pure: the caller brings the time.
+
+Invariants:
+- What a session has executed in any period is at most the burst and the rate times the period; only leaving a namespace is
+  done in any case. Leaving, joining again and joining a second namespace give nothing back.
+- A frame over the rate is refused and answered, and refusals alone end no session. Only one that sends FLOOD_FACTOR times the
+  rate in each second for as long as RT_FLOOD_MS is ended.
+"""
+
+from functools import lru_cache
+
+from app.realtime.buckets import Bucket, Rate
+from app.realtime.rules import Rules
+
+FLOOD_FACTOR = 4  # times the rate; a client that only retries too early stays below
+READ_FACTOR = 8  # times the rate is the most that is read, so that a flood is seen and stays in its sender's system
+LONGEST_PAUSE_MS = 100
+LONGEST_ADVICE_MS = 10_000
+MAX_REFUSED_CONNECTS = 5  # in a row
+
+_rate_of = lru_cache(maxsize=16)(Rate.of)
+
+
+class Allowance:
+    __slots__ = ("_advised", "_bucket", "_flood_count", "_flood_seconds", "_flooded", "_in_second", "_rate", "_refused_connects",
+                 "_second", "has_resumed", "pause_ms")  # fmt: skip
+
+    def __init__(self, rules: Rules, now: int):
+        self._rate = _rate_of(rules.connection_rate, rules.connection_burst)
+        self._bucket = Bucket(self._rate, now)
+        self._advised = now  # the time that the last refused frame was told to come back at
+        self._flood_count = FLOOD_FACTOR * max(1, 1000 * self._rate.per_ms)  # frames of one second
+        self._flood_seconds = -(-rules.flood_ms // 1000) + 1  # the first one may have been half over
+        self._second, self._in_second, self._flooded = now // 1000, 0, 0
+        self._refused_connects = 0
+        self.pause_ms = 0.0  # after a refusal: for so long nothing more is to be read
+        self.has_resumed = False  # the first resume of a session costs no more than its CONNECT
+
+    def take(self, now: int) -> int:
+        """0 where one more frame is within the rate; else in how many milliseconds to send it again. Frames that are refused
+        at once are given times one after another, so that a client that keeps to them comes back at the rate."""
+        self._note(now)
+        wait_ms = self._bucket.take(now)
+        if not wait_ms:
+            return 0
+        self.pause_ms = min(LONGEST_PAUSE_MS, wait_ms / READ_FACTOR)
+        self._advised = min(max(now + wait_ms, self._advised + 1 / self._rate.per_ms), now + max(wait_ms, LONGEST_ADVICE_MS))
+        return int(self._advised - now) + 1
+
+    @property
+    def is_flooding(self) -> bool:
+        return self._flooded >= self._flood_seconds
+
+    def note_connect(self, was_let_in: bool) -> bool:
+        """Whether this CONNECT was refused once too often."""
+        self._refused_connects = 0 if was_let_in else self._refused_connects + 1
+        return self._refused_connects >= MAX_REFUSED_CONNECTS
+
+    def _note(self, now: int) -> None:
+        second = now // 1000
+        if second != self._second:
+            is_flood = self._in_second >= self._flood_count and second == self._second + 1
+            self._flooded = self._flooded + 1 if is_flood else 0
+            self._second, self._in_second = second, 0
+        self._in_second += 1

@@ -1,0 +1,25 @@
+"""Log lines that a user causes at will: connect, subscribe, a frame that is refused. Each user has a share of them, so that
+one user's lines do not push out another's, and all users together have a bound, so that nobody fills the disk of the logs.
+The next line of the same event carries the number of those that were held back, as `suppressed`.
+"""
+
+from typing import Any
+
+from app.log_sampling import SampledLog
+from app.realtime.buckets import MemoryBuckets, Rate
+
+USER_RATE = Rate.of("5/second", 300)  # a page that reconnects with all its topics stays below the burst
+ALL_USERS = 1000  # lines of one event within PERIOD_S
+PERIOD_S = 10.0
+
+
+class UserLog:
+    def __init__(self, log: Any):
+        self._log = SampledLog(log, ALL_USERS, PERIOD_S)
+        self._shares = MemoryBuckets(USER_RATE)
+
+    def info(self, event: str, user: str, now: int, **fields: Any) -> None:
+        if self._shares.take(user, now):
+            self._log.suppress(event)
+        else:
+            self._log.info(event, user=user, **fields)

@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 
-from app.log_sampling import SampledLog
+from app.log_sampling import SampledLog, SampledRecords
 
 
 class MemoryLog:
@@ -48,3 +50,20 @@ def test_an_event_that_is_suppressed_does_not_suppress_another(sampled, written)
         sampled.info("refused")
     sampled.exception("failed")
     assert [event for event, _ in written.lines] == ["refused", "refused", "failed"]
+
+
+def test_a_line_that_the_caller_held_back_counts_too(sampled, written):
+    sampled.suppress("refused")
+    sampled.info("refused")
+    assert written.lines == [("refused", {"suppressed": 1})]
+
+
+def test_lines_of_a_library_are_sampled_by_a_filter_of_its_logger():
+    written, logger = [], logging.Logger("a.library")
+    handler = logging.Handler()
+    handler.emit = written.append
+    logger.addHandler(handler)
+    logger.addFilter(SampledRecords())
+    for number in range(1000):
+        logger.error("failed %d", number)
+    assert 0 < len(written) < 100

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.origins import allows, is_pattern
+from app.origins import allows, is_own, is_pattern
 
 
 @pytest.mark.parametrize("text", ["*", "https://a.example.com", "http://localhost:3000", "https://*.example.com", "null",
@@ -34,3 +34,20 @@ def test_a_star_before_the_host_means_its_subdomains():
 def test_a_star_alone_means_everybody_and_no_pattern_means_nobody():
     assert allows(["*"], "null")
     assert not allows([], "https://a.test")
+
+
+@pytest.mark.parametrize(("origin", "host"), [
+    ("https://shop.test", "shop.test"), ("http://shop.test:8080", "shop.test:8080"), ("https://SHOP.test", "shop.TEST:443"),
+    ("http://[::1]:3000", "[::1]:3000"), ("https://127.0.0.1", "127.0.0.1"),
+])  # fmt: skip
+def test_a_page_is_our_own_where_it_was_sent_from_the_host_and_port_that_it_asks(origin, host):
+    assert is_own(origin, host)
+
+
+@pytest.mark.parametrize(("origin", "host"), [
+    ("https://evil.test", "shop.test"), ("https://shop.test:444", "shop.test"), ("null", "shop.test"), ("null", ""), ("", ""),
+    ("https://", ""), ("file://", ""), ("https://shop.test.evil.test", "shop.test"),
+    ("http://[", "["), ("https://shop.test:x", "shop.test:x"),
+])  # fmt: skip
+def test_and_nowhere_else(origin, host):
+    assert not is_own(origin, host)

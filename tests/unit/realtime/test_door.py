@@ -1,19 +1,29 @@
 """What Engine.IO answers over HTTP, and how many sessions an address may open."""
 
+from types import SimpleNamespace
+
 import orjson
 import pytest
 
 from app.metrics import Metrics
 from app.realtime.buckets import Rate
 from app.realtime.transport.door import Door
+from app.serving.server import ROOM_FOR_SESSIONS
 from tests.apps import Clock
+
+OPENED = SimpleNamespace(has_opened=True)
+WEBSOCKET = {"wsgi.websocket": OPENED}
 
 
 def engine_io(environ, start_response):
     """As the library answers, by the path's last part."""
     what = environ["PATH_INFO"].rsplit("/", 1)[1]
     if what == "websocket":
+        while environ.get("nested"):
+            environ["nested"].pop()()
         return []
+    if what == "fails":
+        raise KeyError("a mistake")
     if what == "bad":
         start_response("400 BAD REQUEST", [("Content-Type", "text/plain"), ("Access-Control-Allow-Origin", "*")])
         return [b'"Invalid session x"']
@@ -85,9 +95,58 @@ def test_each_address_has_a_count_of_its_own_and_an_ipv6_network_shares_one(ask)
     assert ask(address="2001:db8::4")[0][:3] == "429"
 
 
-def test_who_has_a_session_and_who_asks_for_something_else_is_not_counted(ask):
+def test_who_has_a_session_and_who_asks_for_something_else_is_not_counted_as_new(ask):
     for _ in range(10):
         assert ask(query="EIO=4&sid=s")[0][:3] == "200"
         assert ask(method="POST")[0][:3] == "200"
         assert ask("/api/flags")[0][:3] == "200"
-    assert ask("/socket.io/websocket") == (None, {}, b"")
+    assert ask("/socket.io/websocket", query="EIO=4&transport=websocket", **WEBSOCKET) == (None, {}, b"")
+
+
+@pytest.mark.parametrize("query", ["EIO=4&sid=s", "sid=x", "EIO=4&transport=websocket&sid=s", "EIO=4&sid=s&t=1"])
+def test_whatever_an_address_asks_beside_new_sessions_is_held_to_a_rate_of_its_own(ask, query):
+    answers = [ask(query=query, method=("GET", "POST", "PUT", "OPTIONS")[number % 4])[0][:3] for number in range(150)]
+    assert "429" not in answers[:100] and set(answers[100:]) == {"429"}
+    assert ask(query=query, address="192.0.2.9")[0][:3] != "429"
+    assert ask()[0][:3] == "200"  # a handshake has its own
+    ask.clock.pass_ms(10)
+    assert ask(query=query)[0][:3] != "429"
+
+
+@pytest.mark.parametrize(
+    ("query", "extra"),
+    [
+        ("EIO=4&transport=polling&j=0", {}), ("EIO=4&sid=s&j=x", {}), ("EIO=4&transport=websocket", {}),
+        ("EIO=4&transport=websocket&sid=s", {}), ("EIO=4&transport=polling", WEBSOCKET), ("EIO=4&sid=s", WEBSOCKET), ("&" * 21, {}),
+    ],
+)  # fmt: skip
+def test_what_the_library_would_fail_at_is_a_400_with_a_sentence(ask, query, extra):
+    status, headers, body = ask("/socket.io/fails", query=query, **extra)
+    assert status == "400 Bad Request" and headers["X-Content-Type-Options"] == "nosniff"
+    assert orjson.loads(body)["error"]["message"]
+
+
+def test_a_mistake_of_ours_is_an_answer_of_the_catalogue(ask):
+    status, headers, body = ask("/socket.io/fails")
+    assert status.startswith("500 ") and orjson.loads(body)["error"]["code"] == "internal" and headers["X-Request-Id"]
+
+
+def test_every_answer_forbids_sniffing(ask):
+    for path in ("/socket.io/", "/socket.io/bad", "/socket.io/garbage"):
+        assert ask(path, query="sid=s")[1]["X-Content-Type-Options"] == "nosniff"
+
+
+def test_where_live_connections_have_all_the_room_that_there_is_for_them_one_more_is_503_and_others_are_answered(ask):
+    """A websocket and a poll are calls that last; each is one inside the other here."""
+    room = {ROOM_FOR_SESSIONS: 2}
+    said = []
+
+    def inside():
+        said.extend([ask(query="sid=s", **room), ask(query="sid=s", method="POST", **room), ask("/livez", **room)])
+
+    websocket = {"path": "/socket.io/websocket", "query": "EIO=4&transport=websocket", **WEBSOCKET, **room}
+    ask(**websocket, nested=[lambda: ask(**websocket, nested=[inside])])
+    (full, headers, body), post, livez = said
+    assert full.startswith("503 ") and orjson.loads(body)["error"]["code"] == "unavailable" and headers["Retry-After"] == "5"
+    assert (post[0][:3], livez[0][:3]) == ("200", "200")
+    assert ask(query="sid=s", **room)[0][:3] == "200"

@@ -105,3 +105,33 @@ def _seconds(call):
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+@pytest.mark.parametrize(("length", "ready"), [(1000, 0), (65_500, 0), (65_600, 65_600), (400_000, 400_000)])
+def test_of_a_large_frame_that_is_whole_is_known_how_much_is_to_be_taken_apart(length, ready):
+    reader, data = MessageReader(500_000), frame(frames.TEXT, b"x" * length)
+    reader.feed(data[:-1])
+    assert reader.ready_bytes == 0
+    reader.feed(data[-1:])
+    assert reader.ready_bytes == ready
+    assert reader.next() is not None and reader.ready_bytes == 0
+
+
+def test_fragments_count_when_the_last_one_is_there():
+    reader = MessageReader(500_000)
+    reader.feed(frame(frames.TEXT, b"x" * 70_000, final=False))
+    assert reader.next() is None
+    reader.feed(frame(frames.CONTINUATION, b"x" * 1000))
+    assert reader.ready_bytes == 71_000
+
+
+def test_the_limit_of_a_message_may_change_between_two():
+    reader = MessageReader(100)
+    reader.feed(frame(frames.TEXT, b"x" * 100) + frame(frames.TEXT, b"x" * 101))
+    assert reader.next() is not None
+    reader.max_bytes = 101
+    assert reader.next() is not None
+    reader.max_bytes = 100
+    reader.feed(frame(frames.TEXT, b"x" * 101)[:8])
+    with pytest.raises(FrameError):
+        reader.next()

@@ -14,6 +14,7 @@ Where there is MongoDB (`is_store` is False) this is a place of passage: nothing
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from gevent.event import Event
 from app.clock import system_clock
 from app.disk import make_folder
 from app.spool.rejected import REJECTED
-from app.spool.segment import has_writer, size_of, whole_lines
+from app.spool.segment import has_writer, lock_alone, size_of, whole_lines
 from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
@@ -33,6 +34,7 @@ from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.sinks.shared_ids import SharedIds
 from app.telemetry.spool.index import SpoolIndex
 from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
+from app.trusted_time import TrustedTime
 
 NEARLY_FULL = 0.9
 FULL = 0.99
@@ -41,6 +43,7 @@ REMEMBERED_BYTES = 67_108_864  # how far back ids, and apps that are not noted, 
 UNUSED_S = 1.0
 HALF_MADE = (".events-", ".probe-", ".drainer.progress.")
 LEFT_OVER_S = 3600
+GONE = float("inf")  # when a file was written that is not there any more: nothing is older
 
 
 class Lines(NamedTuple):
@@ -70,6 +73,7 @@ class SpoolSink:
         self._max_bytes = max_bytes
         self._max_known = known_ids
         self._ttl_s = ttl_days * 86_400
+        self._time = TrustedTime(folder / ".clock", clock)
         self._metrics = metrics
         self._clock = clock
         self._known = RecentIds(known_ids)
@@ -158,15 +162,23 @@ class SpoolSink:
         return self._index.find(query)
 
     def tend(self) -> None:
-        """Now and then: drop what is older than the TTL, and measure the folder. A segment goes when its every event is too
-        old and no writer holds it; never where it waits for MongoDB. The lines put aside go as the events would have."""
+        """Called every few seconds: drops what is older than the TTL, and measures the folder. A segment goes when its every event
+        is too old and no writer holds it; never where it waits for MongoDB. The lines put aside go as the events would have."""
         if self._ttl_s:
-            too_old = self._clock() / 1000 - self._ttl_s
-            for path in [*(segments(self.folder) if self._is_store else ()), *self.folder.glob(f"*{REJECTED}")]:
-                if _modified(path) < too_old and not has_writer(path):
-                    self.drop(path)
+            self._drop_old([*(segments(self.folder) if self._is_store else ()), *self.folder.glob(f"*{REJECTED}")])
         self._sweep()
         self._measure()
+
+    def _drop_old(self, paths: list[Path]) -> None:
+        """The lock is held until the file is gone, so that no process adds to it meanwhile."""
+        modified = {path: at for path, at in ((path, _modified(path)) for path in paths) if at != GONE}
+        if not modified:
+            return
+        too_old = self._time.now(int(1000 * max(modified.values()))) / 1000 - self._ttl_s
+        for path in [path for path, at in modified.items() if at < too_old]:
+            with suppress(FileNotFoundError), open(path, "rb") as file:
+                if lock_alone(file.fileno()) and _modified(path) < too_old:
+                    self.drop(path)
 
     def drop(self, path: Path) -> None:
         """A segment that is not needed any more."""
@@ -264,7 +276,7 @@ def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
-        return float("inf")  # gone in the meantime, so nothing to drop
+        return GONE
 
 
 def _free_bytes(folder: Path) -> int:

@@ -20,6 +20,7 @@ from app.clock import Clock
 from app.disk import make_file
 from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
+from app.trusted_time import TrustedTime
 
 PATIENCE_S = 2.0  # for another process's transaction
 TABLES = """
@@ -42,6 +43,7 @@ class FileRollups:
         self._path = path
         self._ttl_ms = ttl_days * DAY_MS
         self._clock = clock
+        self._time = TrustedTime(path.with_suffix(".clock"), clock)
         self._has_tables = False
 
     def apply(self, delta: Delta) -> None:
@@ -57,9 +59,13 @@ class FileRollups:
     def tend(self) -> None:
         """Now and then: what no event was added to for the time of the TTL goes, as the events themselves do."""
         if self._ttl_ms:
-            too_old = self._clock() - self._ttl_ms
             with suppress(RollupsUnavailable):  # whoever applies meets the same trouble, and says so
-                self._transact(lambda db: _forget(db, too_old))
+                self._transact(self._forget_old)
+
+    def _forget_old(self, db: sqlite3.Connection) -> None:
+        (newest,) = db.execute("SELECT MAX(updated_at) FROM cells").fetchone()
+        if newest is not None:
+            _forget(db, self._time.now(newest) - self._ttl_ms)
 
     # While MongoDB is away: deltas wait here as they are, with their numbers
 

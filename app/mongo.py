@@ -119,6 +119,13 @@ def _is_ip(host: str) -> bool:
     return True
 
 
+def place(uri: str) -> str:
+    """Servers and database, the same for two ways of writing the same: `a:27017,b:27017/shop`. Raises what `connect` objects to."""
+    read = _validate_uri(uri, validate=True, warn=False)
+    servers = [read["fqdn"]] if read["fqdn"] else sorted(f"{host}:{port}" if port else host for host, port in read["nodelist"])
+    return f"{','.join(servers)}/{read['database'] or DEFAULT_DATABASE}"
+
+
 def target(uri: str) -> str:
     """Which servers and which database, without the login: for sentences, and for comparing with what was noted earlier."""
     parts = urlsplit(uri)

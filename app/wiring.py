@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 from app import development, disk, mongo, redis_connection
 from app.clock import Clock, system_clock, uptime
+from app.data_dir_owner import FILES, DataDirOwner
 from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
 from app.flags.schemas import read_records, write_records
@@ -55,6 +56,7 @@ from app.telemetry.stats.store.mongo import MongoRollups
 from app.telemetry.traffic import LOOK_EVERY_S, LiveTraffic
 
 log = get_logger(__name__)
+LAST_WORDS_S = 2.0  # workers whose master was killed notice it within a second
 WITHOUT_LOCKS = "nothing can be stored in its files: no events, no flags, no configurations; use a local disk"
 OPEN_TO_OTHERS = "another account of this machine can hold its locks, which stops changes of flags and the drainer"
 
@@ -106,6 +108,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, uptime: Clock = up
     secrets = None if settings.is_production else development.load(settings)
     ground = Ground(settings, clock, uptime, Metrics(), Lifecycle(), _database(settings))
 
+    _claim_data_dir(ground)
     spool = _spool(ground)
     primary = None if ground.database is None else MongoSink(ground.database)
     cells, rollups = _rollups(ground)
@@ -158,6 +161,14 @@ def _prepare(data_dir: Path) -> None:
         log.warning("data_dir_is_open", path=str(data_dir), consequence=OPEN_TO_OTHERS, remedy=f"chmod 750 {data_dir}")
     if trouble := disk.lacks_locks(data_dir):
         log.error("data_dir_has_no_locks", path=str(data_dir), error=trouble, consequence=WITHOUT_LOCKS)
+
+
+def _claim_data_dir(ground: Ground) -> None:
+    """At a start soon, since those that live are another server; after a SIGHUP with other settings they are old workers that end."""
+    settings = ground.settings
+    owner = DataDirOwner(ground.data_dir, mongo.place(settings.mongo_uri) if settings.mongo_uri else FILES)
+    old_workers_s = settings.drain_timeout_ms / 1000 + LAST_WORDS_S
+    ground.lifecycle.on_start(lambda: owner.claim(old_workers_s if IN_USE.has_served else LAST_WORDS_S))
 
 
 def _database(settings: Settings) -> Database | None:

@@ -55,6 +55,14 @@ class RejectedFile:
                 self._read_of = (self._read_of[0], file.tell())
         return len(fresh)
 
+    def without(self, lines: list[bytes]) -> list[bytes]:
+        """Those that are not in it. Raises OSError."""
+        if not self.path.exists():
+            return lines
+        with self._locked() as file:
+            self._catch_up(file)
+        return [line for line in lines if _key(line) not in self._seen]
+
     def _catch_up(self, file: BinaryIO) -> None:
         """Leaves the file at its end, which is the end of a row."""
         inode, read = self._read_of

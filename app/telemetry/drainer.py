@@ -2,7 +2,9 @@
 
 The promise: a segment is deleted only when MongoDB has acknowledged every event in it (or the line is kept in its
 `.rejected` file) and no writer is left who could add another. Until then everything may end at any moment and be done
-again: `_id` makes the second time a no-op.
+again: `_id` makes the second time a no-op. MongoDB may be put back to an earlier state meanwhile, so it is asked for events
+before the offset (`missing_before`): where this process did not note the offset itself since MongoDB was last away, and before
+a segment is deleted.
 
 Every worker runs one of these; the one that holds the lock of the data directory moves, the others stand by and take
 over within a second when it dies. Segments go oldest first and each in its order. One that cannot be read, or holds what
@@ -13,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gevent.event import Event
 
@@ -27,6 +29,7 @@ from app.telemetry.pace import Pace
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
+from app.telemetry.spool.drained import missing_before
 from app.telemetry.spool.progress import Progress
 from app.telemetry.spool.reading import Chunk, read_chunk
 from app.telemetry.spool.segment import Unusable, decode, segments
@@ -60,6 +63,8 @@ class Drainer:
         self._duty = Duty(spool.folder / LOCK)
         self._progress = Progress(spool.folder / PROGRESS, target)
         self._saved_at = 0.0
+        self._sure: set[Path] = set()  # of these segments the offset is our own, and MongoDB was not away since
+        self._redone: set[Path] = set()
 
     def run(self, stop: Event) -> None:
         """The background task; returns soon after `stop` is set."""
@@ -79,6 +84,7 @@ class Drainer:
             trouble = self._round(stop)
         except SinkUnavailable as error:
             trouble = f"{AWAY}{error}"
+            self._sure.clear()
         except OSError as error:
             trouble = f"{self._folder}: {error.strerror}"
         self._say(trouble)
@@ -101,6 +107,7 @@ class Drainer:
         if not self._duty.take():
             return False
         self._progress.load()
+        self._sure.clear()
         log.info("drainer_on_duty", folder=str(self._folder))
         return True
 
@@ -126,10 +133,16 @@ class Drainer:
             is_complete = lock_to_read(file.fileno())
             inode = os.fstat(file.fileno()).st_ino
             offset, rejected = self._progress.offset(path, inode), RejectedFile(path)
+            if path not in self._sure and not self._is_there(file, offset, rejected):
+                offset = 0
+            self._sure.add(path)
             while not stop.is_set():
                 started = time.monotonic()
                 chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=self._pace.chunk)
                 if chunk.end == offset:
+                    if is_complete and not self._is_there(file, offset, rejected):
+                        offset = 0
+                        continue
                     if is_complete:
                         self._finish(path)
                     return
@@ -137,6 +150,18 @@ class Drainer:
                 offset = chunk.end
                 self._note(path, inode, offset, count)
                 stop.wait(self._pace.worked(len(chunk.lines), time.monotonic() - started, self._is_busy()))
+
+    def _is_there(self, file: BinaryIO, offset: int, rejected: RejectedFile) -> bool:
+        """Each segment is begun anew once at most: what MongoDB acknowledged to us and lacks again was deleted there on purpose.
+        Raises SinkUnavailable, OSError."""
+        path = Path(file.name)
+        missing = missing_before(file, offset, rejected, self._sink.known) if offset and path not in self._redone else 0
+        if missing:
+            log.warning(
+                "drained_events_missing", segment=path.name, missing=missing, consequence="the segment is moved again from its start"
+            )
+            self._redone.add(path)
+        return not missing
 
     def _move(self, chunk: Chunk, rejected: RejectedFile) -> dict[str, int]:
         refused = put(chunk, self._sink)
@@ -161,6 +186,8 @@ class Drainer:
         """Everything is where it belongs, and the lock that we hold says that nobody adds to it."""
         self._spool.drop(path)
         self._progress.forget(path)
+        self._sure.discard(path)
+        self._redone.discard(path)
 
     def _say(self, trouble: str | None) -> None:
         """Once when it begins and once when it is over; and to the other workers, who are asked about it, too."""

@@ -26,6 +26,11 @@ class MemoryMongo:
         self.documents, self.order, self.asked, self.error, self.never, self.puzzling = {}, [], 0, None, set(), set()
         self.before = lambda: None
 
+    def known(self, ids):
+        if self.error:
+            raise self.error
+        return len(self.documents.keys() & set(ids))
+
     def insert(self, documents):
         self.asked += 1
         self.before()
@@ -349,3 +354,52 @@ def test_a_new_segment_can_never_be_seen_without_its_lock(spool, monkeypatch):
     assert has_writer(path)
     spool.close()
     assert not has_writer(path)
+
+
+# A MongoDB that is put back to an earlier state: nothing of a segment that is still there is missing afterwards.
+
+
+def half_drained(make, spool, mongo):
+    """The drainer that was stopped after two chunks, and what MongoDB knew after the first."""
+    write(spool.folder, "0001-1-a", *[line(f"e{n}") for n in range(1200)])
+    drainer, stop, backup = make(), Event(), {}
+    mongo.before = lambda: (backup.update(mongo.documents), stop.set()) if mongo.asked == 2 else None
+    drainer._turn(stop)
+    mongo.before = lambda: None
+    assert len(backup) == 500 and len(mongo.documents) == 1000
+    return drainer, backup
+
+
+@pytest.mark.parametrize("how", ["by the next process", "by the same one, after MongoDB was away", "by the same one, before it deletes"])
+def test_a_database_restored_from_a_backup_gets_the_whole_segment_again(make, spool, mongo, how):
+    drainer, backup = half_drained(make, spool, mongo)
+    mongo.documents = backup
+    if how == "by the next process":
+        drainer._progress.save()
+        drainer._duty.end()
+        drainer = make()
+    elif how == "by the same one, after MongoDB was away":
+        mongo.error = SinkUnavailable("away")
+        take_a_turn(drainer)
+        mongo.error = None
+    else:
+        mongo.before = lambda: mongo.documents.clear() if mongo.asked == 3 else None
+    take_a_turn(drainer)
+    assert mongo.documents.keys() == {f"e{n}" for n in range(1200)}
+    assert segments(spool.folder) == []
+
+
+def test_lines_that_were_put_aside_are_not_missed(make, spool, mongo):
+    write(spool.folder, "0001-1-a", line("a"), *[line(f"bad{n}") for n in range(150)], b"nonsense\n")
+    mongo.never = {f"bad{n}" for n in range(150)}
+    take_a_turn(make())
+    assert segments(spool.folder) == []
+    assert mongo.asked == 1
+
+
+def test_events_that_are_deleted_as_soon_as_they_are_stored_do_not_keep_the_drainer_for_ever(make, spool, mongo):
+    write(spool.folder, "0001-1-a", line("a"))
+    mongo.known = lambda ids: 0
+    take_a_turn(make())
+    assert segments(spool.folder) == []
+    assert mongo.asked == 2

@@ -50,6 +50,9 @@ class FakeDatabase:
     def __getitem__(self, name):
         return self
 
+    def count_documents(self, query):
+        return len(self.documents.keys() & set(query["_id"]["$in"]))
+
     def send(self, _database, command, documents, _timeout_s):
         self.commands.append(command)
         said, is_done = self.next.pop(0) if self.next else (None, True)
@@ -78,9 +81,7 @@ class House:
         self.spool = SpoolSink(folder, metrics=metrics, clock=self.clock, **limits)
         self.spool.open()
         self.ladder = Ladder(self.sink, self.spool, self.clock, metrics)
-        self.drainer = Drainer(
-            self.spool, self.sink, self.clock, metrics, target="db/a", max_per_second=10**9, is_busy=lambda: False
-        )
+        self.drainer = Drainer(self.spool, self.sink, self.clock, metrics, target="db/a", max_per_second=10**9, is_busy=lambda: False)
 
     def close(self):
         self.spool.close()

@@ -3,6 +3,7 @@
 The shared ones last for the whole run and must be left working; a test that stops or kills takes an `own_…` one. The
 test process is never monkey-patched: an app made by create_app() works unpatched, and everything else is a process.
 """
+
 import pytest
 from playwright.sync_api import sync_playwright
 

@@ -1,14 +1,26 @@
-"""JSON in and out by orjson. What comes in wrong is a 400 of the catalogue, whoever reads it."""
+"""JSON in and out by orjson. Wrong JSON is a 400 of the catalogue, whoever reads it.
 
-import json
+A text of more than LARGE_BYTES waits for its turn before it is decoded. What decoding costs depends less on the bytes than on the
+arrays and objects that have to be made (`[],[],…` takes ten times as long as text of the same length), so a text has a bound on these.
+"""
+
+import codecs
+import re
 from typing import Any
 
 import orjson
 from flask.json.provider import JSONProvider
 
 from app.errors import ApiError
+from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
 
 OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+MAX_CONTAINERS = 50_000  # arrays and objects of one text; a batch of a thousand events has a few thousand
+
+_ESCAPED_BACKSLASH, _NO_JSON = rb"\\", b"\0\0"  # both two bytes; a raw NUL stands in no JSON
+_HIGH, _LOW = rb"[dD][89abAB][0-9a-fA-F]{2}", rb"[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE = re.compile(rb"\\u(?:%b(?!\\u%b)|%b(?<!\\u%b\\u%b))" % (_HIGH, _LOW, _LOW, _HIGH, _LOW))
+_REPLACEMENT = rb"\\ufffd"  # as the template of a substitution, where a backslash is written twice
 
 
 class FastJson(JSONProvider):
@@ -26,39 +38,56 @@ class FastJson(JSONProvider):
 
 
 def decode_json(text: str | bytes) -> Any:
-    """The value, or ApiError `bad_request`.
+    """The value. Raises ApiError `bad_request`, and `payload_too_large` where the text has more than MAX_CONTAINERS.
 
-    Half of a surrogate pair, which JavaScript writes when it cuts a string through an emoji, is not an error: orjson
-    refuses it, so such a text is read again by the standard library and the half becomes U+FFFD.
+    Two mistakes of clients are repaired: a byte order mark in front, and half of a surrogate pair, which JavaScript writes when it
+    cuts a string through an emoji and which becomes U+FFFD.
     """
+    if len(text) > LARGE_BYTES:
+        text = text.encode("utf-8", "replace") if isinstance(text, str) else text
+        admit_large(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if "surrogate" in str(error):
-            return _decode_with_halves(text)
-        raise ApiError("bad_request", f"The body is not JSON: {error}.") from None
-
-
-def _decode_with_halves(text: str | bytes) -> Any:
+        repaired = _repaired(text.encode("utf-8", "replace") if isinstance(text, str) else text)
+        if repaired is None:
+            raise ApiError("bad_request", f"The body is not JSON: {error}.") from None
+    wait_before_large(len(repaired))
     try:
-        value = json.loads(text.decode() if isinstance(text, bytes) else text, parse_constant=_refuse_constant)
-        return orjson.loads(json.dumps(_mend(value), ensure_ascii=False))
-    except (ValueError, RecursionError) as error:
+        return orjson.loads(repaired)
+    except orjson.JSONDecodeError as error:
         raise ApiError("bad_request", f"The body is not JSON: {error}.") from None
 
 
-def _mend(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_mend(item) for item in value]
-    if isinstance(value, dict):
-        return {_mend(key): _mend(item) for key, item in value.items()}
-    return value
+def admit_large(text: bytes) -> None:
+    """For a text of more than LARGE_BYTES, before it is decoded: waits for the turn. Raises ApiError `payload_too_large`."""
+    wait_before_large(len(text))
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS and _containers(text) > MAX_CONTAINERS:
+        raise ApiError("payload_too_large", f"The body may have at most {MAX_CONTAINERS} arrays and objects.")
 
 
-def _refuse_constant(name: str):
-    raise ValueError(f"{name} is not JSON")
+def _containers(text: bytes) -> int:
+    """Arrays and objects, without the brackets that stand in strings."""
+    text = text.replace(_ESCAPED_BACKSLASH, b"").replace(rb"\"", b"")
+    count, in_string, turn = 0, 0, Turn()
+    for start in range(0, len(text), LARGE_BYTES):
+        pieces = text[start : start + LARGE_BYTES].split(b'"')  # by turns outside of strings and inside
+        outside = b"".join(pieces[in_string::2])
+        count += outside.count(b"[") + outside.count(b"{")
+        in_string ^= (len(pieces) - 1) % 2
+        turn.check()
+    return count
+
+
+def _repaired(text: bytes) -> bytes | None:
+    """None where nothing of it can be repaired. Works on the bytes, at the price of copying them: an escaped backslash is put out
+    of the way first, so that whatever then begins with a backslash and a u is an escape."""
+    wait_before_large(len(text))
+    repaired = text.removeprefix(codecs.BOM_UTF8)
+    if rb"\u" in repaired and b"\0" not in repaired:
+        escapes = repaired.replace(_ESCAPED_BACKSLASH, _NO_JSON)
+        repaired = _LONE_SURROGATE.sub(_REPLACEMENT, escapes).replace(_NO_JSON, _ESCAPED_BACKSLASH)
+    return repaired if repaired != text else None
 
 
 def decode_object(text: str | bytes) -> dict[str, Any]:

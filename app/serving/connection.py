@@ -16,7 +16,7 @@ from app.addresses import forwarded_for, network_of
 from app.errors import ApiError
 from app.serving.admission import is_small
 from app.serving.request import BadRequest, RequestParser
-from app.serving.turns import Turn
+from app.serving.turns import Turn, wait_if_round_is_over
 from app.serving.unfinished import Holding
 from app.serving.websocket import ENGINE_IO_PATH, has_opened, is_websocket, offer_websocket
 
@@ -152,6 +152,7 @@ class Connection:
             self._turn.check()
             if not data:
                 return None
+            wait_if_round_is_over(len(data))
             parser.feed(data)
             if parser.is_reading:
                 self._hold()

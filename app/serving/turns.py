@@ -5,6 +5,7 @@ Here all who have used up their turn stand in one line, and one of them goes on 
 every socket; so what anybody else waits is one turn, however many have more to do than that.
 """
 
+import threading
 import time
 from collections import deque
 
@@ -12,11 +13,14 @@ import gevent
 from gevent.event import Event
 
 TURN_S = 0.002
+JUST_S = 0.0005
 NEXT_LOOK_S = 1e-6  # any time at all: a timer is served after the sockets were looked at
+NOTICEABLE_BYTES = 16_384
 LARGE_BYTES = 65_536  # to decode, inflate or encode as much in one piece takes about a turn
 AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had their turn meanwhile
 
 _line: deque[Event] = deque()  # one a process, as there is one loop
+_rounds = threading.local()  # a round of the loop is the work between two looks at the sockets
 
 
 def let_others_go_first() -> None:
@@ -30,9 +34,32 @@ def let_others_go_first() -> None:
 
 def wait_before_large(size_bytes: int) -> None:
     """To be called before more than LARGE_BYTES are decoded, inflated or encoded in one piece: of many such pieces that arrive
-    together, one is worked on each time that the loop has looked at every socket."""
-    if size_bytes > LARGE_BYTES:
+    together, one is worked on each time that the loop has looked at every socket. Where it has just looked, and nobody stands in
+    line, that is now."""
+    if size_bytes > LARGE_BYTES and (_line or time.monotonic() - _round_began() >= JUST_S):
         let_others_go_first()
+
+
+def wait_if_round_is_over(size_bytes: int) -> None:
+    """To be called before more than NOTICEABLE_BYTES are worked on. Forty requests that arrive together are all started before the
+    loop looks at a socket again: those that come after the first TURN_S of that round stand in line. Smaller pieces go on, since
+    standing in line would cost them more than it saves the others."""
+    if size_bytes > NOTICEABLE_BYTES and time.monotonic() - _round_began() >= TURN_S:
+        let_others_go_first()
+
+
+def _round_began() -> float:
+    """When the loop of this thread last looked at the sockets, in seconds of time.monotonic()."""
+    hub = gevent.get_hub()
+    if getattr(_rounds, "hub", None) is not hub:
+        _rounds.hub, _rounds.watcher = hub, hub.loop.check(ref=False)
+        _rounds.watcher.start(_note_round)
+        _note_round()
+    return _rounds.began
+
+
+def _note_round() -> None:
+    _rounds.began = time.monotonic()
 
 
 def _usher() -> None:
@@ -46,6 +73,13 @@ class Turn:
 
     def __init__(self):
         self._ends = time.monotonic() + TURN_S
+
+    @classmethod
+    def of_the_round(cls) -> "Turn":
+        """One that ends with the first TURN_S of this round, for work that many requests may begin with at once."""
+        turn = cls()
+        turn._ends = _round_began() + TURN_S
+        return turn
 
     def waited_since(self, started: float) -> None:
         """`started` is time.monotonic() before the wait."""

@@ -19,12 +19,14 @@ import gevent
 from app.clock import system_clock
 from app.disk import make_folder, private, sync_folder
 from app.group_commit import GroupCommit, Interrupted
+from app.serving.turns import Turn
 from app.spool.segment import lock_alone, new_name, segments, size_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 65_536
 MEASURED_FOR_S = 1.0
 UNMEASURED_SHARE = 64
+BYTES_A_WRITE = 262_144  # then others have their turn: a group may have many megabytes
 ATTEMPTS = 3  # at a segment that nobody deletes while it is written
 MEASURING_SHARE = 100  # measuring thousands of files is done rarely enough to stay below a hundredth of the time
 
@@ -157,9 +159,10 @@ class SegmentWriter:
     def _put(self, data: bytes) -> bool:
         """Durable in the segment when it returns; False where that is not in the folder any more."""
         try:
-            remaining = memoryview(data)
+            remaining, turn = memoryview(data), Turn()
             while remaining:
-                remaining = remaining[os.write(self._fd, remaining) :]
+                remaining = remaining[os.write(self._fd, remaining[:BYTES_A_WRITE]) :]
+                turn.check()
             self._sync_in_a_thread(self._fd)
             return _is_at(self._path, self._fd)
         except OSError:

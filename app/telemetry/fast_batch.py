@@ -8,6 +8,8 @@ result (a hypothesis test holds the two together). Four ways, each for what the 
 - one by one: good events beside a bad one;
 - the schema of record, which decides and finds the words: for one event, or for the whole body where its envelope is
   in doubt.
+
+Decoding a large body is one piece of work on each of these ways, and each piece waits for its turn; between events others have theirs.
 """
 
 from typing import Annotated, Any, Literal
@@ -16,7 +18,8 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 
-from app.http.json import decode_json
+from app.http.json import admit_large, decode_json
+from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, judge, read_batch, refuse_too_many
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS, to_moment
@@ -31,6 +34,7 @@ EventType = Literal["page", "event", "error", "api", "perf"]
 
 LEVELS = 8  # of nesting that C checks; what is nested deeper goes to the schema, which allows 32
 NUL_ESCAPE = b"\\u0000"  # nothing else can put a NUL into a key, and with one somewhere the schema looks closely
+EVENTS_A_CHECK = 16  # of the turn, while all of them are good
 MOST_TIMES_LONGER = 4  # than it came can JSON be when it is written again: `1e15,` becomes `1000000000000000.0,`
 
 
@@ -108,13 +112,16 @@ IN_DOUBT = (Doubt, Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionE
 
 
 def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str | None = None) -> Batch:
-    """Raises what `read_batch` raises, and ApiError `bad_request` for bytes that are not JSON."""
+    """Raises what `read_batch` raises, ApiError `bad_request` for bytes that are not JSON, and `payload_too_large` for more arrays and
+    objects than a text may have."""
+    if len(body) > LARGE_BYTES:
+        admit_large(body)
     if NUL_ESCAPE not in body:
         for read in (_read_plain, _read_overriding, _read_one_by_one):
             try:
                 return read(body, now, max_events, default_type)
             except IN_DOUBT:
-                continue
+                wait_before_large(len(body))
     return read_batch(decode_json(body), now, max_events, default_type)
 
 
@@ -123,15 +130,19 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
     may_be_large = len(body) * MOST_TIMES_LONGER > MAX_PROPS_BYTES
-    events = []
-    for event in sent.events:
+    events, turn = [], Turn.of_the_round()
+    wait_before_large(len(body))
+    for index, event in enumerate(sent.events):
         type_, ts, props = event.type or default_type, event.ts, event.props
         if type_ is None:
             raise Doubt
         if ts is not None and type(ts) is not int:
             ts = _moment(ts)
-        if may_be_large and props is not None and _json_size(props) > MAX_PROPS_BYTES:
-            raise Doubt
+        if may_be_large:
+            if index % EVENTS_A_CHECK == 0:
+                turn.check()
+            if props is not None and _json_size(props) > MAX_PROPS_BYTES:
+                raise Doubt
         events.append(maker.make(type_, event.name, ts, props, event.event_id))
     return Batch(events, [], maker.shared_bytes)
 
@@ -140,19 +151,26 @@ def _read_overriding(body: bytes, now: int, max_events: int, default_type: str |
     sent = decode_any(body)
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
-    return Batch([_event(event, maker, default_type) for event in sent.events], [], maker.shared_bytes)
+    events, turn = [], Turn.of_the_round()
+    wait_before_large(len(body))
+    for index, event in enumerate(sent.events):
+        events.append(_event(event, maker, default_type))
+        if index % EVENTS_A_CHECK == 0:
+            turn.check()
+    return Batch(events, [], maker.shared_bytes)
 
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_open(body)
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
-    batch = Batch([], [], maker.shared_bytes)
+    batch, turn = Batch([], [], maker.shared_bytes), Turn.of_the_round()
     for index, raw in enumerate(sent.events):
         try:
             batch.events.append(_event(decode_event(raw), maker, default_type))
         except IN_DOUBT:
             judge(decode_json(bytes(raw)), index, maker, default_type, batch)
+        turn.check()
     return batch
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from app.clock import Clock
 from app.errors import CATALOGUE, ApiError
 from app.metrics import ByLabel, Metrics
+from app.serving.turns import wait_before_large, wait_if_round_is_over
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.gates import without
@@ -15,9 +16,15 @@ from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import ByteBudgets, Charge
 from app.telemetry.sinks import Sink, SinkFull, SinkShareFull, SinkUnavailable, Written
+from app.telemetry.stats.tally import without_trees
+from app.weighted_semaphore import WeightedSemaphore
 
 RETRY_AFTER_MS = 5000
 OVERLOADED_RETRY_AFTER_MS = 1000
+SMALL_BYTES = 8_192
+FEW_OBJECTS, MANY_OBJECTS = 1000, 10_000  # a batch of a thousand ordinary events has a few thousand
+MAX_OBJECTS_AT_ONCE = 60_000
+VALUES_AN_OBJECT = 10  # so many numbers of a list cost the collector what one array or object does
 Note = Callable[[list[StoredEvent], Sequence[int]], None]
 
 
@@ -49,6 +56,7 @@ class Ingest:
         self._max_in_flight = max_in_flight
         self.in_flight = 0
         self.taken = 0  # batches since the start
+        self._decoded = WeightedSemaphore(MAX_OBJECTS_AT_ONCE)
 
     def save(self, body: bytes, default_type: str | None = None, sender: Sender | None = None) -> dict[str, Any]:
         """The answer `{ok, saved, duplicates?, rejected?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
@@ -61,40 +69,52 @@ class Ingest:
         self.in_flight += 1
         self.taken += 1
         try:
-            batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
-            if sender is not None:
-                batch = sender.admit(batch)
-            if (gates := self._configs.gates) is not None:
-                batch = gates.admit(batch)
-            if not batch.events:
-                return self._answer(batch, None)
-            batch, charges = self._charge(batch, len(body), sender)
-            batch, written = self._write(batch, charges)
-            if written.refused:
-                batch = without(dict.fromkeys(written.refused, CATALOGUE["refused"].sentence), batch, "refused")
-            return self._answer(batch, written)
+            wait_if_round_is_over(len(body))
+            # What is decoded is held until it is written, and the collector of cycles looks at all that is held in one piece: a
+            # million arrays and objects would stop everybody for a tenth of a second. So batches with many take turns.
+            objects = _objects_in(body)
+            if objects <= FEW_OBJECTS:
+                return self._save(body, default_type, sender)
+            with self._decoded.hold(objects):
+                return self._save(body, default_type, sender, has_many=objects > MANY_OBJECTS)
         finally:
             self.in_flight -= 1
+
+    def _save(self, body: bytes, default_type: str | None, sender: Sender | None, has_many: bool = False) -> dict[str, Any]:
+        batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
+        if sender is not None:
+            batch = sender.admit(batch)
+        if (gates := self._configs.gates) is not None:
+            batch = gates.admit(batch)
+        if not batch.events:
+            return self._answer(batch, None)
+        wait_before_large(len(body))  # a sink encodes all of it in one piece
+        batch, charges = self._charge(batch, len(body), sender)
+        batch, written = self._write(batch, charges, has_many)
+        if written.refused:
+            batch = without(dict.fromkeys(written.refused, CATALOGUE["refused"].sentence), batch, "refused")
+        return self._answer(batch, written)
 
     def _charge(self, batch: Batch, body_bytes: int, sender: Sender | None) -> tuple[Batch, list[Charge]]:
         if sender is None or self._budgets is None:
             return batch, []
         return self._budgets.take(batch, body_bytes, sender)
 
-    def _write(self, batch: Batch, charges: list[Charge]) -> tuple[Batch, Written]:
+    def _write(self, batch: Batch, charges: list[Charge], has_many: bool) -> tuple[Batch, Written]:
         """What was written, which is less where an application's share is full and the batch has others, too."""
         started = time.perf_counter()
         try:
             written = self._sink.write(batch.events)
         except (SinkFull, SinkUnavailable) as error:
             if isinstance(error, SinkShareFull) and (rest := _without_full(batch, error)).events:
-                return self._write(rest, charges)
+                return self._write(rest, charges, has_many)
             self._batches["unavailable"].inc()
             if self._budgets is not None:
                 self._budgets.give_back(charges)
             told = str(error) if isinstance(error, SinkShareFull) else None
             raise ApiError("storage_full", told, retry_after_ms=RETRY_AFTER_MS) from None
-        self._note(batch.events, (*written.known, *written.refused) if written.refused else written.known)
+        events = without_trees(batch.events) if has_many else batch.events
+        self._note(events, (*written.known, *written.refused) if written.refused else written.known)
         self._seconds[written.storage].observe(time.perf_counter() - started)
         return batch, written
 
@@ -120,3 +140,10 @@ class Ingest:
 def _without_full(batch: Batch, error: SinkShareFull) -> Batch:
     full = {place: error.full[event.app] for place, event in enumerate(batch.events) if event.app in error.full}
     return without(full, batch, "storage_full")
+
+
+def _objects_in(body: bytes) -> int:
+    """What its decoded values cost the collector, at most and in arrays and objects; 0 for a small one, of which nobody has many."""
+    if len(body) <= SMALL_BYTES:
+        return 0
+    return body.count(b"[") + body.count(b"{") + body.count(b",") // VALUES_AN_OBJECT

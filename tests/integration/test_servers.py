@@ -1,4 +1,5 @@
 """The proofs stand on the real parts, so these come first: each part does what the other tests take for granted."""
+
 import pathlib
 import signal
 import socket

@@ -157,7 +157,7 @@ def test_a_thousand_events_fit_and_one_more_does_not(client):
     assert send(client, {"app": "web", "events": [PAGE] * 1001}).status_code == 413
 
 
-NOT_JSON = [b"", b"{", b"{'app':1}", b"\xff\xfe", b'{"a":NaN}', b"[" * 100_000]
+NOT_JSON = [b"", b"{", b"{'app':1}", b"\xff\xfe", b'{"a":NaN}', b"[" * 50_000]
 NO_BATCH = [b"[]", b"null", b"5", b'"text"', b'{"events":{}}', b'{"events":null}']
 
 

@@ -1,4 +1,5 @@
 """Things that take long to make and are the same for every run: made once per machine, kept in a cache folder."""
+
 import fcntl
 import os
 import pathlib

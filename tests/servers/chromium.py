@@ -3,6 +3,7 @@
 Playwright's synchronous interface must not meet gevent's monkey patches: the test process is therefore never patched,
 and the app under test is a process of its own (see switchyard.py).
 """
+
 import os
 import pathlib
 

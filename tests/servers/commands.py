@@ -1,4 +1,5 @@
 """Asking programs of the machine, with a sentence instead of a traceback where one is missing or fails."""
+
 import shutil
 import subprocess
 

@@ -1,4 +1,5 @@
 """A disk of a few megabytes, to be filled and made read-only: what a full one does is not the same as what we think it does."""
+
 import contextlib
 import os
 import sys

@@ -4,6 +4,7 @@ A second process waits at the other end of a pipe. The kernel closes the pipe wh
 and then the keeper kills the process groups and removes the folders it was told of. Linux's "signal on the parent's
 death" was not used since it is tied to the *thread* that started the child, and macOS has none.
 """
+
 import atexit
 import os
 import pathlib

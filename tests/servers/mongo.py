@@ -1,4 +1,5 @@
 """MongoDB: the server at MONGO_TEST_URI, else the machine's own mongod, else the compatible one beside this file."""
+
 import os
 import pathlib
 import shutil

@@ -1,4 +1,5 @@
 """Node with the official packages, since the promise is that stock clients work and not only Python's."""
+
 import os
 import pathlib
 import subprocess

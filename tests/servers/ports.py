@@ -1,4 +1,5 @@
 """A port that stays ours while its server is down."""
+
 import os
 import random
 import socket

@@ -2,6 +2,7 @@
 
 REQUIRE_REAL=1, as CI sets it, makes the same a failure: there a part that quietly disappears takes its proofs with it.
 """
+
 import os
 
 import pytest

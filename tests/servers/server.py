@@ -1,4 +1,5 @@
 """What all the real servers have in common: a process, a port, a folder for its data and its log, and a sure end."""
+
 import os
 import signal
 import subprocess

@@ -1,4 +1,5 @@
 """Switchyard itself as a process, the way it is deployed: what a signal, a second worker or a full disk does to it."""
+
 import os
 import pathlib
 import subprocess

@@ -2,6 +2,7 @@
 
 It is the only way to lose an *answer* after the write was done, which is where duplicates and lost events come from.
 """
+
 import contextlib
 import os
 import pathlib

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell
 from app.telemetry.stats.sketch import bucket_of
@@ -19,6 +21,7 @@ from app.telemetry.stats.sketch import bucket_of
 OTHER = "(other)"
 MEASURED = ("perf", "api")
 NUMBERS = (float, int)
+COUNTED_PROPS, COUNTED_TYPES = ("ok", "status", "value", "duration", "ms"), (*NUMBERS, bool)
 MAX_NAMES = 300
 MAX_BOOKS = 2000  # pairs of application and env; one that comes after has all its names under `(other)`
 
@@ -99,6 +102,15 @@ class Names:
             return False
         book.add((type_, name))
         return True
+
+
+def without_trees(events: Iterable[StoredEvent]) -> list[StoredEvent]:
+    """The events with nothing but what the counters need, since events may wait for a moment until they are counted."""
+    return [replace(event, props=_counted(event.props), user=None) for event in events]
+
+
+def _counted(props: dict[str, Any]) -> dict[str, Any]:
+    return {name: props[name] for name in COUNTED_PROPS if type(props.get(name)) in COUNTED_TYPES}
 
 
 def has_failed(props: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """A body is inflated as far as is allowed, and not one byte further."""
 
 import gzip
+import random
 import tracemalloc
 import zlib
 
@@ -42,6 +43,21 @@ def test_all_members_count_and_all_of_them_together_have_the_limit():
     member = gzip.compress(b"x" * 40)
     assert inflate(member + gzip.compress(b"y") + gzip.compress(b""), 100) == b"x" * 40 + b"y"
     assert refusal(member * 3) == "payload_too_large"
+
+
+def test_a_body_of_many_pieces_comes_out_whole():
+    data = random.Random(1).randbytes(200_000) + b"x" * 200_000 + random.Random(2).randbytes(65_536)
+    assert inflate(gzip.compress(data), len(data)) == data
+    assert inflate(gzip.compress(data[:70_000]) + gzip.compress(data[70_000:]), len(data)) == data
+    assert refusal(gzip.compress(data), len(data) - 1) == "payload_too_large"
+
+
+@pytest.mark.parametrize("zeros", [1, 7, 512, 100_000])
+def test_zero_bytes_behind_a_member_are_padding(zeros):
+    padding = bytes(zeros)
+    assert inflate(gzip.compress(b"a") + padding, 100) == b"a"
+    assert inflate(gzip.compress(b"a") + padding + gzip.compress(b"b") + padding, 100) == b"ab"
+    assert refusal(padding + gzip.compress(b"a")) == refusal(gzip.compress(b"a") + padding + b"x") == "bad_request"
 
 
 @pytest.mark.parametrize(

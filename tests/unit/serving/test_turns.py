@@ -6,7 +6,16 @@ import gevent
 import pytest
 from gevent import socket
 
-from app.serving.turns import TURN_S, Turn, let_others_go_first
+from app.serving.turns import (
+    LARGE_BYTES,
+    NOTICEABLE_BYTES,
+    TURN_S,
+    Turn,
+    let_others_go_first,
+    wait_before_large,
+    wait_if_round_is_over,
+)
+from tests.rounds import measured_rounds
 
 
 @pytest.fixture
@@ -73,3 +82,34 @@ def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
         pass
     turn.check()
     assert len(others) == 1
+
+
+def work_for(seconds):
+    ends = time.thread_time() + seconds
+    while time.thread_time() < ends:
+        pass
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [lambda: wait_before_large(LARGE_BYTES + 1), lambda: wait_if_round_is_over(NOTICEABLE_BYTES + 1), lambda: Turn.of_the_round().check()],
+    ids=["large", "noticeable", "a turn of the round"],
+)
+def test_of_many_that_begin_at_once_few_work_before_the_sockets_are_looked_at(begin):
+    def work():
+        begin()
+        work_for(TURN_S)
+
+    with measured_rounds() as rounds:
+        gevent.joinall([gevent.spawn(work) for _ in range(40)])
+    assert rounds.longest_s < 10 * TURN_S  # all of them together take forty
+
+
+def test_what_is_small_does_not_wait():
+    others = []
+    gevent.sleep(0.001)
+    work_for(2 * TURN_S)
+    gevent.spawn_later(0, others.append, "they had their turn")
+    wait_before_large(LARGE_BYTES)
+    wait_if_round_is_over(NOTICEABLE_BYTES)
+    assert others == []

@@ -85,8 +85,15 @@ def test_a_name_has_1_to_256_characters(length, fits):
 
 @pytest.mark.parametrize(
     "body, path",
-    [([], None), ("x", None), (None, None), ({"events": {}}, "events"), ({"events": None}, "events"),
-     ({"event": [PAGE]}, "events"), ({"app": 5, "events": []}, "app")],
+    [
+        ([], None),
+        ("x", None),
+        (None, None),
+        ({"events": {}}, "events"),
+        ({"events": None}, "events"),
+        ({"event": [PAGE]}, "events"),
+        ({"app": 5, "events": []}, "app"),
+    ],
 )
 def test_an_envelope_of_the_wrong_shape_is_a_bad_request_with_the_path(body, path):
     with pytest.raises(ApiError) as caught:

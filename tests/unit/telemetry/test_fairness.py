@@ -1,0 +1,100 @@
+"""The attacker: forty batches that are as expensive to read as half a megabyte can be, with a public write key, all at once.
+
+The invariant: nobody else waits longer than 20 ms for them, whatever is in them.
+"""
+
+import gzip
+
+import gevent
+import pytest
+
+from app.errors import ApiError
+from app.http.body import inflate
+from tests.apps import make_app
+from tests.rounds import measured_rounds
+
+AT_ONCE = 40
+LONGEST_S = 0.02 * 1.5  # of CPU, which counts for more while other tests have the other half of the core
+SIZE = 480_000
+
+
+def in_props(values):
+    return b'{"app":"web","events":[{"type":"page","name":"n","props":{"a":[%b1]}}]}' % values
+
+
+def events(event, count):
+    return b'{"app":"web","events":[%b]}' % b",".join([event] * count)
+
+
+WHOLE_PROPS = b'{"type":"event","name":"n","props":{"a":[' + b"1," * 15_000 + b"1]}}"
+ORDINARY = b'{"type":"event","name":"n","props":{"text":"%b","list":[1,2,3],"object":{"is":true}}}' % (b"t" * 350)
+ATTACKS = {
+    "half a surrogate before many arrays": in_props(b'"\\ud800",' + b"[]," * (SIZE // 3)),
+    "many arrays": in_props(b"[]," * (SIZE // 3)),
+    "as many arrays as are let in": in_props(b"[]," * 49_000),
+    "as many objects, each in a list of its own": in_props(b"[{}]," * 24_000),
+    "many numbers": in_props(b"1," * (SIZE // 2)),
+    "half surrogates only": in_props(b'"' + b"\\ud800" * (SIZE // 6) + b'",'),
+    "props that are full": events(WHOLE_PROPS, 15),
+    "a thousand bad events": events(b'{"props":{"a":[1,2,3,4,5,6,7,8,9]}}', 1000),
+    "a thousand good events": events(ORDINARY, 1000),
+}
+
+
+@pytest.fixture
+def telemetry(tmp_path):
+    return make_app(tmp_path).extensions["switchyard"].telemetry
+
+
+def outcomes(work):
+    """Of AT_ONCE callers: the answers, and the codes of what was refused."""
+
+    def one():
+        try:
+            return work()
+        except ApiError as error:
+            return error.code
+
+    greenlets = [gevent.spawn(one) for _ in range(AT_ONCE)]
+    gevent.joinall(greenlets, raise_error=True)
+    return [greenlet.value for greenlet in greenlets]
+
+
+@pytest.mark.parametrize("body", ATTACKS.values(), ids=ATTACKS)
+def test_forty_expensive_batches_at_once_keep_nobody_waiting(telemetry, body):
+    with measured_rounds() as rounds:
+        answers = outcomes(lambda: telemetry.save(body))
+    assert len(answers) == AT_ONCE
+    assert rounds.longest_s < LONGEST_S
+
+
+def test_forty_small_bodies_that_inflate_to_large_ones_keep_nobody_waiting(telemetry):
+    body = gzip.compress(events(ORDINARY, 1000))
+    with measured_rounds() as rounds:
+        answers = outcomes(lambda: telemetry.save(inflate(body, 512_000)))
+    assert [answer["saved"] for answer in answers] == [1000] * AT_ONCE
+    assert rounds.longest_s < LONGEST_S
+
+
+@pytest.mark.parametrize("values", [b"[]," * 50_001, b"[{}]," * 30_000], ids=["arrays", "objects in arrays"])
+def test_more_arrays_and_objects_than_anybody_needs_are_refused_with_the_bound(telemetry, values):
+    with pytest.raises(ApiError) as refused:
+        telemetry.save(in_props(values))
+    assert refused.value.code == "payload_too_large"
+    assert "50000 arrays and objects" in refused.value.message
+
+
+REALISTIC = {
+    "a thousand ordinary events": events(ORDINARY, 1000),
+    "brackets in strings": events(b'{"type":"error","name":"n","props":{"stack":"%b"}}' % (b'at [native] {code} \\"[\\" ' * 1200), 15),
+    "traces of a mouse": events(b'{"type":"event","name":"n","props":{"a":[%b[0,0,0]]}}' % (b"[812,334,16]," * 2_400), 15),
+    "resources": events(b'{"type":"perf","name":"n","props":{"a":[%b{}]}}' % (b'{"name":"/static/app.js","duration":12.5},' * 750), 15),
+}
+
+
+@pytest.mark.parametrize("body", REALISTIC.values(), ids=REALISTIC)
+def test_realistic_batches_of_half_a_megabyte_pass_the_bound(telemetry, body):
+    assert 380_000 < len(body) < 512_000
+    answer = telemetry.save(body)
+    assert "rejected" not in answer
+    assert answer["saved"] >= 15

@@ -45,7 +45,8 @@ class RoomsNamespace(Namespace):
         self._events: dict[str, Callable[[str, list, Call], None]] = {"ping": self._ping, "message": self._message}
 
     def trigger_event(self, event: str, connection_id: str, *args):
-        """Called by python-socketio: connect (environ, auth), disconnect (reason), or a client's event (Call, *arguments)."""
+        """Called by python-socketio with connect (environ, auth) and disconnect (reason), and by the dispatch with a client's event
+        (Call, *arguments)."""
         user = {"user": self.members[connection_id].identity.user_id} if connection_id in self.members else {}
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(connection_id=connection_id, **user)
@@ -53,8 +54,7 @@ class RoomsNamespace(Namespace):
             return self._connect(connection_id, *args)
         if event == "disconnect":
             return self._disconnect(connection_id, *args)
-        self._receive(event, connection_id, *args)
-        return self.server.not_handled  # the answer is on its way already
+        return self._receive(event, connection_id, *args)
 
     # Who comes and goes
 

@@ -53,6 +53,14 @@ def metric(app, name):
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 
+def assert_line(app, within_s=3, **fields):
+    """Some line of the log has all these fields."""
+    deadline = time.monotonic() + within_s
+    while not any(fields.items() <= json.loads(line).items() for line in app.log.splitlines() if line.startswith("{")):
+        assert time.monotonic() < deadline, fields
+        time.sleep(0.05)
+
+
 def read_until_closed(connection, within_s=10):
     texts = []
     connection.settimeout(within_s)
@@ -97,6 +105,7 @@ def test_a_reader_that_stops_during_twenty_megabytes_costs_its_buffer_and_is_clo
     assert other.is_alive()
     held_back = sum(map(len, read_until_closed(paused)))
     print(f"{held_back / 1e6:.2f} MB were on their way to it")
+    assert_line(app, event="disconnected", reason="slow_consumer")
     assert held_back < 2 * 131_072 + 200_000  # RT_SOCKET_BUFFER_BYTES here, and what its own system takes there
 
 
@@ -150,11 +159,12 @@ def test_of_four_hundred_frames_at_once_each_is_answered_and_the_connection_stay
 
 
 @pytest.mark.parametrize("packet", ['42/realtime,["message",{"type":"unsubscribe","topic":"t"}]', '42/realtime,["ping"]'])
-def test_only_who_goes_on_at_many_times_the_rate_is_closed_and_told_why(raw, packet):
+def test_only_who_goes_on_at_many_times_the_rate_is_closed_and_told_why(app, raw, packet):
     texts, seconds = flood(raw(), [packet] * 100)
     assert 2 <= seconds < 9  # RT_FLOOD_MS
     assert sum("rate_limited" in text for text in texts) > 100
     assert "many times the rate" in [text for text in texts if text][-1]
+    assert_line(app, event="disconnected", user="root", reason="flood")
 
 
 @pytest.mark.parametrize("packet", ["3", '42["ping"]', "41/other,", '43/realtime,1["x"]'])
@@ -208,13 +218,14 @@ def test_a_flooding_publisher_delays_another_client_by_a_few_milliseconds(app, c
     assert p95 < 0.05 + alone[-1]  # bench.realtime_flood measures p99, where nobody else has the machine
 
 
-def test_a_token_that_expires_is_told_and_without_a_fresh_one_the_connection_ends(connect):
-    client = connect(token("u1", ttl_s=2))
+def test_a_token_that_expires_is_told_and_without_a_fresh_one_the_connection_ends(app, connect):
+    client = connect(token("outlived", ttl_s=2))
     client.say(type="subscribe", topic="flags")
     expired = client.wait(lambda client: client.of("error"))[0]
     assert (expired["code"], expired["retryable"], expired["graceMs"]) == ("token_expired", False, 800)
     assert client.say(type="subscribe", topic="notice:all")["code"] == "token_expired"
     client.wait(lambda client: not client.sio.connected or client.refusal)
+    assert_line(app, event="disconnected", user="outlived", reason="token_expired")
 
 
 def test_in_the_namespace_of_rooms_a_token_expires_too_and_a_fresh_one_changes_the_rooms(app, connect):
@@ -260,10 +271,11 @@ def test_a_fresh_token_in_time_keeps_the_connection_but_not_what_it_does_not_all
     assert {frame["topic"] for frame in client.of("event")} == {"flags"}
 
 
-def test_who_never_says_who_it_is_is_closed(raw):
+def test_who_never_says_who_it_is_is_closed(app, raw):
     started = time.monotonic()
     read_until_closed(raw(auth=None))
     assert time.monotonic() - started < 5
+    assert_line(app, event="never_joined")
 
 
 def test_auth_resumes_all_topics_at_once_and_refuses_what_is_wrong_topic_by_topic(app, connect):

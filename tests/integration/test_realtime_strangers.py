@@ -367,3 +367,38 @@ def test_whatever_comes_on_its_road_is_answered_without_a_5xx_and_the_log_keeps_
     print(statuses)
     assert statuses[400] > 100 and statuses[200] > 20
     assert len(log_lines()) < 100
+
+
+# Room for everybody else
+
+
+@pytest.mark.parametrize("kind", ["websockets", "polls"])
+def test_a_worker_that_is_full_of_live_connections_answers_livez_and_503_to_one_more(kind):
+    with (
+        real(Switchyard, "gunicorn", JWT_SECRET=SECRET, GUNICORN_CMD_ARGS="--worker-connections 40") as app,
+        contextlib.ExitStack() as stack,
+    ):
+        statuses = [hold_one(app, kind, stack) for _ in range(45)]
+        assert statuses[:38] == [None] * 38 and set(statuses[38:]) == {503}
+        for _ in range(5):
+            assert requests.get(f"{app.url}/livez", timeout=5).status_code == 200
+        assert "sessions_full" in app.log
+
+
+def hold_one(app, kind, stack):
+    """The status of a refusal, None where it holds."""
+    url = f"127.0.0.1:{app.port}/socket.io/?EIO=4&transport="
+    if kind == "polls":
+        opened = requests.get(f"http://{url}polling", timeout=5)
+        if opened.status_code == 503:
+            return 503
+        sid = json.loads(opened.text[1:])["sid"]
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", app.port), timeout=5))
+        connection.sendall(f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        time.sleep(0.02)
+        return None
+    try:
+        stack.enter_context(contextlib.closing(websocket.create_connection(f"ws://{url}websocket", timeout=5)))
+    except websocket.WebSocketBadStatusException as refused:
+        return refused.status_code
+    return None

@@ -7,6 +7,7 @@ import gevent
 from gevent.event import Event
 
 from app.clock import Clock
+from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.archive import Found
 from app.realtime.archive.ladder import FLUSH_S, Ladder
@@ -15,7 +16,7 @@ from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
 from app.realtime.topics import matches
 
-log = get_logger(__name__)
+log = SampledLog(get_logger(__name__))
 
 NOTHING = Found([], is_whole=False)
 

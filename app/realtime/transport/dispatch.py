@@ -109,8 +109,11 @@ class Dispatch:
 
     def _event(self, eio_sid: str, state: SessionState, packet: WirePacket) -> None:
         """A namespace takes the token of an event itself, since it can answer; to one that was not joined nobody answers."""
-        if self._has_joined(eio_sid, packet.namespace or "/"):
-            self._server._handle_event(eio_sid, packet.namespace, packet.id, packet.data)
+        namespace, manager = packet.namespace or "/", self._server.manager
+        sid = manager.sid_from_eio_sid(eio_sid, namespace)
+        if manager.is_connected(sid, namespace):
+            name, *arguments = packet.data
+            self._server.namespace_handlers[namespace].trigger_event(name, sid, *arguments)
         else:
             self.admit(eio_sid, state)
 

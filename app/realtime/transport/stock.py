@@ -13,12 +13,13 @@ from redis.retry import Retry
 from socketio import RedisManager
 
 from app.errors import ApiError
+from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.transport import NAMESPACES, REALTIME
 from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.session import close_transport
 
-log = get_logger(__name__)
+log = SampledLog(get_logger(__name__))
 
 REDIS_ANSWERS_S = 1.0  # that much at most does an emit wait for a Redis that is silent
 

@@ -9,6 +9,7 @@ import binascii
 import contextlib
 import hashlib
 import time
+from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
 
 from gevent.lock import BoundedSemaphore
@@ -83,6 +84,7 @@ class WebSocket:
         self._holding.is_in_work, self._holding.drop = False, self._lose
         self._lose_connection = connection.lose
         self._unfinished = server.unfinished
+        self.admit_control: Callable[[], bool] = lambda: True  # whether one more ping or pong of the client is within its rate
         self._writing = BoundedSemaphore(1)  # the answer to a ping must not get into the middle of a frame
 
     def open(self, *headers: tuple[str, str]) -> None:
@@ -161,10 +163,10 @@ class WebSocket:
         self.closed = self.closed or not data
 
     def _control(self, opcode: int, payload: bytes) -> None:
-        if opcode == frames.PING:
-            self._send(frames.encode(frames.PONG, payload))
-        elif opcode == frames.CLOSE:
+        if opcode == frames.CLOSE:
             self.close(frames.close_code(payload))
+        elif self.admit_control() and opcode == frames.PING:
+            self._send(frames.encode(frames.PONG, payload))
 
     def _send(self, frame: bytes) -> None:
         if self.closed:

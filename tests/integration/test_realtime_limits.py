@@ -228,6 +228,19 @@ def test_a_token_that_expires_is_told_and_without_a_fresh_one_the_connection_end
     assert_line(app, event="disconnected", user="outlived", reason="token_expired")
 
 
+def test_a_flood_of_pings_of_the_websocket_itself_is_held_to_the_rate_too(raw):
+    """Those of RFC 6455, which browsers do not send and servers have to answer."""
+    connection = raw()
+    ping = websocket.ABNF.create_frame(b"", websocket.ABNF.OPCODE_PING).format()
+    connection.sock.sendall(ping * 110)
+    pongs = b""
+    connection.sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while piece := connection.sock.recv(65_536):
+            pongs += piece
+    assert 100 <= pongs.count(b"\x8a\x00") < 110
+
+
 def test_in_the_namespace_of_rooms_a_token_expires_too_and_a_fresh_one_changes_the_rooms(app, connect):
     client = connect(token("u1", "editor", ttl_s=2), namespace="/")
     left_alone = connect(token("u2", ttl_s=2), namespace="/")

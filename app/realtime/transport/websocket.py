@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+from functools import partial
 
 import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
@@ -46,6 +47,7 @@ class GuardedWebSocket(WebSocketWSGI):
             return ONE_IS_OPEN
         self._outbox.websocket = self
         self._tcp = environ["wsgi.websocket"].socket
+        environ["wsgi.websocket"].admit_control = partial(self._dispatch.admit, self._session.sid, self._state)
         environ["wsgi.websocket"].open(("X-Request-Id", environ[REQUEST_ID]), *_protocol(environ))
         self._all.add(self)
         try:

@@ -24,6 +24,12 @@ os.environ.update(pair.split("=", 1) for pair in _arguments.raw_env or [] if "="
 _before = IN_USE.settings
 settings = IN_USE.take("production", try_first=lambda fresh: refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind))
 
+if _arguments.preload_app:
+    raise SettingsError(
+        "switchyard: --preload is not supported: each worker loads the application after the fork, since its counters and its "
+        "connections are its own; leave it out"
+    )
+
 bind = f"{settings.host}:{settings.port}" if ":" not in settings.host else f"[{settings.host}]:{settings.port}"
 workers = settings.web_concurrency
 worker_class = "app.serving.gunicorn_worker.Worker"

@@ -65,6 +65,7 @@ class Connection:
     def serve(self) -> None:
         if self.socket.family.name != "AF_UNIX":
             self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        self._begin_tls()
         try:
             while (environ := self._next_request()) is not None:
                 if not self._serve_in_share(environ):
@@ -81,6 +82,7 @@ class Connection:
     def turn_away(self, refusal: TurnedAway) -> None:
         """Instead of `serve`: what the client asks is read, so that the close does not reset the answer, but not for long."""
         self.socket.settimeout(TURNED_AWAY_S)
+        self._begin_tls()
         with suppress(TimeoutError):
             self.socket.recv(RECV_BYTES)
         self._send_error(refusal.status, refusal.error)
@@ -96,9 +98,22 @@ class Connection:
         self.wake()
 
     def end(self) -> None:
+        self._end_tls()
         self.release()
         self._parser.discard()
         self.holding.drop = None
+
+    def _begin_tls(self) -> None:
+        if self.server.ssl_enabled:
+            self.deadline = time.monotonic() + self.server.read_timeout_s
+            self.socket.do_handshake()
+
+    def _end_tls(self) -> None:
+        """Says that nothing was cut off (close_notify), and waits for no answer to it."""
+        if self.server.ssl_enabled:
+            with suppress(OSError, ValueError):
+                self.socket.settimeout(0)
+                self.socket.unwrap()
 
     def release(self) -> None:
         """Of the request that was answered nothing is held any more."""
@@ -215,7 +230,7 @@ class Connection:
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""
         response = Response(self, environ)
-        result = None
+        on_answer, started, result = self.server.on_answer, time.monotonic(), None
         try:
             result = self.server.application(environ, response.start)
             if not has_opened(environ):
@@ -231,6 +246,8 @@ class Connection:
         finally:
             if hasattr(result, "close"):
                 result.close()
+            if on_answer is not None:
+                on_answer(environ, response, time.monotonic() - started)
         return response.keep_alive
 
     def _refuse(self, error: BadRequest | None) -> None:
@@ -251,7 +268,9 @@ class Connection:
     def _linger(self) -> None:
         """Let the client read the answer before the connection goes: closing on unread bytes would reset it."""
         self.deadline = time.monotonic() + 2
+        self._end_tls()
         try:
+            self.socket.settimeout(None)
             self.socket.shutdown(SHUT_WR)
             total = 0
             while total < LINGER_BYTES and (data := self.socket.recv(RECV_BYTES)):
@@ -269,13 +288,14 @@ class Response:
         self._is_http_11 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         self.keep_alive = environ["switchyard.keep_alive"] and not connection.server.closed
         self.head_sent = False
-        self._status = ""
-        self._headers: list[tuple[str, str]] = []
+        self.status = ""  # stays so where a websocket was opened
+        self.sent = 0  # bytes of the body
+        self.headers: list[tuple[str, str]] = []
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info=None):
         if exc_info and self.head_sent:
             raise exc_info[1].with_traceback(exc_info[2])
-        self._status, self._headers = status, headers
+        self.status, self.headers = status, headers
         return self._write
 
     def send(self, result) -> None:
@@ -296,13 +316,14 @@ class Response:
         if not self.head_sent:
             self._send_head(chunk, length=None)
         elif not self._is_head:
+            self.sent += len(chunk)
             self._send(_chunk(chunk) if self._is_chunked else chunk)
 
     def _send_head(self, first: bytes, length: int | None) -> None:
-        lines = [f"HTTP/1.1 {self._status}\r\n"]
+        lines = [f"HTTP/1.1 {self.status}\r\n"]
         has_date = False
-        has_length = self._status[:1] == "1" or self._status[:3] in ("204", "304")
-        for name, value in self._headers:
+        has_length = self.status[:1] == "1" or self.status[:3] in ("204", "304")
+        for name, value in self.headers:
             lines.append(f"{name}: {value}\r\n")
             lowered = name.lower()
             if lowered == "content-length":
@@ -327,6 +348,7 @@ class Response:
         self.head_sent = True
         if self._is_head:
             first = b""
+        self.sent = len(first)
         self._send(head + (_chunk(first) if self._is_chunked and first else first))
 
     def _send(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ one of the settings, which Flask, who asks for a port before it loads the applic
 
 import signal
 import socket
+import ssl
 import sys
 
 import click
@@ -23,7 +24,7 @@ from app.serving.server import Server, server_options
 def install(app) -> None:
     """From now on `flask run` in this process serves with gevent."""
 
-    def make_server(host, port, _application, *_, ssl_context=None, fd=None, **__):
+    def make_server(host, port, _application, _threaded, _processes, _handler, _passthrough_errors, ssl_context=None, fd=None):
         """The given application is `app` itself, with `--debug` inside werkzeug's debugger: that one would never see an
         exception, since every error becomes an answer, and takes /console for itself."""
         return DevServer(app, host, port if _is_port_given() else app.extensions["switchyard"].settings.port, ssl_context, fd)
@@ -45,7 +46,7 @@ class DevServer:
         self.socket = _listen(host, port) if fd is None else socket.socket(fileno=fd)
         self.host, self.port = host, self.socket.getsockname()[1]
         self._scheme = "https" if ssl_context else "http"
-        tls = {"ssl_context": ssl_context} if ssl_context else {}
+        tls = {"ssl_context": _tls(ssl_context)} if ssl_context else {}
         self._server = Server(self.socket, app, **server_options(self._parts), **tls)
 
     def fileno(self) -> int:
@@ -78,13 +79,26 @@ class DevServer:
             self._server.stop(timeout=1)
 
     def _shown_host(self) -> str:
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104 - only shown
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else _in_address(self.host)  # noqa: S104 - only shown
+
+
+def _in_address(host: str) -> str:
+    """An IPv6 address stands in brackets before a port (RFC 3986, section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _tls(given) -> ssl.SSLContext:
+    """What `--cert` becomes in Flask: (certificate, key), "adhoc", or a context already."""
+    if given == "adhoc":
+        return werkzeug.serving.generate_adhoc_ssl_context()
+    return werkzeug.serving.load_ssl_context(*given) if isinstance(given, tuple) else given
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        sys.exit(f"switchyard: cannot listen on {host}:{port}: {reason}. Another port: make run PORT=8081")
+        sys.exit(f"switchyard: cannot listen on {_in_address(host)}:{port}: {reason}. Another port: make run PORT=8081")

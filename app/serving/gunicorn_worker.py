@@ -1,12 +1,15 @@
 """gunicorn's gevent worker with our server in it. gunicorn.conf.py names this class."""
 
+import ssl
 import sys
 import time
 
 from gevent.event import Event
 from gunicorn.arbiter import Arbiter
+from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.serving.access_log import AccessLog
 from app.serving.errors import log_what_nobody_catches
 from app.serving.garbage import spare_what_stays
 from app.serving.server import Server, server_options
@@ -52,6 +55,7 @@ class Worker(GeventWorker):
     def run(self):
         log_what_nobody_catches()
         parts = self.wsgi.extensions["switchyard"]
+        self._access_log = AccessLog(self.log, self.cfg.accesslog) if self.cfg.accesslog else None
         servers = [self._server(listener, parts) for listener in self.sockets]
         parts.lifecycle.start()
         spare_what_stays()
@@ -65,10 +69,29 @@ class Worker(GeventWorker):
 
     def _server(self, listener, parts) -> Server:
         listener.setblocking(1)
-        server = Server(listener, self.wsgi, **server_options(parts, self.worker_connections))
+        watch = {"on_answer": self._note_answer} if self._access_log or self.cfg.max_requests else {}
+        server = Server(listener, self.wsgi, **server_options(parts, self.worker_connections), **watch, **self._tls())
         if self.cfg.workers > 1:
             server.max_accept = 1  # so that the workers share what arrives
         return server
+
+    def _tls(self) -> dict:
+        """`--certfile` and its companions."""
+        if not self.cfg.is_ssl:
+            return {}
+        try:
+            return {"ssl_context": ssl_context(self.cfg)}
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"switchyard: --certfile {self.cfg.certfile} and its key cannot be used: {error}") from None
+
+    def _note_answer(self, environ, response, seconds) -> None:
+        if self._access_log is not None:
+            self._access_log.write(environ, response, seconds)
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("--max-requests is reached; another worker takes over")
+            self.alive = False
+            self._told.set()
 
     def _leave(self, servers: list[Server], parts) -> None:
         for server in servers:

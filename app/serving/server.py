@@ -22,7 +22,7 @@ from app.errors import ApiError, error_headers
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.serving.admission import Admission
-from app.serving.connection import Connection, too_many_connections
+from app.serving.connection import Connection, Response, too_many_connections
 from app.serving.connection_shares import ConnectionShares
 from app.serving.unfinished import Unfinished
 
@@ -74,7 +74,8 @@ class Server(StreamServer):
 
     What requests and messages hold that have not come wholly is bounded by `max_unfinished_bytes`, of clients that are not known
     by `max_unknown_bytes`; see unfinished.py. `admit` tells of a head whose it is; see admission.py. Outside Engine.IO a body
-    of an unknown client is not collected: the application has to refuse it by its head.
+    of an unknown client is not collected: the application has to refuse it by its head. `on_answer` is called after each answer
+    with the environ, the Response and the seconds it took.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Server(StreamServer):
         trusted_proxies: int = 0,
         admit: Callable[[dict], tuple[str, bool]] = lambda environ: (environ["REMOTE_ADDR"], True),
         on_refused: Callable[[str], None] = lambda reason: None,
+        on_answer: Callable[[dict, Response, float], None] | None = None,
         base_environ: dict | None = None,
         **options,
     ):
@@ -109,6 +111,7 @@ class Server(StreamServer):
         self.trusted_proxies = trusted_proxies
         self.admit = admit
         self._on_refused = on_refused
+        self.on_answer = on_answer
         self.base_environ = {**self._environ(), **(base_environ or {})}
         if self.pool is not None and self.pool.size:
             self.base_environ[ROOM_FOR_SESSIONS] = self.pool.size - max(1, self.pool.size // HTTP_SHARE)
@@ -118,6 +121,11 @@ class Server(StreamServer):
         host, port = (self.socket.getsockname() + ("", ""))[:2] if self.socket.family != socket.AF_UNIX else ("localhost", "")
         self.base_environ |= {"SERVER_NAME": host, "SERVER_PORT": str(port)}
         gevent.spawn(self._keep_deadlines)
+
+    def wrap_socket_and_handle(self, client_socket, address):
+        """Only TLS itself is set up here; a client that never shakes hands is under the deadline that `handle` begins."""
+        with self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args) as tls_socket:
+            self.handle(tls_socket, address)
 
     def handle(self, sock, address):
         connection = Connection(sock, address, self)

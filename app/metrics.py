@@ -4,11 +4,11 @@ Under gunicorn every worker writes into the files of PROMETHEUS_MULTIPROC_DIR (s
 imported) and whichever worker is asked adds them up; alone, the process answers from memory.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.process_collector import ProcessCollector
 
 from app import metrics_files
 
@@ -18,7 +18,8 @@ FAST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """`merge` says how the workers' gauges become one: always in a live way, or the last word of a dead worker counts for ever."""
+    """`merge` says how the workers' gauges become one: always in a live way, or the last word of a dead worker counts for ever.
+    With `liveall` they stay apart, by a label `pid`."""
 
     kind: type
     help: str
@@ -63,6 +64,15 @@ CATALOGUE: dict[str, MetricRow] = {
     ),
     "realtime_archive_backlog_bytes": MetricRow(Gauge, "Bytes of durable topics on disk that wait for MongoDB.", (), "livemax"),
     "realtime_errors_total": MetricRow(Counter, "Error frames sent, by code.", ("code",)),
+    "realtime_send_queue_bytes": MetricRow(Gauge, "Bytes that wait in the server to be sent to the clients of /realtime."),
+    "process_cpu_seconds_total": MetricRow(Counter, "User and system CPU time of all workers, those included that ended."),
+    "process_resident_memory_bytes": MetricRow(Gauge, "Resident memory of all workers; a page that they share counts in each."),
+    "process_open_fds": MetricRow(Gauge, "Files and sockets that all workers have open."),
+    "process_max_fds": MetricRow(Gauge, "Files and sockets that all workers may have open; 0 is no limit."),
+    "process_start_time_seconds": MetricRow(Gauge, "When the oldest worker started, in seconds since 1970.", (), "livemin"),
+    "worker_cpu_seconds": MetricRow(Gauge, "User and system CPU time of each worker, by pid.", (), "liveall"),
+    "worker_resident_memory_bytes": MetricRow(Gauge, "Resident memory of each worker, by pid.", (), "liveall"),
+    "worker_open_fds": MetricRow(Gauge, "Files and sockets that each worker has open, by pid.", (), "liveall"),
     "dependency_up": MetricRow(Gauge, "1 while the dependency answers, 0 while it does not.", ("dependency",), "livemin"),
 }
 
@@ -74,8 +84,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         for name, row in CATALOGUE.items():
             setattr(self, name, self._make(name, row))
-        if not WITH_OTHERS:
-            ProcessCollector(registry=self._registry)
+        self._samples: list[Callable[[], None]] = []
 
     def _make(self, name, row):
         options = {"registry": self._registry}
@@ -85,8 +94,14 @@ class Metrics:
             options["buckets"] = FAST_SECONDS
         return row.kind(name, row.help, row.labels, **options)
 
+    def on_render(self, sample: Callable[[], None]) -> None:
+        """For what nobody counts as it happens."""
+        self._samples.append(sample)
+
     def render(self) -> bytes:
         """Prometheus text of all workers together."""
+        for sample in self._samples:
+            sample()
         if not WITH_OTHERS:
             return generate_latest(self._registry)
         self.look_after_files()

@@ -27,6 +27,7 @@ from app.lifecycle import Lifecycle
 from app.local_copy import LocalCopy
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.process_usage import ProcessSampler
 from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.mongo import MongoMessages
 from app.realtime.archive.spool import MessageSpool
@@ -118,6 +119,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, uptime: Clock = up
     flags = _flags(ground, realtime)
 
     ground.lifecycle.every("settings_watch", 10, IN_USE.look)
+    _sample_process(ground, realtime)
     ground.lifecycle.every("metrics_files", 10, ground.metrics.look_after_files)
     checks = {"settings": IN_USE.check, "spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}
@@ -344,6 +346,13 @@ def _mongo_check(ground: Ground) -> Check:
 def _redis_check(url: str) -> Check:
     redis = redis_connection.connect(url)
     return lambda: redis_connection.check(redis)
+
+
+def _sample_process(ground: Ground, realtime: Realtime) -> None:
+    sampler = ProcessSampler(ground.metrics, realtime.queued_bytes)
+    ground.metrics.on_render(sampler.sample)
+    ground.lifecycle.on_start(sampler.sample)
+    ground.lifecycle.every("process_usage", 5, sampler.sample)
 
 
 def _health(ground: Ground, checks: dict[str, Check]) -> Health:

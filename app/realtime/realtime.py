@@ -63,5 +63,9 @@ class Realtime:
         encode_payload(payload, self.max_payload_bytes)
         self.hub.transport.emit(event, payload, to)
 
+    def queued_bytes(self) -> int:
+        """What waits in this process to be sent to all connections."""
+        return sum(self.hub.transport.queued_bytes(connection.id) for connection in self.hub.members)
+
     def check(self) -> dict[str, Any]:
         return {"state": "up", **self.hub.counts(), **self._archive.check()}

@@ -2,6 +2,7 @@
 is none. The cases are in tests/cases/realtime_client/."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,18 +21,26 @@ class Socket:
     connected = True
 
     def __init__(self):
-        self.handlers, self.sent = {}, []
+        self.handlers, self.sent, self.waiting = {}, [], {}
 
     def on(self, event, handler, namespace):
         self.handlers[event] = handler
 
     def connect(self, url, auth, **_):
         self.auth = auth
+        self.handlers["connect"]()
 
-    def emit(self, event, frame, namespace):
+    def emit(self, event, frame, namespace, callback):
         self.sent.append(frame)
+        if frame["type"] == "subscribe":
+            self.waiting[frame["topic"]] = callback
 
-    def shutdown(self):
+    def say(self, frame):
+        """An answer comes to the callback that waits for it; all else is a message."""
+        answered = self.waiting.pop(frame.get("topic"), None) if frame["type"] == "ack" else None
+        (answered or self.handlers["message"])(frame)
+
+    def disconnect(self):
         self.connected = False
 
     def asked(self):
@@ -61,22 +70,31 @@ def test_in_python(client, socket, case):
     client.subscribe("t", lambda payload, message: seen.append([message["epoch"], payload]), on_gap=lambda gap: gaps.append(gap["reason"]))
     if "position" in case:
         before = case["position"]
-        socket.handlers["message"](frame_of({"type": "ack", "seq": before["since"], "epoch": before["epoch"]}))
+        socket.say(frame_of({"type": "ack", "seq": before["since"], "epoch": before["epoch"]}))
     socket.sent.clear()
     for step in case["steps"]:
-        socket.handlers["message"](frame_of(step))
+        socket.say(frame_of(step))
+    is_done = threading.Event()
+    client.call(is_done.set)  # after the handlers of what came
+    assert is_done.wait(5)
     assert (seen, gaps, socket.asked()) == (case["seen"], case["gaps"], case["asked"])
 
 
 NODE = """
 const { connect } = require(process.argv[1]);
 const cases = JSON.parse(process.argv[2]);
-const open = (token = "token") => {
-  const socket = { connected: true, handlers: {}, sent: [],
+const open = (token = "token", isLive = true) => {
+  const socket = { connected: true, handlers: {}, sent: [], waiting: {}, io: { on() {}, opts: {} },
     on(name, handler) { this.handlers[name] = handler; },
-    emit(name, frame) { this.sent.push(frame); },
+    emit(name, frame, callback) { this.sent.push(frame); if (frame.type === "subscribe") this.waiting[frame.topic] = callback; },
+    say(frame) { // an answer comes to the callback that waits for it; all else is a message
+      const answered = frame.type === "ack" && this.waiting[frame.topic];
+      delete this.waiting[frame.topic];
+      (answered || this.handlers.message)(frame);
+    },
     timeout() { return this; }, disconnect() {}, connect() {} };
   const client = connect((url, options) => { socket.options = options; return socket; }, "http://nowhere", { token });
+  if (isLive) socket.handlers.connect();
   return { client, socket };
 };
 """
@@ -98,7 +116,7 @@ def test_in_javascript(run):
         const [seen, gaps] = [[], []];
         const onGap = (gap) => gaps.push(gap.reason);
         client.subscribe("t", (payload, message) => seen.push([message.epoch, payload]), { onGap });
-        const say = (step) => socket.handlers.message({ topic: "t", payload: step.seq, message: "", retryable: false, ...step });
+        const say = (step) => socket.say({ topic: "t", payload: step.seq, message: "", retryable: false, ...step });
         if (position) say({ type: "ack", seq: position.since, epoch: position.epoch });
         socket.sent.length = 0;
         steps.forEach(say);
@@ -114,21 +132,21 @@ def test_in_javascript(run):
 
 def test_in_python_who_subscribes_while_a_connection_is_being_made_is_asked_for_when_it_is_there(client, socket):
     client.subscribe("early", print)
+    client._lost("transport close")
+    client.connection += 1
     assert list(socket.auth()["resume"]) == ["early"]
     client.subscribe("late", print)
     socket.sent.clear()
-    socket.handlers["connect"]()
+    client._connected()
     assert [frame["topic"] for frame in socket.sent] == ["late"]
 
 
 def test_in_javascript_who_subscribes_while_a_connection_is_being_made_is_asked_for_when_it_is_there(run):
     assert run("""
-      const { client, socket } = open();
-      socket.connected = false;
+      const { client, socket } = open("token", false);
       client.subscribe("early", () => {});
       const auth = await new Promise((give) => socket.options.auth(give));
       client.subscribe("late", () => {});
-      socket.connected = true;
       socket.handlers.connect();
       console.log(JSON.stringify([Object.keys(auth.resume), socket.sent.map((frame) => frame.topic)]));
     """) == [[["early"], ["late"]]]
@@ -137,7 +155,7 @@ def test_in_javascript_who_subscribes_while_a_connection_is_being_made_is_asked_
 def test_in_javascript_what_waits_for_a_connection_is_told_why_there_will_be_none(run):
     assert (
         run("""
-      const { client, socket } = open();
+      const { client, socket } = open("token", false);
       const print = (error) => console.log(JSON.stringify([error.code, error.message]));
       socket.connected = socket.active = false;
       const waiting = [client.subscribe("t", () => {}).ready, client.publish("t", 1)];
@@ -152,7 +170,7 @@ def test_in_javascript_what_waits_for_a_connection_is_told_why_there_will_be_non
 
 def test_in_javascript_where_a_token_can_be_renewed_a_refusal_ends_nothing(run):
     assert run("""
-      const { client, socket } = open(() => "another");
+      const { client, socket } = open(() => "another", false);
       socket.connected = socket.active = false;
       let outcome = "waits";
       client.subscribe("t", () => {}).ready.catch(() => { outcome = "rejected"; });
@@ -184,8 +202,8 @@ def test_in_javascript_a_subscription_says_when_it_stands_and_why_it_may_not(run
       const { client, socket } = open();
       const print = (value) => console.log(JSON.stringify(value));
       const [stands, refused, ended] = ["t", "secret", "u"].map((topic) => client.subscribe(topic, () => {}));
-      socket.handlers.message({ type: "ack", topic: "t", epoch: "E", seq: 4 });
-      socket.handlers.message({ type: "error", topic: "secret", code: "forbidden", message: "no", retryable: false });
+      socket.say({ type: "ack", topic: "t", epoch: "E", seq: 4 });
+      socket.say({ type: "error", topic: "secret", code: "forbidden", message: "no", retryable: false });
       ended();
       print(await stands.ready);
       await refused.ready.catch((error) => print([error.code, error.message]));

@@ -31,9 +31,7 @@ class Publishing:
         user, is_trusted = identity.user_id, identity.is_service
         return [self.publish(message.topic, message.payload, now, message.id, user, is_trusted) for message in messages]
 
-    def publish(
-        self, topic: str, payload: bytes, now: int, id: str | None, user: str | None, is_trusted: bool = True
-    ) -> dict[str, Any]:
+    def publish(self, topic: str, payload: bytes, now: int, id: str | None, user: str | None, is_trusted: bool = True) -> dict[str, Any]:
         """`{topic, seq, epoch, duplicate?}`, after the message is in the log. No permission and no rate is asked: for the server
         itself, whose topics no user's publishing evicts (`is_trusted`)."""
         appended = self._log.append(topic, payload, now, id, user, is_trusted)

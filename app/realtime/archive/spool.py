@@ -9,13 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import gevent
-
 from app.clock import Clock
 from app.disk import make_folder
 from app.logs import get_logger
 from app.realtime.archive.line import decode, encode
 from app.realtime.log import Message
+from app.serving.turns import Turn
 from app.spool.duty import Duty
 from app.spool.rejected import RejectedFile
 from app.spool.segment import lines_from, lock_to_read, segments, size_of, whole_lines
@@ -26,7 +25,6 @@ log = get_logger(__name__)
 KIND = "messages"
 SEGMENT_BYTES = 1_048_576  # small, since a replay reads a whole one
 LONGEST_LINE_BYTES = 16_777_216  # what a document may have in MongoDB
-LINES_BETWEEN_PAUSES = 500
 UNUSED_S = 1.0
 
 
@@ -90,7 +88,7 @@ class MessageSpool:
         self._duty.end()
 
     def find(self, topic: str, epoch: str, after: int, last: int | None = None) -> dict[int, Message]:
-        """By seq: those with `after` < seq <= `last`. Lets others have their turn now and then."""
+        """By seq: those with `after` < seq <= `last`. Yields by the fair turn."""
         found: dict[int, Message] = {}
         for path in segments(self._folder, KIND):
             if self._may_hold(path, topic, epoch, after, last):
@@ -129,11 +127,10 @@ class MessageSpool:
         return last_there > after and (last is None or first_there <= last)
 
     def _scan(self, path: Path):
-        size, spans = 0, {}
-        for count, line in enumerate(whole_lines(path), 1):
+        size, spans, turn = 0, {}, Turn.of_the_round()
+        for line in whole_lines(path):
             size += len(line)
-            if count % LINES_BETWEEN_PAUSES == 0:
-                gevent.sleep(0)
+            turn.check()
             with suppress(ValueError):
                 message = decode(line)
                 first, _ = spans.get(key := (message.topic, message.epoch), (message.seq, 0))

@@ -4,7 +4,7 @@
 turns the counters into deltas and gives them to the store, each until the store has taken it, in order; then a delta that
 was applied although its answer was lost is recognised by its number.
 
-What can fill up: lists that wait to be folded (whoever brings one too many folds them at once) and counters while no store
+What can fill up: lists that wait to be folded (whoever brings one too many folds them, by turns with others) and counters while no store
 takes them (then events are stored and no longer counted: telemetry_rollups_lost_total says how many).
 """
 
@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Sequence
 from threading import Lock
 
-import gevent
 from gevent.event import Event
 
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.serving.turns import Turn
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
@@ -66,7 +66,7 @@ class Rollups:
             events = [event for place, event in enumerate(events) if place not in known]
         self._waiting.append(events)
         if len(self._waiting) > self._max_waiting:
-            self._fold_all()
+            self.fold()
         if self._is_closed:
             self.flush()
 
@@ -83,15 +83,16 @@ class Rollups:
         self.flush()
 
     def fold(self) -> None:
-        """Cooperatively: a long queue delays nobody."""
+        """Yields by the fair turn, since the queue may be long; what others bring meanwhile is folded, too."""
+        turn = Turn.of_the_round()
         for events in slices(self._taken(), EVENTS_A_SLICE):
             self._add(events)
-            gevent.sleep(0)
+            turn.check()
 
     def flush(self) -> None:
         """Never raises for a store that is away; then everything is kept for the next flush."""
         with self._flushing:
-            self._fold_all()
+            self.fold()
             try:
                 self._send()
                 if self._tally:
@@ -125,10 +126,6 @@ class Rollups:
     def _taken(self):
         while self._waiting:
             yield self._waiting.popleft()
-
-    def _fold_all(self) -> None:
-        for events in slices(self._taken(), EVENTS_A_SLICE):
-            self._add(events)
 
     def _add(self, events: list[StoredEvent]) -> None:
         if len(self._tally) > self._max_counters:

@@ -10,7 +10,20 @@ import pytest
 
 from app.errors import ApiError
 from app.http.body import inflate
-from tests.apps import make_app
+from app.metrics import Metrics
+from app.realtime.archive.line import encode as encode_messages
+from app.realtime.archive.spool import MessageSpool
+from app.realtime.log import Message
+from app.telemetry.event import StoredEvent
+from app.telemetry.query import EventQuery
+from app.telemetry.spool.index import SpoolIndex
+from app.telemetry.spool.reading import read_chunk
+from app.telemetry.spool.segment import encode
+from app.telemetry.stats.cell import Cell
+from app.telemetry.stats.rollups import Rollups
+from app.telemetry.stats.stats import Stats
+from app.telemetry.stats.store import RollupsUnavailable
+from tests.apps import NOW, Clock, make_app
 from tests.rounds import measured_rounds
 
 AT_ONCE = 40
@@ -98,3 +111,70 @@ def test_realistic_batches_of_half_a_megabyte_pass_the_bound(telemetry, body):
     answer = telemetry.save(body)
     assert "rejected" not in answer
     assert answer["saved"] >= 15
+
+
+# --- work that goes on by itself
+
+
+def stored(number, props=None):
+    return StoredEvent(f"{number:032x}", "web", "event", f"n{number % 50}", props or {"a": 1, "b": "text"}, NOW + number, NOW)
+
+
+def test_a_scan_of_many_lines_keeps_nobody_waiting(tmp_path):
+    lines = encode([stored(number) for number in range(60_000)])
+    for number in range(2):
+        (tmp_path / f"events-{NOW}-1-00000{number}aaaaaaaa.jsonl").write_bytes(lines)
+    with measured_rounds() as rounds:
+        page = gevent.spawn(SpoolIndex(tmp_path).find, EventQuery({"name": "there is none"})).get()
+    assert page.events == []
+    assert rounds.longest_s < LONGEST_S
+
+
+def test_a_chunk_of_long_lines_on_its_way_to_mongodb_keeps_nobody_waiting(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(encode([stored(number, {"a": [{"b": 1}] * 3000}) for number in range(100)]))
+    with open(path, "rb") as file, measured_rounds() as rounds:
+        chunk = gevent.spawn(read_chunk, file, 0, is_complete=True, max_lines=500).get()
+    assert 1 < len(chunk.documents) < 100
+    assert rounds.longest_s < LONGEST_S
+
+
+def test_a_replay_from_files_keeps_nobody_waiting(tmp_path):
+    lines = b"".join(encode_messages(Message("a:b", "e", seq, f"m{seq}", NOW, b'{"text":"some"}')) for seq in range(1, 30_001))
+    for number in range(3):
+        (tmp_path / f"messages-{NOW}-1-00000{number}aaaaaaaa.jsonl").write_bytes(lines)
+    spool = MessageSpool(tmp_path, 1_000_000, Clock())
+    with measured_rounds() as rounds:
+        assert gevent.spawn(spool.find, "another", "e", 0).get() == {}
+    assert rounds.longest_s < LONGEST_S
+
+
+class NoStore:
+    def apply(self, delta):
+        raise RollupsUnavailable("away")
+
+
+@pytest.mark.parametrize("count", ["fold", "flush"])
+def test_counting_a_long_queue_keeps_nobody_waiting(count):
+    rollups = Rollups(NoStore(), Clock(), Metrics(), flush_every_s=10)
+    events = [stored(number) for number in range(1000)]
+    for _ in range(150):
+        rollups.note(events)
+    with measured_rounds() as rounds:
+        gevent.spawn(getattr(rollups, count)).get()
+    assert rounds.longest_s < LONGEST_S
+
+
+class ManyCells:
+    def __init__(self):
+        self._cells = [Cell("web", "", NOW, {"event": {f"n{name}": 1 for name in range(300)}}, {}, {}) for _ in range(1500)]
+
+    def read(self, *_):
+        return self._cells
+
+
+def test_an_answer_from_many_cells_keeps_nobody_waiting():
+    stats = Stats(ManyCells(), Clock())
+    with measured_rounds() as rounds:
+        gevent.spawn(stats.answer, {"app": "web", "top": 10}).get()
+    assert rounds.longest_s < LONGEST_S

@@ -8,6 +8,7 @@ from flask import Flask
 from flask_socketio import SocketIO
 
 from app import origins
+from app.clock import uptime
 from app.http.cors import headers_for
 from app.log_sampling import SampledRecords
 from app.logs import get_logger
@@ -74,7 +75,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     handshake_rate = Rate.of(settings.rt_handshake_rate, settings.rt_handshake_burst)
     polling_rate = Rate.of(settings.rt_polling_rate)
     cors = partial(_cors_headers, settings)
-    app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, polling_rate, clock, parts.metrics, cors)
+    app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, polling_rate, uptime, parts.metrics, cors)
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
     return socketio
 

@@ -126,6 +126,37 @@ def test_a_business_event_reaches_both_namespaces(run):
     """) == [[{"id": 7}, {"id": 7}]]
 
 
+def test_a_stock_client_that_calls_connect_several_times_stays_connected_and_gets_its_messages(run):
+    errors, received, connected = run("""
+        const { Manager } = require("socket.io-client");
+        const manager = new Manager(url, options);
+        const first = manager.socket("/", { auth: { token: tokens.admin } });
+        await once(first, "connect");
+        const socket = manager.socket("/realtime", { auth: { token: tokens.admin } });
+        const errors = [], received = [];
+        socket.on("connect_error", (error) => errors.push(error.message));
+        socket.on("message", (frame) => frame.type === "event" && received.push(frame.payload));
+        for (let times = 0; times < 4; times++) socket.connect();
+        const topic = "node:" + Math.random().toString(36).slice(2);
+        await say(socket, { type: "subscribe", topic });
+        await say(socket, { type: "publish", topic, id: "p", payload: 7 });
+        await until(() => received.length);
+        print(errors); print(received); print(socket.connected && first.connected);
+    """)
+    assert (errors, received, connected) == ([], [7], True)
+
+
+def test_a_stock_client_that_offers_subprotocols_connects_and_an_unknown_namespace_tells_it_so(run):
+    answer, refusal = run("""
+        const socket = io(url + "/realtime", { ...options, auth: { token: tokens.admin }, protocols: ["x", "y"] });
+        print(await say(socket, { type: "subscribe", topic: "flags" }));
+        const error = await once(connect({ token: tokens.admin }, "/nowhere"), "connect_error");
+        print([error.message, error.data]);
+    """)
+    assert answer["ok"]
+    assert "no such namespace" in refusal[0] and refusal[1]["code"] == "not_found"
+
+
 @pytest.mark.parametrize("by", ["gunicorn", "flask"])
 def test_a_stock_client_comes_back_by_itself_after_a_restart(switchyard, node, by):
     app = switchyard(by, JWT_SECRET=SECRET)

@@ -369,6 +369,29 @@ def test_whatever_comes_on_its_road_is_answered_without_a_5xx_and_the_log_keeps_
     assert len(log_lines()) < 100
 
 
+PIECES = [
+    "0", "1", "2", "3", "4", "5", "6", "51-", "60-", "5999-",
+    "/realtime,", "/nowhere,", "/realtime?x,", "7", "[", "]", "{}", ",", "null", " ",
+    '["message"', '["ping"]', '["message",{"type":"ack","id":"x"}]', '{"token":"x"}', '{"_placeholder":true,"num":0}', '"\\ud800"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_whatever_comes_over_a_websocket_leaves_others_alone_and_the_log_keeps_its_size(raw, bystander, log_lines, joined):
+    dice = random.Random(11)
+    for _ in range(60):
+        connection = raw() if joined else raw(auth=None)
+        with contextlib.suppress(OSError):
+            for _ in range(dice.randrange(1, 20)):
+                if dice.random() < 0.1:
+                    connection.send_binary(dice.randbytes(dice.randrange(100)))
+                else:
+                    connection.send("4" + "".join(dice.choices(PIECES, k=dice.randrange(1, 6))))
+        connection.shutdown()
+    assert bystander.is_alive()
+    assert len(log_lines()) < 250  # each of the connections that join has two
+
+
 # Room for everybody else
 
 

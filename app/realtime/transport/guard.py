@@ -13,9 +13,8 @@ from urllib.parse import parse_qs
 import engineio
 import gevent
 from engineio.packet import Packet
-from engineio.payload import Payload
 
-from app.clock import Clock
+from app.clock import Clock, uptime
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.allowance import Allowance
@@ -23,7 +22,7 @@ from app.realtime.rules import Rules
 from app.realtime.transport import NAMESPACES
 from app.realtime.transport.dispatch import Dispatch
 from app.realtime.transport.outbox import Outbox
-from app.realtime.transport.posts import MAX_PACKETS_PER_POST, PACKETS_OF_A_POST, read_post
+from app.realtime.transport.posts import PACKETS_OF_A_POST, read_post
 from app.realtime.transport.session import STATE, SessionState, close_transport, state_of
 from app.realtime.transport.websocket import CLOSING_GRACE_S, GuardedWebSocket
 from app.serving.turns import Turn, wait_before_large
@@ -53,7 +52,6 @@ class Guard:
         self._unjoined: deque[tuple[int, str]] = deque()  # (when it was opened, session), the oldest first
 
     def install(self) -> None:
-        Payload.max_decode_packets = MAX_PACKETS_PER_POST
         handlers = dict(self._eio.handlers)
         self._eio.on("connect", partial(self._begin, handlers["connect"]))
         self._eio.on("message", self._receive)
@@ -62,7 +60,7 @@ class Guard:
 
     def sweep(self, join_timeout_ms: int) -> None:
         """Close the sessions that were opened so long ago and never joined a namespace: nobody knows who they are."""
-        while self._unjoined and self._unjoined[0][0] <= self._clock() - join_timeout_ms:
+        while self._unjoined and self._unjoined[0][0] <= uptime() - join_timeout_ms:
             _, eio_sid = self._unjoined.popleft()
             if eio_sid in self._eio.sockets and not has_joined(self._server, eio_sid):
                 log.info("never_joined", transport_id=eio_sid)
@@ -121,10 +119,9 @@ class Guard:
                 session.receive(Packet(encoded_packet=text))
 
     def _begin(self, handle, eio_sid: str, environ: dict):
-        now = self._clock()
-        self._unjoined.append((now, eio_sid))
+        self._unjoined.append((uptime(), eio_sid))
         session = self._eio.sockets[eio_sid]
-        session.session[STATE] = SessionState(Allowance(self._rules, now), self._max_connect_bytes)
+        session.session[STATE] = SessionState(Allowance(self._rules, self._clock()), self._max_connect_bytes)
         session.queue.on_overflow = partial(gevent.spawn, close_transport, self._eio, eio_sid, "slow_consumer")
         return handle(eio_sid, environ)
 

@@ -59,6 +59,7 @@ class Connection:
         self.address = network_of(environ["REMOTE_ADDR"])
         self.holding = Holding(self.address, self.lose)
         self._has_asked = False  # whose the unfinished request is
+        self._origin: str | None = None  # of the page that sent the last request, where it is known
         self._parser = RequestParser(environ, server.max_body_bytes)
         self._turn = Turn()
 
@@ -128,6 +129,7 @@ class Connection:
         server = self.server
         if not server.trusted_proxies:
             return self._serve(environ)
+        self._origin = environ.get("HTTP_ORIGIN")
         client = forwarded_for(environ, server.trusted_proxies)
         client = None if client is None else network_of(client)
         if not server.shares.enter(client):
@@ -158,8 +160,7 @@ class Connection:
                 return None
             if parser.error is not None:
                 raise parser.error
-            if self.holding.is_dropped:
-                raise too_many_unfinished()
+            self._refuse_if_dropped()
             self.deadline = self._request_deadline or idle_deadline
             started = time.monotonic()
             data = self._receive()
@@ -168,6 +169,7 @@ class Connection:
             if not data:
                 return None
             wait_if_round_is_over(len(data))
+            self._refuse_if_dropped()  # while others had their turn
             parser.feed(data)
             if parser.is_reading:
                 self._hold()
@@ -178,6 +180,10 @@ class Connection:
         self._has_asked = False
         self.holding.is_in_work = not parser.is_reading
         return parser.ready.popleft()
+
+    def _refuse_if_dropped(self) -> None:
+        if self.holding.is_dropped:
+            raise too_many_unfinished()
 
     def _hold(self) -> None:
         """More of this request is still to come."""
@@ -190,7 +196,7 @@ class Connection:
 
     def _ask(self, environ: dict) -> None:
         """Who a stranger is shows only inside Engine.IO; elsewhere a body without a credential is not worth its collecting."""
-        self._has_asked = True
+        self._has_asked, self._origin = True, environ.get("HTTP_ORIGIN")
         party, is_known = self.server.admit(environ)
         self.server.unfinished.identify(self.holding, party, is_known)
         if not is_known and not environ["PATH_INFO"].startswith(ENGINE_IO_PATH):
@@ -263,7 +269,7 @@ class Connection:
 
     def _send_error(self, status: str, error: ApiError) -> None:
         self.deadline = time.monotonic() + self.server.read_timeout_s
-        self.socket.sendall(self.server.render_error(status, error))
+        self.socket.sendall(self.server.render_error(status, error, self._origin))
 
     def _linger(self) -> None:
         """Let the client read the answer before the connection goes: closing on unread bytes would reset it."""

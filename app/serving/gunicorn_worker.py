@@ -56,7 +56,8 @@ class Worker(GeventWorker):
         log_what_nobody_catches()
         parts = self.wsgi.extensions["switchyard"]
         self._access_log = AccessLog(self.log, self.cfg.accesslog) if self.cfg.accesslog else None
-        servers = [self._server(listener, parts) for listener in self.sockets]
+        options = self._options(parts)
+        servers = [self._server(listener, options) for listener in self.sockets]
         parts.lifecycle.start()
         spare_what_stays()
         for server in servers:
@@ -67,10 +68,13 @@ class Worker(GeventWorker):
             self._told.wait(1.0)
         self._leave(servers, parts)
 
-    def _server(self, listener, parts) -> Server:
-        listener.setblocking(1)
+    def _options(self, parts) -> dict:
         watch = {"on_answer": self._note_answer} if self._access_log or self.cfg.max_requests else {}
-        server = Server(listener, self.wsgi, **server_options(parts, self.worker_connections), **watch, **self._tls())
+        return {**server_options(parts, self.worker_connections), **watch, **self._tls()}
+
+    def _server(self, listener, options: dict) -> Server:
+        listener.setblocking(1)
+        server = Server(listener, self.wsgi, **options)
         if self.cfg.workers > 1:
             server.max_accept = 1  # so that the workers share what arrives
         return server

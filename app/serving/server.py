@@ -47,7 +47,9 @@ def room_for_connections(wanted: int = MAX_CONNECTIONS) -> int:
 
 
 def server_options(parts, max_connections: int = MAX_CONNECTIONS) -> dict:
-    """What both `flask run` and gunicorn give to Server."""
+    """What both `flask run` and gunicorn give to Server; several servers of one process share what is bounded for the process."""
+    from app.http.cors import headers_for  # with Flask, which gunicorn's master must not load
+
     settings = parts.settings
     return {
         "spawn": room_for_connections(max_connections),
@@ -56,11 +58,11 @@ def server_options(parts, max_connections: int = MAX_CONNECTIONS) -> dict:
         "write_timeout_s": settings.http_read_timeout_ms / 1000,
         "keepalive_s": settings.http_idle_timeout_ms / 1000,
         "websocket_buffer_bytes": settings.rt_socket_buffer_bytes,
-        "max_unfinished_bytes": settings.http_max_unfinished_bytes,
-        "max_unknown_bytes": settings.http_max_unknown_bytes,
-        "connections_per_address": settings.http_connections_per_address,
+        "unfinished": Unfinished(settings.http_max_unfinished_bytes, settings.http_max_unknown_bytes),
+        "shares": ConnectionShares(settings.http_connections_per_address),
         "trusted_proxies": settings.trusted_proxies,
         "admit": Admission(parts.gatekeeper, settings.trusted_proxies),
+        "cors": lambda origin: headers_for(settings, origin) or [],
         "on_refused": lambda reason: parts.metrics.http_turned_away_total.labels(reason).inc(),
     }
 
@@ -72,10 +74,10 @@ class Server(StreamServer):
     something every `keepalive_s`; otherwise it is cut. `websocket_buffer_bytes` is what the system may hold back for a
     websocket: by itself it takes megabytes, and a client that reads nothing looks well for as long. 0 leaves it to the system.
 
-    What requests and messages hold that have not come wholly is bounded by `max_unfinished_bytes`, of clients that are not known
-    by `max_unknown_bytes`; see unfinished.py. `admit` tells of a head whose it is; see admission.py. Outside Engine.IO a body
+    What requests and messages hold that have not come wholly is bounded by `unfinished`, and the connections of one address by
+    `shares`. `admit` tells of a head whose it is; see admission.py. Outside Engine.IO a body
     of an unknown client is not collected: the application has to refuse it by its head. `on_answer` is called after each answer
-    with the environ, the Response and the seconds it took.
+    with the environ, the Response and the seconds it took. `cors` gives the headers that let a page of an origin read an error.
     """
 
     def __init__(
@@ -88,11 +90,11 @@ class Server(StreamServer):
         write_timeout_s: float = 30,
         keepalive_s: float = 75,
         websocket_buffer_bytes: int = 0,
-        max_unfinished_bytes: int = 67_108_864,
-        max_unknown_bytes: int = 16_777_216,
-        connections_per_address: int = 0,
+        unfinished: Unfinished | None = None,
+        shares: ConnectionShares | None = None,
         trusted_proxies: int = 0,
         admit: Callable[[dict], tuple[str, bool]] = lambda environ: (environ["REMOTE_ADDR"], True),
+        cors: Callable[[str | None], list[tuple[str, str]]] = lambda origin: [],
         on_refused: Callable[[str], None] = lambda reason: None,
         on_answer: Callable[[dict, Response, float], None] | None = None,
         base_environ: dict | None = None,
@@ -106,10 +108,11 @@ class Server(StreamServer):
         self.write_timeout_s = write_timeout_s
         self.keepalive_s = keepalive_s
         self.websocket_buffer_bytes = websocket_buffer_bytes
-        self.unfinished = Unfinished(max_unfinished_bytes, max_unknown_bytes)
-        self.shares = ConnectionShares(connections_per_address)
+        self.unfinished = unfinished or Unfinished(sys.maxsize, sys.maxsize)
+        self.shares = shares or ConnectionShares(0)
         self.trusted_proxies = trusted_proxies
         self.admit = admit
+        self._cors = cors
         self._on_refused = on_refused
         self.on_answer = on_answer
         self.base_environ = {**self._environ(), **(base_environ or {})}
@@ -168,11 +171,11 @@ class Server(StreamServer):
     def log_exception(self, exc_info) -> None:
         log.error("unexpected_error", exc_info=exc_info)
 
-    def render_error(self, status: str, error: ApiError) -> bytes:
+    def render_error(self, status: str, error: ApiError, origin: str | None = None) -> bytes:
         """A whole answer in the catalogue's shape, for a request that the application never saw."""
         body = orjson.dumps({"ok": False, "error": error.to_dict()})
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nX-Request-Id: {uuid4().hex}\r\n"
-        more = "".join(f"{name}: {value}\r\n" for name, value in error_headers(error))
+        more = "".join(f"{name}: {value}\r\n" for name, value in [*error_headers(error), *self._cors(origin)])
         return f"{head}{more}Connection: close\r\n\r\n".encode() + body
 
     def _keep_deadlines(self) -> None:

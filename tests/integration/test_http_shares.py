@@ -108,3 +108,38 @@ def test_an_address_with_all_its_connections_is_told_429_and_the_metrics_count_i
     assert 'http_turned_away_total{reason="connections"} 1.0' in metrics
     assert 'http_turned_away_total{reason="unfinished"}' in metrics
     assert app.log.count('"turned_away"') <= 45
+
+
+@pytest.mark.parametrize(("origins", "origin"), [("*", "https://any.test"), ("https://app.test", "https://app.test")])
+def test_a_page_can_read_why_its_slow_request_was_dropped(origins, origin):
+    bounds = {"HTTP_MAX_UNFINISHED_BYTES": 2_100_000, "HTTP_MAX_UNKNOWN_BYTES": 2_100_000, "CORS_ORIGINS": origins}
+    with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, WRITE_KEYS=f"web:{WRITE_KEY}", **bounds) as app, ExitStack() as stack:
+        clients = [begin(app, stack, BATCHES, f"X-Write-Key: {WRITE_KEY}\r\nOrigin: {origin}\r\n") for _ in range(10)]
+        for client in clients:
+            send(client, HELD)
+        answer = clients[0].recv(1000)
+    assert b" 503 " in answer and f"\r\nAccess-Control-Allow-Origin: {'*' if origins == '*' else origin}\r\n".encode() in answer
+
+
+def test_servers_of_several_addresses_share_the_bounds_of_their_process():
+    class OnTwo(Switchyard):
+        def command(self):
+            self.second = self.port + 1
+            return [*super().command(), "-b", f"127.0.0.1:{self.port}", "-b", f"unix:{self.folder}/s"]
+
+    bounds = {"HTTP_CONNECTIONS_PER_ADDRESS": 3, "TRUSTED_PROXIES": 1}
+    with real(OnTwo, "gunicorn", JWT_SECRET=SECRET, WRITE_KEYS=f"web:{WRITE_KEY}", **bounds) as app, ExitStack() as stack:
+        asking = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        asking += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n"
+
+        def opened(family, address):
+            client = stack.enter_context(socket.socket(family))
+            client.settimeout(5)
+            client.connect(address)
+            client.sendall(asking)
+            return client.recv(20)
+
+        over_tcp = [opened(socket.AF_INET, ("127.0.0.1", app.port)) for _ in range(2)]
+        over_unix = [opened(socket.AF_UNIX, f"{app.folder}/s") for _ in range(2)]
+        assert [b" 101 " in answer for answer in over_tcp + over_unix] == [True, True, True, False]
+        assert b" 429 " in over_unix[1]

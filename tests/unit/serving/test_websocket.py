@@ -6,6 +6,7 @@ from gevent import socket
 
 from app.serving import frames
 from app.serving.server import Server
+from app.serving.unfinished import Unfinished
 from tests.unit.serving.websocket_client import frame
 
 OPENING = (
@@ -33,7 +34,7 @@ def echo(environ, start_response):
 
 @pytest.fixture
 def connect():
-    server = Server(("127.0.0.1", 0), echo, max_body_bytes=100_000, max_unknown_bytes=200_000)
+    server = Server(("127.0.0.1", 0), echo, max_body_bytes=100_000, unfinished=Unfinished(1_000_000, 200_000))
     server.start()
     sockets = []
 

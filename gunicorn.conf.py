@@ -7,7 +7,6 @@ loads the application after the fork. It runs again at each SIGHUP; what must la
 import os
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
 from gunicorn.config import Config
@@ -35,13 +34,14 @@ workers = settings.web_concurrency
 worker_class = "app.serving.gunicorn_worker.Worker"
 worker_connections = 10_000
 backlog = 2048
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a TMPDIR that is removed would end the master  # noqa: S108
 timeout = 60 + settings.drain_timeout_ms // 1000  # a worker that is silent this long is stuck
 graceful_timeout = settings.drain_timeout_ms // 1000 + 5  # the application drains first, gunicorn's own patience comes after
 control_socket_disable = True  # it would be written under the home folder, which a service account may not have
 logconfig_dict = logging_config(settings)
 
 # One folder of counters for all workers, the same one after a reload (SIGHUP).
-_folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="switchyard-metrics-")).absolute()
+_folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or metrics_folder.make()).absolute()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_folder)
 _metrics = metrics_folder.at(_folder)
 

@@ -92,6 +92,8 @@ def connect(uri: str, timeout_ms: int) -> Database:
             connectTimeoutMS=timeout_ms,
             timeoutMS=timeout_ms,
         )
+    except OSError as error:
+        raise SettingsError(f"switchyard: MONGO_URI is wrong: a file that it names cannot be used: {error.strerror or error}") from None
     except (ValueError, PyMongoError) as error:
         reason = str(error).splitlines()[0]
         if "@" in reason:  # it shows a part of the password

@@ -51,10 +51,10 @@ class SettingsInUse:
             fresh = self._read()
             if self.settings is not None and try_first:
                 try_first(fresh)
-        except SettingsError as error:
+        except (SettingsError, Exception) as error:
             if self.settings is None:
                 raise
-            self.refuse(str(error))
+            self.refuse(str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}")
         else:
             self.settings, self.refusal = fresh, ""
         self._file_seen, self._verdict = seen, ""

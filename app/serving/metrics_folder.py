@@ -7,6 +7,7 @@ master lives there. Each living master holds a shared lock on `.lock`; the kerne
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -65,6 +66,14 @@ class MetricsFolder:
         except OSError:
             return "GUNICORN_PID" not in os.environ  # an upgrade, whose old master still counts
         return True
+
+
+def make() -> str:
+    """Raises SettingsError."""
+    try:
+        return tempfile.mkdtemp(prefix="switchyard-metrics-")
+    except OSError as error:
+        raise SettingsError(f"switchyard: no folder for the workers' counters can be made: {error.strerror}; set TMPDIR") from None
 
 
 at = cache(MetricsFolder)  # the same one after a SIGHUP, which runs gunicorn.conf.py again

@@ -108,3 +108,16 @@ def test_counters_of_a_server_that_was_killed_are_forgotten_by_the_next(switchya
     app.kill()
     app.start()
     assert counted(app) < 50
+
+
+def test_a_temporary_folder_that_is_removed_as_a_whole_ends_no_server(switchyard, tmp_path):
+    place = tmp_path / "tmp"
+    place.mkdir()
+    app = switchyard(JWT_SECRET=SECRET, TMPDIR=place)
+    shutil.rmtree(place)
+    assert counted(app) >= 1
+    replace_worker(app)
+    assert counted(app) >= 1
+    app.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: app.log.count('"started"') == 3 and app.answers())
+    assert "Traceback" not in app.log

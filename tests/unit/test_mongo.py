@@ -28,6 +28,7 @@ def test_the_database_is_the_one_of_the_uri_else_ours(uri, name):
     "uri",
     ["mongodb://user:hunter2/x@h/db", "mongodb://user:x/hunter2@h/db", "mongodb://user:hunt@er2@h/", "mongodb://u:hunter2%zz@h/",
      "mongodb://u:hunter2@h:99999/", "mongodb://u:hunter2@h/a b", "mongodb://u:hunter2@h/?noSuchOption=1",
+     "mongodb://u:hunter2@h/?tls=true&tlsCAFile=/no/such.pem", "mongodb://u:hunter2@h/?tlsCertificateKeyFile=/etc/hostname",
      "mongodb+srv://u:hunt@er2@h.example.test/", "mongodb+srv://u:hunter2@h.example.test:27017/", "mongodb+srv://u:hunter2@10.0.0.1/",
      "mongodb+srv://u:hunter2@a.example.test,b.example.test/", "mongodb+srv://u:hunter2@h.example.test/?noSuchOption=1"],
 )  # fmt: skip

@@ -269,8 +269,9 @@ def _drainer(ground: Ground, spool: SpoolSink, primary: MongoSink, ingest: Inges
 
 
 def _realtime(ground: Ground) -> Realtime:
-    archive, settings = _archive(ground), ground.settings
-    return Realtime(_topic_log(ground), ground.clock, ground.metrics, Rules.from_settings(settings), archive, settings.rate_limit_http)
+    settings, log = ground.settings, _topic_log(ground)
+    archive = _archive(ground, log)
+    return Realtime(log, ground.clock, ground.metrics, Rules.from_settings(settings), archive, settings.rate_limit_http)
 
 
 def _topic_log(ground: Ground) -> MemoryTopicLog:
@@ -291,14 +292,16 @@ def _topic_log(ground: Ground) -> MemoryTopicLog:
     return log
 
 
-def _archive(ground: Ground) -> DurableArchive | None:
+def _archive(ground: Ground, log: MemoryTopicLog) -> DurableArchive | None:
     """Where durable topics are kept, too."""
     settings = ground.settings
     if ground.database is None or not settings.rt_durable_topics:
         return None
     messages = MessageSpool(ground.data_dir / "realtime", settings.rt_durable_spool_bytes, ground.clock)
     limits = (settings.rt_durable_topics, settings.rt_durable_buffer_bytes)
-    archive = DurableArchive(MongoMessages(ground.database), messages, *limits, ground.clock, ground.metrics)
+    others = {"steady": uptime, "numbering": log}
+    archive = DurableArchive(MongoMessages(ground.database), messages, *limits, ground.clock, ground.metrics, **others)
+    ground.lifecycle.on_start(archive.open)
     ground.lifecycle.add("realtime_archive", archive.run)
     return archive
 

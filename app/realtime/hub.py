@@ -35,7 +35,7 @@ class Hub:
         self._delivery = Delivery(log, metrics, rules, self.timers, random or Random(), archive)
         self.members = Members(rules, self.timers, self._delivery.out.tell, lambda *which: self.transport.close(*which))
         self._subscribing = Subscribing(log, archive, self._delivery, metrics, rules)
-        self._publishing = Publishing(log, MemoryBuckets(Rate.of(rules.topic_rate)), metrics)
+        self._publishing = Publishing(log, archive, MemoryBuckets(Rate.of(rules.topic_rate)), metrics)
         acknowledging = Acknowledging(log, self._delivery, self.members.admit)
         self._handlers = {
             protocol.Subscribe: self._subscribing.subscribe,

@@ -5,6 +5,7 @@ from typing import Any
 from app.errors import ApiError
 from app.identity import Identity
 from app.realtime import protocol
+from app.realtime.archive import Archive
 from app.realtime.buckets import MemoryBuckets
 from app.realtime.log import TopicLog
 from app.realtime.permissions import may_publish
@@ -13,8 +14,9 @@ from app.realtime.permissions import may_publish
 class Publishing:
     """`buckets` hold each topic to its rate, and are shared by all that publish."""
 
-    def __init__(self, log: TopicLog, buckets: MemoryBuckets, metrics):
+    def __init__(self, log: TopicLog, archive: Archive, buckets: MemoryBuckets, metrics):
         self._log = log
+        self._archive = archive
         self._buckets = buckets
         self._metrics = metrics
 
@@ -35,6 +37,7 @@ class Publishing:
         """`{topic, seq, epoch, duplicate?}`, after the message is in the log. No permission and no rate is asked: for the server
         itself, whose topics no user's publishing evicts (`is_trusted`)."""
         appended = self._log.append(topic, payload, now, id, user, is_trusted)
+        self._archive.settle()
         facts: dict[str, Any] = {"topic": topic, "seq": appended.seq, "epoch": appended.epoch}
         if appended.duplicate:
             return {**facts, "duplicate": True}

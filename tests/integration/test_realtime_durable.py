@@ -1,6 +1,8 @@
 """Durable topics: what the log has lost, and what a restart would lose, comes from MongoDB; while it is away, from the disk."""
 
+import json
 import random
+import shutil
 import threading
 import time
 
@@ -272,3 +274,97 @@ def test_killed_again_and_again_under_load_no_number_is_given_twice_and_nothing_
     assert {seq for seq, _ in events} >= stored.keys() & set(range(1, head + 1))
     assert len(events) == len({seq for seq, _ in events})
     client.close()
+
+
+def stored_payloads(mongo_uri):
+    return sorted(int(document["payload"]) for document in documents(mongo_uri))
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_with_a_mongodb_that_is_merely_slow_what_was_acknowledged_outlives_the_process(switchyard, mongo_uri, behind_a_proxy, end):
+    uri, proxy = behind_a_proxy
+    app = switchyard(MONGO_URI=uri, **{**SETTINGS, "MONGO_TIMEOUT_MS": 1500})
+    with proxy.toxic("latency", latency=400):
+        for first in range(0, 4000, 400):
+            publish(app, TOPIC, range(first, first + 400))
+        if end == "kill":
+            time.sleep(2.2)  # 0.3 s and MONGO_TIMEOUT_MS, and something for a machine that is busy
+            app.kill()
+        else:
+            app.stop()
+    app.start()
+    wait_until_stored(app)
+    assert stored_payloads(mongo_uri) == list(range(4000))
+
+
+def test_what_is_published_while_the_process_drains_is_stored_or_refused(switchyard, mongo_uri):
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    acknowledged, stop = [], threading.Event()
+
+    def load(first):
+        for number in range(first, first + 10_000):
+            if stop.is_set():
+                return
+            try:
+                publish(app, TOPIC, [number])
+            except (requests.RequestException, AssertionError):
+                continue
+            acknowledged.append(number)
+
+    loaders = [threading.Thread(target=load, args=(first,)) for first in range(0, 40_000, 10_000)]
+    [loader.start() for loader in loaders]
+    time.sleep(0.7)
+    app.stop()
+    stop.set()
+    [loader.join() for loader in loaders]
+    app.start()
+    wait_until_stored(app)
+    assert len(acknowledged) > 20
+    assert set(acknowledged) - set(stored_payloads(mongo_uri)) == set()
+
+
+def test_a_publisher_that_repeats_an_id_over_a_restart_gets_the_first_answer(switchyard, mongo_uri):
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    for number, end in enumerate(("stop", "kill")):
+        first = publish(app, TOPIC, [number], id=f"order-{number}")
+        if end == "kill":
+            wait_until_saved(app)
+        getattr(app, end)()
+        app.start()
+        assert publish(app, TOPIC, [number], id=f"order-{number}") == {**first, "duplicate": True}
+    wait_until_stored(app)
+    assert stored_payloads(mongo_uri) == [0, 1]
+
+
+def test_a_message_that_mongodb_refuses_for_good_is_put_aside_and_those_behind_it_are_stored(switchyard, mongo_uri):
+    with pymongo.MongoClient(mongo_uri) as mongo:
+        mongo.get_default_database()["realtime_messages"].create_index("payload", unique=True)
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    publish(app, TOPIC, [1, 1, 2])
+    wait_until_stored(app)
+    assert stored_payloads(mongo_uri) == [1, 2]
+    (row,) = (app.data_dir / "realtime" / "messages.rejected").read_text().splitlines()
+    assert json.loads(json.loads(row)["line"])["seq"] == 2
+    assert '"archive_message_refused"' in app.log
+    assert 'realtime_archived_total{fate="refused"} 1.0' in requests.get(f"{app.url}/metrics", timeout=5).text
+
+
+def test_over_a_data_directory_that_was_put_back_from_a_copy_no_number_names_two_messages(switchyard, mongo_uri, tmp_path):
+    app = switchyard(MONGO_URI=mongo_uri, **SETTINGS)
+    before = publish(app, TOPIC, range(10))
+    app.stop()
+    shutil.copytree(app.data_dir, tmp_path / "copy")
+    app.start()
+    publish(app, TOPIC, range(10, 30))
+    app.stop()
+    shutil.rmtree(app.data_dir)
+    shutil.copytree(tmp_path / "copy", app.data_dir)
+    app.start()
+    after = publish(app, TOPIC, range(30, 50))
+    assert after["epoch"] != before["epoch"]
+    assert '"topics_begin":"new epochs"' in app.log and '"level":"error"' in app.log
+    client, answer = resume(app, 15, before["epoch"])
+    assert (answer["recovered"], answer["reason"]) == (False, "epoch_changed")
+    client.close()
+    wait_until_stored(app)
+    assert stored_payloads(mongo_uri) == list(range(50))

@@ -4,6 +4,7 @@ archive.py  what is published is kept, and what a replay asks for is found
 ladder.py   what happens to it: MongoDB, else the disk, else memory as far as it goes
 mongo.py    messages as documents, each once
 spool.py    messages in files until MongoDB takes them; line.py: as lines
+aside.py    messages that MongoDB will never take
 """
 
 from collections.abc import Callable
@@ -26,6 +27,9 @@ class Archive(Protocol):
     def keep(self, message: Message) -> None:
         """Take it, if it is of a topic to be kept. It is stored a little later, and never refused."""
 
+    def settle(self) -> None:
+        """Before a publish is answered: raises ApiError `unavailable` where the process ends and what was published is not durable."""
+
     def keeps(self, topic: str, epoch: str, after: int) -> bool:
         """Whether the messages right after this position should be there."""
 
@@ -41,6 +45,9 @@ class Archive(Protocol):
 
 class NoArchive:
     def keep(self, message):
+        pass
+
+    def settle(self):
         pass
 
     def check(self):

@@ -1,46 +1,145 @@
 """The durable topics as the hub sees them: what is published is kept, and what is asked for is found, wherever it lies."""
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
 
 from app.clock import Clock
+from app.errors import ApiError
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.archive import Found
+from app.realtime.archive.aside import Aside
 from app.realtime.archive.ladder import FLUSH_S, Ladder
-from app.realtime.archive.mongo import MongoMessages, StoreUnavailable
+from app.realtime.archive.mongo import Known, MongoMessages, StoreUnavailable
 from app.realtime.archive.spool import MessageSpool
-from app.realtime.log import Message
+from app.realtime.log import Head, Message
 from app.realtime.topics import matches
 
 log = SampledLog(get_logger(__name__))
 
 NOTHING = Found([], is_whole=False)
+KNOWN_AGAIN = 10_000  # of the messages published last: the ids that a publisher may repeat after a restart
+MOVING_AT_END_S = 1.0
+
+
+class Numbering(Protocol):
+    """What the archive knows better than a log that has just begun."""
+
+    def numbered(self) -> dict[str, tuple[str, int]]:
+        """The topics whose numbering continues: the epoch, and the last seq that was given in it."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether that holds without the archive: False after a start of the machine, which may have been put back from a snapshot."""
+
+    def recall(self, topic: str, epoch: str, seq: int, id: str, user: str | None) -> None:
+        """The message of this publisher's id stands there."""
+
+    def begin_anew(self) -> None:
+        """No topic continues in its epoch."""
+
+    def head(self, topic: str) -> Head: ...
 
 
 class DurableArchive:
-    def __init__(self, store: MongoMessages, spool: MessageSpool, patterns: tuple[str, ...], max_bytes: int, clock: Clock, metrics):
+    """The invariant of a start: before the first message goes to MongoDB, what is stored there was compared with the numbers that the
+    log continues from. A message beyond them, or another one at a place that is given again, means that DATA_DIR or the machine was
+    put back to an earlier state; then every topic begins a new epoch, so that a place names one message and a client that resumes
+    hears of it. While MongoDB is away at the start, the numbers are believed where the machine has run since, and nowhere else."""
+
+    def __init__(
+        self,
+        store: MongoMessages,
+        spool: MessageSpool,
+        patterns: tuple[str, ...],
+        max_bytes: int,
+        clock: Clock,
+        metrics,
+        *,
+        aside: Aside | None = None,
+        steady: Clock | None = None,
+        numbering: Numbering | None = None,
+    ):
         self._store = store
         self._spool = spool
         self._patterns = patterns
         self._clock = clock
-        self._ladder = Ladder(store, spool, max_bytes, clock, metrics)
+        self._ladder = Ladder(store, spool, aside or Aside(spool.folder), max_bytes, clock, steady or clock, metrics)
+        self._numbering = numbering
+        self._numbered: dict[str, tuple[str, int]] = {}
+
+    def open(self) -> None:
+        """After the log has its numbers, before anything is published."""
+        if self._numbering is None:
+            return
+        self._numbered = self._numbering.numbered()
+        try:
+            known = self._spool.newest(KNOWN_AGAIN)
+        except OSError as error:
+            log.warning("archive_ids_not_read", error=str(error), repeated_messages="are taken for new ones")
+            known = []
+        self._learn(known)
+        self._ladder.before_first, self._ladder.on_taken = self._compare, self._on_taken
+        is_compared = self._ladder.reach(self._ladder.look_first)
+        if not is_compared and self._numbered and not self._numbering.is_certain:
+            self._begin_anew("the machine was started anew or the file of numbers was touched, and MongoDB is away")
+
+    def _compare(self) -> None:
+        """Raises StoreUnavailable; then it is asked again before anything is stored."""
+        beyond = self._store.any_at([(topic, epoch, seq + 1) for topic, (epoch, seq) in self._numbered.items()])
+        if beyond:
+            self._begin_anew(f"MongoDB has {beyond}")
+        try:
+            self._learn(self._store.newest(KNOWN_AGAIN))
+        except StoreUnavailable as error:  # sorting may take longer than a database without the index is given
+            log.warning("archive_ids_not_read", error=str(error)[:300], repeated_messages="are taken for new ones")
+
+    def _learn(self, known: list[Known]) -> None:
+        """The ids; and whether one of these messages is in an epoch that continues, with a seq that was not given in it yet."""
+        for each in known:
+            epoch, seq = self._numbered.get(each.topic, ("", 0))
+            if each.epoch == epoch and each.seq > seq:
+                self._begin_anew(f"the archive has {each.topic} {each.epoch} {each.seq}")
+            self._numbering.recall(*each)
+
+    def _begin_anew(self, reason: str) -> None:
+        log.error("numbers_not_believed", reason=reason, topics_begin="new epochs")
+        self._numbered = {}
+        self._numbering.begin_anew()
+
+    def _on_taken(self, message: Message) -> None:
+        """Of an epoch that is over, this is known already."""
+        if self._numbering.head(message.topic).epoch == message.epoch:
+            self._begin_anew(f"another message stands at {message.topic} {message.epoch} {message.seq}")
 
     def keep(self, message: Message) -> None:
         if self.keeps(message.topic):
             self._ladder.keep(message)
 
+    def settle(self) -> None:
+        """Before a publish is answered. While the process ends, what was published is on the disk when this returns."""
+        if self._ladder.is_closing and len(self._ladder):
+            self._ladder.save()
+            if len(self._ladder):
+                raise ApiError("unavailable", "The server is stopping; publish again.", retry_after_ms=1000)
+
     def keeps(self, topic: str, epoch: str = "", after: int = 0) -> bool:
         return any(matches(pattern, topic) for pattern in self._patterns)
 
     def run(self, stop: Event) -> None:
-        """The background task. What is in memory when it is told to stop is put somewhere."""
+        """The background task. When it is told to stop, what is in memory goes to the disk, and from there on to MongoDB as far as
+        there is time."""
         while not stop.wait(FLUSH_S):
             self.turn(stop)
+        self._ladder.is_closing = True
         self._ladder.save()
+        give_up_at = time.monotonic() + MOVING_AT_END_S
+        while time.monotonic() < give_up_at and self._ladder.move():
+            self._ladder.save()
         self._spool.close()
 
     def turn(self, stop: Event | None = None) -> None:

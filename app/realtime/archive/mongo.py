@@ -1,25 +1,51 @@
-"""Messages of durable topics as documents. Their `_id` is their place, so that storing one again changes nothing."""
+"""Messages of durable topics as documents. Their `_id` is their place, so that storing one again changes nothing.
+
+The invariant: a place names one message. Where a document stands at a place already, its content is compared: the same message is
+stored, another one is reported as `taken`, and neither replaces the other.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from bson.errors import InvalidDocument
 from pymongo import WriteConcern
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.mongo import answers_understood
-from app.mongo_errors import judge
+from app.mongo_errors import NEVER_TAKEN, Objections, judge
 from app.realtime.log import Message
 
 COLLECTION = "realtime_messages"
 DURABLE = WriteConcern(w="majority", j=True)  # what is acknowledged is deleted from the disk
+PLACES_AT_ONCE = 1000
+CONTENT = ("id", "userId", "ts", "payload")
 
 
 class StoreUnavailable(Exception):
     """MongoDB does not answer, or does not take it now."""
+
+
+class NotStored(Exception):
+    """All others of the same call are stored. `refused` and `unforeseen` are pairs of a message and a reason, see app/mongo_errors.py;
+    at the places of those in `taken` other messages stand."""
+
+    def __init__(self, refused=(), unforeseen=(), taken=()):
+        super().__init__(f"{len(refused)} refused, {len(unforeseen)} not taken, {len(taken)} at places of others")
+        self.refused, self.unforeseen, self.taken = list(refused), list(unforeseen), list(taken)
+
+
+class Known(NamedTuple):
+    """Where the message of a publisher's id stands."""
+
+    topic: str
+    epoch: str
+    seq: int
+    id: str
+    user: str | None
 
 
 class MongoMessages:
@@ -27,21 +53,50 @@ class MongoMessages:
         self._collection = database[COLLECTION].with_options(write_concern=DURABLE)
 
     def insert(self, messages: list[Message], now: int) -> None:
-        """All of them are there when it returns. Raises StoreUnavailable; then some may be."""
+        """All of them are there when it returns. Raises StoreUnavailable; then some may be. Raises NotStored."""
         stored_at = to_datetime(now)
         documents = [_to_document(message, stored_at) for message in messages]
         with _driver_errors(), answers_understood():
-            self._insert(documents)
+            found = self._insert(documents)
+            taken = self._others_at([documents[index] for index in found.there])
+        if found.refused or found.unforeseen or taken:
+            raise NotStored(
+                [(messages[index], reason) for index, reason in found.refused.items()],
+                [(messages[index], reason) for index, reason in found.unforeseen.items()],
+                [messages[index] for index in found.there if documents[index]["_id"] in taken],
+            )
 
-    def _insert(self, documents: list[dict[str, Any]]) -> None:
+    def _insert(self, documents: list[dict[str, Any]]) -> Objections:
+        """The driver, and the server for a document that is too large, refuse a whole call for one document and do not say for which."""
+        try:
+            return self._insert_at_once(documents)
+        except (InvalidDocument, OverflowError, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code not in NEVER_TAKEN:
+                raise
+            if len(documents) == 1:
+                return Objections([], {0: f"it cannot be a document: {str(error)[:300]}"}, {})
+            middle = len(documents) // 2
+            return _joined(self._insert(documents[:middle]), self._insert(documents[middle:]), middle)
+
+    def _insert_at_once(self, documents: list[dict[str, Any]]) -> Objections:
         try:
             self._collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            found = judge(error.details.get("writeErrors", ()), self._collection, lambda index: documents[index]["_id"])
-            reasons = [*found.refused.values(), *found.unforeseen.values()]
-            reasons += [problem.get("errmsg", "the write concern was not met") for problem in error.details.get("writeConcernErrors", ())]
-            if reasons:
-                raise StoreUnavailable(reasons[0]) from error
+            for problem in error.details.get("writeConcernErrors", ()):
+                raise StoreUnavailable(problem.get("errmsg", "the write concern was not met")) from error
+            return judge(error.details.get("writeErrors", ()), self._collection, lambda index: documents[index]["_id"])
+        return Objections([], {}, {})
+
+    def _others_at(self, documents: list[dict[str, Any]]) -> set[str]:
+        """The places of these at which something else stands."""
+        if not documents:
+            return set()
+        stored = {document["_id"]: document for document in self._collection.find({"_id": {"$in": [each["_id"] for each in documents]}})}
+        return {
+            document["_id"]
+            for document in documents
+            if (there := stored.get(document["_id"])) and any(there.get(name) != document[name] for name in CONTENT)
+        }
 
     def find(self, topic: str, epoch: str, after: int, last: int) -> list[Message]:
         """Those with `after` < seq <= `last`, oldest first. Raises StoreUnavailable."""
@@ -55,6 +110,24 @@ class MongoMessages:
         with _driver_errors():
             return self._collection.count_documents(place)
 
+    def any_at(self, places: list[tuple[str, str, int]]) -> str | None:
+        """One of these (topic, epoch, seq) at which a message stands, as its `_id`. Raises StoreUnavailable."""
+        ids = [_id(*place) for place in places]
+        with _driver_errors():
+            for first in range(0, len(ids), PLACES_AT_ONCE):
+                found = self._collection.find_one({"_id": {"$in": ids[first : first + PLACES_AT_ONCE]}}, {"_id": 1})
+                if found is not None:
+                    return found["_id"]
+        return None
+
+    def newest(self, limit: int) -> list[Known]:
+        """The ones stored last, oldest first. Raises StoreUnavailable."""
+        names = ("topic", "epoch", "seq", "id", "userId")
+        with _driver_errors(), answers_understood():
+            found = self._collection.find({}, dict.fromkeys(names, 1)).sort("createdAt", -1).limit(limit)
+            known = [Known(*(document.get(name) for name in names)) for document in found]
+        return [each for each in reversed(known) if _is_ours(each)]
+
 
 @contextmanager
 def _driver_errors() -> Iterator[None]:
@@ -64,10 +137,26 @@ def _driver_errors() -> Iterator[None]:
         raise StoreUnavailable(str(error)) from error
 
 
+def _is_ours(known: Known) -> bool:
+    """And not of another program, with other values under these names."""
+    user = known.user
+    return all(isinstance(text, str) for text in (known.topic, known.epoch, known.id, user or "")) and type(known.seq) is int
+
+
+def _joined(first: Objections, second: Objections, at: int) -> Objections:
+    """The places of the second are those behind the first `at` documents."""
+    refused, unforeseen = ({at + index: reason for index, reason in reasons.items()} for reasons in (second.refused, second.unforeseen))
+    return Objections([*first.there, *(at + index for index in second.there)], first.refused | refused, first.unforeseen | unforeseen)
+
+
+def _id(topic: str, epoch: str, seq: int) -> str:
+    return f"{topic} {epoch} {seq}"
+
+
 def _to_document(message: Message, stored_at: datetime) -> dict[str, Any]:
     """The payload as its JSON text: any JSON can be stored so, also what BSON has no form for."""
     return {
-        "_id": f"{message.topic} {message.epoch} {message.seq}",
+        "_id": _id(message.topic, message.epoch, message.seq),
         "topic": message.topic,
         "epoch": message.epoch,
         "seq": message.seq,

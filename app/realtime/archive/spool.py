@@ -13,6 +13,7 @@ from app.clock import Clock
 from app.disk import make_folder
 from app.logs import get_logger
 from app.realtime.archive.line import decode, encode
+from app.realtime.archive.mongo import Known
 from app.realtime.log import Message
 from app.serving.turns import Turn
 from app.spool.duty import Duty
@@ -45,7 +46,7 @@ class _Places(NamedTuple):
 
 class MessageSpool:
     def __init__(self, folder: Path, max_bytes: int, clock: Clock):
-        self._folder = folder
+        self.folder = self._folder = folder
         self._writer = SegmentWriter(folder, KIND, "RT_DURABLE_SPOOL_BYTES", max_bytes=max_bytes, segment_bytes=SEGMENT_BYTES, clock=clock)
         self._duty = Duty(folder / ".drainer.lock")
         self._moved: dict[Path, int] = {}  # how far; after a restart a file is moved again, which changes nothing
@@ -68,6 +69,13 @@ class MessageSpool:
         if not self._duty.is_ours and not self._take_duty():
             self._writer.close_unused(UNUSED_S)  # so that the other one can be done with it
             return None
+        chunk = self._first_chunk(limit)
+        if chunk is None:
+            self._writer.close()
+            chunk = self._first_chunk(limit)
+        return chunk
+
+    def _first_chunk(self, limit: int) -> Chunk | None:
         for path in segments(self._folder, KIND):
             with suppress(FileNotFoundError), open(path, "rb") as file:
                 is_complete = lock_to_read(file.fileno())
@@ -76,7 +84,6 @@ class MessageSpool:
                     return chunk
                 if is_complete:
                     self._drop(path)
-        self._writer.close()
         return None
 
     def moved(self, chunk: Chunk) -> None:
@@ -95,6 +102,15 @@ class MessageSpool:
                 for message in self._scan(path):
                     if (message.topic, message.epoch) == (topic, epoch) and message.seq > after and (last is None or message.seq <= last):
                         found[message.seq] = message
+        return found
+
+    def newest(self, limit: int) -> list[Known]:
+        """About as many of the messages published last, oldest first; whole files are read."""
+        found: list[Known] = []
+        for path in reversed(segments(self._folder, KIND)):
+            if len(found) >= limit:
+                break
+            found = [Known(each.topic, each.epoch, each.seq, each.id, each.user) for each in self._scan(path)] + found
         return found
 
     def _take_duty(self) -> bool:

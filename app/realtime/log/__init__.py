@@ -88,8 +88,21 @@ class Numbers(Protocol):
         for the server. False: no client may learn of it, and no topic may continue in its epoch."""
 
 
+    def known(self) -> dict[str, tuple[str, int]]:
+        """`last` of every topic whose numbering continues."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the machine has run ever since they were noted."""
+
+    def begin_anew(self) -> None:
+        """No numbering continues."""
+
+
 class NoNumbers:
     """Every log begins in epochs of its own."""
+
+    is_certain = True
 
     def keeps(self, topic):
         return False
@@ -99,3 +112,9 @@ class NoNumbers:
 
     def note(self, topic, epoch, seq, now, owner=""):
         return True
+
+    def known(self):
+        return {}
+
+    def begin_anew(self):
+        pass

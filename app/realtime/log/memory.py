@@ -136,6 +136,28 @@ class MemoryTopicLog:
             if entry.published_at <= now - 2 * age:
                 self._forget(entry)
 
+    def numbered(self) -> dict[str, tuple[str, int]]:
+        """The topics whose numbering continues: (epoch, seq)."""
+        return self._numbers.known()
+
+    @property
+    def is_certain(self) -> bool:
+        """See Numbers."""
+        return self._numbers.is_certain
+
+    def recall(self, topic: str, epoch: str, seq: int, id: str, user: str | None) -> None:
+        """What a process before this one answered to this id, so that a repeated publish gets it again."""
+        publisher = self._publishers.get(user, is_trusted=False)
+        if self._publishers.first_answer(publisher, topic, id) is None:
+            self._publishers.remember(publisher, topic, id, Appended(seq, epoch))
+
+    def begin_anew(self) -> None:
+        """Every topic that `numbers` keep begins in an epoch that was never there, also not in a process that this one was copied
+        from."""
+        self._name = secrets.token_urlsafe(8)
+        self._numbers.begin_anew()
+        self._forget_numbered()
+
     def counts(self) -> dict[str, int]:
         totals = {"topics": self._topic_shares.total, "bytes": self._byte_shares.total}
         return {**totals, **self._publishers.counts()}
@@ -159,6 +181,9 @@ class MemoryTopicLog:
     def _leave_the_numbers(self) -> None:
         """Another process may continue from them: each of their topics begins in a new epoch, as a forgotten one does."""
         self._numbers = NoNumbers()
+        self._forget_numbered()
+
+    def _forget_numbered(self) -> None:
         for entry in [entry for entry in self._topics.values() if entry.is_numbered]:
             self._forget(entry)
 

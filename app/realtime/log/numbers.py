@@ -4,14 +4,15 @@ position gets exactly what was missed, out of the archive.
 The invariant: (topic, epoch, seq) never names two messages. A number is in the file before anybody is told of it: one write
 into one slot within one page, which stands however the process ends, kill -9 included. Only a crash of the machine may take
 it back, so the file says which boot of the machine it belongs to, and whether it was sealed (synced) since; where neither
-vouches for it, all topics begin in new epochs.
+vouches for it, all topics begin in new epochs. So they do where the file is a copy that was put in the place of the one that was
+written: the header holds the number of its inode. A number may be used again, and a whole machine may be put back from a snapshot: a
+file that was touched after its last slot was written, or before this start of the machine, is not certain, and the archive decides.
 
 The other half, that nothing is passed over in silence, needs the file to know of every message: so there is one file, and
 it belongs to the process that began last. It makes a new file in the place of the old one, and takes over what stands there only
 where nobody holds it any more; it holds the old one until the new one is in its place, and beginners take turns. Any trouble
 with the disk removes the file, or spoils it; where not even that can be done, the topics go on in new epochs at once, and what
 is published in those is passed over in silence by a later process that takes the file over: nothing on this disk could tell it.
-Never bring one back from a backup.
 """
 
 import os
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 import orjson
 
+from app.clock import system_clock
 from app.disk import make_folder, private, sync_folder
 from app.logs import get_logger
 from app.realtime.log.publishers import THE_SERVER
@@ -35,6 +37,7 @@ log = get_logger(__name__)
 
 SLOT_BYTES = 512  # so that none lies across two pages; the longest topic with its epoch has room in it
 TEXT_BYTES = SLOT_BYTES - 9  # the others are its checksum: a slot without the right one vouches for nothing
+TOUCHED_MS = 1000  # between the time in a slot and that of its file
 TURN_WITHIN_S = 10  # a beginner needs milliseconds: after this the one before hangs
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -71,6 +74,7 @@ class FileNumbers:
         self._fd: int | None = None
         self._places: dict[str, _Place] = {}
         self._owners: dict[str, _Owner] = {}
+        self.is_certain = True
         self._is_sealed = False
         self._is_left_behind = False  # a file that another process may take over, and that no longer knows of every message
 
@@ -80,6 +84,18 @@ class FileNumbers:
     def last(self, topic: str) -> tuple[str, int] | None:
         place = self._places.get(topic)
         return place and (place.epoch, place.seq)
+
+    def known(self) -> dict[str, tuple[str, int]]:
+        return {topic: (place.epoch, place.seq) for topic, place in self._places.items()}
+
+    def begin_anew(self) -> None:
+        self._forget_all()
+        if self._fd is not None:
+            try:
+                os.ftruncate(self._fd, SLOT_BYTES)
+                self._write_header(is_sealed=False)
+            except OSError as error:
+                self._give_up(error)
 
     def note(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
         if self._fd is None:
@@ -149,7 +165,13 @@ class FileNumbers:
             else:
                 header, *rows = [_row(slot) for slot in iter(lambda: file.read(SLOT_BYTES), b"")]
                 _check(rows)
-                if header["isSealed"] is True or header["boot"] is not None and header["boot"] == self._boot_id():
+                is_same_boot = header["boot"] is not None and header["boot"] == self._boot_id()
+                stat = os.fstat(file.fileno())
+                if header.get("inode") not in (None, stat.st_ino):
+                    log.error("numbers_put_back", file=str(self._path), reason="it is a copy", topics_begin="new epochs")
+                    return []
+                if header["isSealed"] is True or is_same_boot:
+                    self.is_certain = is_same_boot and not _is_touched([header, *rows], stat.st_ctime_ns // 1_000_000)
                     return sorted(rows, key=lambda row: row["at"])
                 reason = "the machine was started anew"
         except FileNotFoundError:
@@ -211,7 +233,7 @@ class FileNumbers:
             del self._owners[owner.name]
 
     def _put(self, topic: str, place: _Place) -> None:
-        _put(self._fd, place.slot, place.row(topic))
+        _put(self._fd, place.slot, {**place.row(topic), "written": system_clock()})
 
     def _forget_all(self) -> None:
         for topic, place in self._places.items():
@@ -219,7 +241,8 @@ class FileNumbers:
         self._places.clear()
 
     def _write_header(self, *, is_sealed: bool) -> None:
-        _put(self._fd, 0, {"boot": self._boot_id(), "isSealed": is_sealed})
+        inode = os.fstat(self._fd).st_ino
+        _put(self._fd, 0, {"boot": self._boot_id(), "isSealed": is_sealed, "inode": inode, "written": system_clock()})
         os.fsync(self._fd)
         self._is_sealed = is_sealed
 
@@ -276,6 +299,12 @@ def _check(rows: list[dict]) -> None:
             raise ValueError("a slot does not say how far a topic was numbered")
     if len({row["topic"] for row in rows}) < len(rows):
         raise ValueError("a topic is in two slots")
+
+
+def _is_touched(slots: list[dict], changed_at: int) -> bool:
+    """The system sets the time of a file's last change, and nobody else can."""
+    written = [slot["written"] for slot in slots if type(slot.get("written")) is int]
+    return bool(written) and changed_at > max(written) + TOUCHED_MS
 
 
 def _checksum(text: bytes) -> bytes:

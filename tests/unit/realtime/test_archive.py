@@ -1,46 +1,20 @@
 """The ladder of durable topics: MongoDB, else the disk, else memory as far as it goes; and what a replay finds on it."""
 
+import json
+
 import gevent
 import pytest
+from gevent.event import Event
 
+from app.errors import ApiError
 from app.metrics import Metrics
 from app.realtime.archive.archive import DurableArchive
-from app.realtime.archive.mongo import StoreUnavailable
+from app.realtime.archive.aside import Aside
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
 from app.spool.segment import segments
 from tests.apps import NOW, Clock
-
-
-class MemoryMessages:
-    """Stands for MongoDB; away while `is_away`."""
-
-    def __init__(self):
-        self.messages, self.order, self.is_away, self.asked, self.loses_answers = {}, [], False, 0, False
-
-    def insert(self, messages, now):
-        self.asked += 1
-        if self.is_away:
-            raise StoreUnavailable("away")
-        for message in messages:
-            place = (message.topic, message.epoch, message.seq)
-            assert self.messages.setdefault(place, message) == message, "another message under this number"
-            self.order.append(place)
-        if self.loses_answers:
-            self.loses_answers = False
-            raise StoreUnavailable("the answer was lost")
-
-    def find(self, topic, epoch, after, last):
-        if self.is_away:
-            raise StoreUnavailable("away")
-        return [self.messages[place] for place in sorted(self.messages) if place[:2] == (topic, epoch) and after < place[2] <= last]
-
-    def count(self, topic, epoch, after, last, without):
-        self.counted = (after, last, without)
-        return sum(message.seq not in without for message in self.find(topic, epoch, after, last))
-
-    def seqs(self, topic="t"):
-        return [seq for name, _, seq in sorted(self.messages) if name == topic]
+from tests.unit.realtime.memory_messages import MemoryMessages
 
 
 class House:
@@ -359,3 +333,178 @@ def test_what_the_near_places_hold_in_the_middle_is_not_counted_twice(house):
 def test_a_survey_that_fails_is_answered_all_the_same(house, monkeypatch):
     monkeypatch.setattr(house.store, "count", lambda *place: 1 / 0)
     assert house.has_all(0, 5) is False
+
+
+# However slow MongoDB is
+
+ROOM = {"disk_bytes": 100_000_000, "buffer_bytes": 10_000_000}
+
+
+@pytest.mark.parametrize("answer_ms", [5, 100, 400, 1500])
+def test_a_message_is_never_in_memory_alone_for_longer_than_a_round_and_one_answer_of_mongodb(make, answer_ms):
+    house = make(**ROOM)
+    ages, waiting = [], []
+    keep = house.keep
+
+    def pass_ms(ms):
+        """Ten messages are published in each hundredth of a second, whatever the archive is doing, and at the end none for a while."""
+        for _ in range(0, ms, 10):
+            house.clock.pass_ms(10)
+            if len(waiting) < 3000:
+                keep(*range(1 + len(waiting), 11 + len(waiting)))
+                waiting.extend([house.clock.now] * 10)
+            oldest = len(waiting) - len(house.archive._ladder)
+            ages.extend(house.clock.now - at for at in waiting[oldest : oldest + 1])
+
+    house.store.answer = lambda: pass_ms(answer_ms)
+    for _ in range(20):
+        pass_ms(200)
+        house.round()
+    assert max(ages) <= 300 + answer_ms + 20
+    assert house.store.seqs() == [*range(1, 3001)]
+    assert (house.fate("spooled") == 0) is (answer_ms <= 100), "the disk is for where it cannot keep up"
+
+
+def test_at_the_end_what_is_in_memory_goes_to_the_disk_before_mongodb_is_asked(make):
+    house = make(**ROOM)
+    house.keep(*range(1, 1001))
+    on_disk = []
+    house.store.answer = lambda: on_disk.append(sum(path.read_bytes().count(b"\n") for path in house.files))
+    stop = Event()
+    stop.set()
+    house.archive.run(stop)
+    assert (len(house.archive._ladder), on_disk[0]) == (0, 1000)
+    assert house.store.seqs() == [*range(1, 1001)], "and then to MongoDB, as there is time"
+
+
+def test_at_the_end_a_slow_mongodb_is_left_after_a_moment(make, monkeypatch):
+    house = make(**ROOM)
+    monkeypatch.setattr("app.realtime.archive.archive.MOVING_AT_END_S", 0.1)
+    house.keep(*range(1, 2001))
+    house.store.answer = lambda: gevent.sleep(0.06)
+    stop = Event()
+    stop.set()
+    house.archive.run(stop)
+    assert 200 <= len(house.store.seqs()) <= 400
+    house.kill()
+    house.store.answer = lambda: None
+    house.rest()
+    assert house.store.seqs() == [*range(1, 2001)]
+
+
+def test_what_is_published_after_the_last_save_is_on_the_disk_before_it_is_answered(house):
+    stop = Event()
+    stop.set()
+    house.archive.run(stop)
+    house.keep(1)
+    house.archive.settle()
+    house.kill()
+    house.rest()
+    assert house.store.seqs() == [1]
+
+
+def test_what_is_published_after_the_last_save_and_finds_no_place_is_not_answered_as_published(make):
+    house = make(disk_bytes=1024)
+    house.store.is_away = True
+    stop = Event()
+    stop.set()
+    house.archive.run(stop)
+    house.keep(1, size=2000)
+    with pytest.raises(ApiError, match="stopping"):
+        house.archive.settle()
+
+
+def test_while_it_runs_no_publish_waits(house):
+    house.store.is_away = True
+    house.keep(1)
+    house.archive.settle()
+    assert (house.files, house.store.asked) == ([], 0)
+
+
+# What MongoDB will never take
+
+
+def rejected(house):
+    path = house.folder / "messages.rejected"
+    rows = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+    return [(json.loads(row["line"])["id"], row["reason"]) for row in rows]
+
+
+@pytest.mark.parametrize("is_spooled", [False, True])
+def test_a_message_that_mongodb_refuses_is_put_aside_with_the_reason_and_nothing_waits_behind_it(house, is_spooled):
+    house.store.refuses = {"m2", "m5"}
+    house.store.is_away = is_spooled
+    house.keep(*range(1, 8))
+    house.round()
+    house.store.is_away = False
+    house.rest()
+    assert (house.store.seqs(), house.files) == ([1, 3, 4, 6, 7], [])
+    assert rejected(house) == [("m2", "it is refused"), ("m5", "it is refused")]
+    assert (house.fate("refused"), house.fate("stored")) == (2, 5)
+
+
+def test_a_refused_message_stands_in_the_file_once_however_often_it_is_refused(house):
+    house.store.refuses = {"m1"}
+    house.keep(1)
+    house.round()
+    house.kill()
+    house.keep(1)
+    house.round()
+    assert len(rejected(house)) == 1
+
+
+def test_an_objection_that_nobody_foresaw_is_tried_again_and_then_put_aside_too(house):
+    house.store.strange = {"m1"}
+    house.keep(1, 2)
+    for _ in range(4):
+        house.round()
+        house.clock.pass_ms(10_000)
+    assert (house.store.seqs(), rejected(house)) == ([2], [])
+    house.round()
+    house.rest()
+    assert (rejected(house), house.files) == ([("m1", "it is strange")], [])
+    house.keep(3)
+    house.round()
+    assert house.store.seqs() == [2, 3]
+
+
+def test_an_objection_that_passes_costs_nothing(house):
+    house.store.strange = {"m1"}
+    house.keep(1)
+    house.round()
+    house.store.strange = set()
+    house.rest()
+    assert (house.store.seqs(), rejected(house)) == ([1], [])
+
+
+def test_where_a_refused_message_cannot_be_put_aside_nothing_is_lost(house, monkeypatch):
+    house.store.refuses = {"m1"}
+    with monkeypatch.context() as patch:
+        patch.setattr("app.realtime.archive.aside.RejectedFile.add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        house.keep(1, 2)
+        house.round()
+    house.rest()
+    assert (house.store.seqs(), rejected(house)) == ([2], [("m1", "it is refused")])
+
+
+def test_the_file_of_refused_messages_has_a_bound(tmp_path):
+    aside = Aside(tmp_path, max_bytes=1000)
+    for seq in range(100):
+        aside.add([(Message("t", "e", seq, f"m{seq}", NOW, b"1"), "it is refused")])
+    assert (tmp_path / "messages.rejected").stat().st_size < 1300
+
+
+def test_setting_the_clock_lengthens_no_pause(tmp_path):
+    house = House(tmp_path)
+    steady = Clock(5000)
+    house.archive = DurableArchive(house.store, house.spool, ("t*",), 100_000, house.clock, house.metrics, steady=steady)
+    house.store.is_away = True
+    house.keep(1)
+    house.round()
+    house.store.is_away = False
+    house.clock.pass_ms(-3_600_000)
+    steady.pass_ms(600)
+    house.round()
+    house.round()
+    assert house.store.seqs() == [1]
+    house.spool.close()

@@ -18,6 +18,9 @@ class LaterArchive:
     def __init__(self, *seqs):
         self.seqs, self.is_whole, self.asked, self.surveyed = set(seqs) - {None}, None not in seqs, [], []
 
+    def settle(self):
+        pass
+
     def keeps(self, topic, epoch, after):
         return True
 

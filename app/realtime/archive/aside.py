@@ -1,0 +1,36 @@
+"""Messages that MongoDB will never take, as lines in DATA_DIR/realtime/messages.rejected: `{line, reason}` each.
+
+The file is for a person to read, and has a bound: a message beyond it is logged as lost, since one that is refused must not
+keep the others waiting.
+"""
+
+from pathlib import Path
+
+from app.disk import make_folder
+from app.log_sampling import SampledLog
+from app.logs import get_logger
+from app.realtime.archive.line import encode
+from app.realtime.log import Message
+from app.spool.rejected import RejectedFile
+from app.spool.segment import size_of
+
+log = SampledLog(get_logger(__name__))
+
+MAX_BYTES = 67_108_864
+
+
+class Aside:
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES):
+        self._file = RejectedFile(folder / "messages")
+        self._max_bytes = max_bytes
+
+    def add(self, refused: list[tuple[Message, str]]) -> None:
+        """Durable when it returns, while there is room in the file. Raises OSError."""
+        path = self._file.path
+        make_folder(path.parent)
+        has_room = size_of(path) < self._max_bytes
+        if has_room:
+            self._file.add([(encode(message), reason) for message, reason in refused])
+        event = "archive_message_refused" if has_room else "archive_message_lost"
+        for message, reason in refused:
+            log.error(event, topic=message.topic, epoch=message.epoch, seq=message.seq, id=message.id, error=reason[:300], file=str(path))

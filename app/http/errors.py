@@ -5,9 +5,11 @@ from limits.errors import StorageError
 from werkzeug.exceptions import HTTPException
 
 from app.errors import HTTP_STATUS_TO_CODE, ApiError, error_headers, flatten_messages, forget_where
+from app.log_sampling import SampledLog
 from app.logs import get_logger
 
 log = get_logger(__name__)
+sampled = SampledLog(log)  # a request that causes it can be sent again
 
 
 def init_errors(app: Flask) -> None:
@@ -43,5 +45,7 @@ _SENTENCES = {"not_found": "There is no such address."}
 
 
 def _from_surprise(error: Exception) -> Response:
-    log.exception("unexpected_error", error=type(error).__name__)
+    kind = type(error).__name__
+    if sampled.admits(kind) is not None:
+        log.exception("unexpected_error", error=kind)
     return render_error(ApiError("internal"))

@@ -9,10 +9,12 @@ from flask import Flask, g, request
 
 from app.errors import ApiError
 from app.http.context import parts
+from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.metrics import Metrics
 
 log = get_logger(__name__)
+sampled = SampledLog(log)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others without end
 MAX_PATH = 200
 REQUEST_ID = "switchyard.request_id"  # in the environ of a request that does not come through Flask
@@ -68,9 +70,13 @@ class Accounts:
             self._tell(status, seconds, path, error)
 
     def _tell(self, status: int, seconds: float, path: str, error: ApiError | None) -> None:
-        """With what an operator asks next: which address, if no route has it, and what was wrong. A flood is in
-        http_rate_limited_total, and need not fill the log."""
+        """With what an operator asks next: which address, if no route has it, and what was wrong. Anybody may cause it, so of one
+        route and status there are a few lines and then a count; what the rate limit refuses is in http_rate_limited_total."""
+        suppressed = sampled.admits(f"{self._route} {status}")
+        if suppressed is None:
+            return
         place = {"method": self._method, "route": self._route, "path": path[:MAX_PATH]}
         wrong = {"error": error.code, "reason": error.summary} if error else {}
         tell = log.debug if status == 429 else log.info
-        tell("request_refused", **place, status=status, **wrong, ms=round(seconds * 1000, 1))
+        more = {"suppressed": suppressed} if suppressed else {}
+        tell("request_refused", **place, status=status, **wrong, ms=round(seconds * 1000, 1), **more)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException
 
 from app.errors import ApiError
+from app.http import request_id
+from app.log_sampling import SampledLog
 from tests.apps import WRITE_KEY, bearer, error_of, make_app
 
 JSON = {"Content-Type": "application/json"}
@@ -227,3 +229,35 @@ def test_an_answer_is_counted_under_its_route_and_not_under_its_address(client, 
     client.get("/api/flags/some-key", headers=bearer("root", "admin"))
     text = app.extensions["switchyard"].metrics.render().decode()
     assert 'route="/api/flags/<key>"' in text and "some-key" not in text
+
+
+# The log of what was refused.
+
+
+def refused_lines(client, capfd, path, count, **options):
+    capfd.readouterr()
+    for _ in range(count):
+        client.open(path, **options)
+    text = "".join(capfd.readouterr())
+    return [line for line in text.splitlines() if "request_refused" in line]
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [("/nowhere/%s", {}), ("/api/flags", {"headers": {"X-Write-Key": "wk_wrong"}}), ("/livez", {"method": "DELETE"})],
+)
+def test_a_stranger_who_is_refused_again_and_again_fills_no_log(tmp_path, capfd, monkeypatch, path, options):
+    monkeypatch.setattr(request_id, "sampled", SampledLog(request_id.log, allowed=5))
+    client = make_app(tmp_path, rate_limit_http="100000/second").test_client()
+    assert len(refused_lines(client, capfd, path.replace("%s", "x"), 300, **options)) == 5
+    assert len(refused_lines(client, capfd, "/api/telemetry/stats", 1)) == 1  # another route's line is not hidden by it
+
+
+def test_the_next_line_says_how_many_were_left_out(tmp_path, capfd, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(request_id, "sampled", SampledLog(request_id.log, allowed=5, now=lambda: now[0]))
+    client = make_app(tmp_path, rate_limit_http="100000/second").test_client()
+    refused_lines(client, capfd, "/nowhere", 105)
+    now[0] = 11.0
+    (line,) = refused_lines(client, capfd, "/nowhere", 1)
+    assert "suppressed=100" in line or '"suppressed": 100' in line or '"suppressed":100' in line

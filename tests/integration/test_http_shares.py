@@ -53,6 +53,14 @@ def test_a_body_without_a_right_credential_is_401_before_it_is_sent(app, path, h
         assert b" 401 " in begin(app, stack, path, headers).recv(100)
 
 
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on_only_with_a_credential(app):
+    expecting = "Expect: 100-continue\r\n"
+    with ExitStack() as stack:
+        assert begin(app, stack, BATCHES, expecting).recv(100).startswith(b"HTTP/1.1 401 ")
+        known = begin(app, stack, BATCHES, f"{expecting}X-Write-Key: {WRITE_KEY}\r\n", length=20_000)
+        assert known.recv(100).startswith(b"HTTP/1.1 100 ")
+
+
 def test_what_is_refused_by_its_head_in_other_words_says_those(app):
     with ExitStack() as stack:
         assert b" 404 " in begin(app, stack, "/nowhere").recv(100)

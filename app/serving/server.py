@@ -182,9 +182,14 @@ class Server(StreamServer):
         while not self.closed or self.connections:
             gevent.sleep(LOOK_EVERY_S)
             now = time.monotonic()
+            patience = self.keepalive_s - LOOK_EVERY_S if self._is_crowded else 0  # connections that ask for nothing make room first
             for connection in list(self.connections):
-                if connection.deadline is not None and connection.deadline < now:
+                if connection.deadline is not None and connection.deadline < now + (patience if connection.is_idle else 0):
                     _cut(connection)
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self.pool is not None and self.pool.free_count() < max(1, (self.pool.size or 0) // HTTP_SHARE // 2)
 
     def _environ(self) -> dict:
         return {

@@ -20,6 +20,7 @@ from app.logs import get_logger
 from app.realtime.allowance import Allowance
 from app.realtime.rules import Rules
 from app.realtime.transport import NAMESPACES
+from app.realtime.transport.compression import gzip_in_turns
 from app.realtime.transport.dispatch import Dispatch
 from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.posts import PACKETS_OF_A_POST, read_post
@@ -56,6 +57,7 @@ class Guard:
         self._eio.on("connect", partial(self._begin, handlers["connect"]))
         self._eio.on("message", self._receive)
         self._eio.on("disconnect", lambda eio_sid, reason: self._end(handlers["disconnect"], eio_sid, reason))
+        self._eio.compression_methods, self._eio._gzip = ["gzip"], gzip_in_turns
         self._eio._async = {**self._eio._async, "websocket": self._make_websocket, "queue": partial(Outbox, self._send_buffer_bytes)}
 
     def sweep(self, join_timeout_ms: int) -> None:
@@ -67,12 +69,14 @@ class Guard:
                 close_transport(self._eio, eio_sid, "never_joined")
 
     def wsgi(self, application):
-        """Look at the body of every POST before the library does."""
+        """Look at every POST before the library does, and at polls of sessions that have ended."""
 
         def guarded(environ, start_response):
-            if environ["REQUEST_METHOD"] == "POST" and environ.get("PATH_INFO", "").startswith(self._path):
+            if not environ.get("PATH_INFO", "").startswith(self._path):
+                return application(environ, start_response)
+            if environ["REQUEST_METHOD"] == "POST":
                 return self._post(application, environ, start_response)
-            return application(environ, start_response)
+            return self._last_words(environ, start_response) or application(environ, start_response)
 
         return guarded
 
@@ -92,10 +96,10 @@ class Guard:
         are then received one by one, in turns, where it would decode thousands in one piece."""
         body = {name: environ[name] for name in ("wsgi.input", "CONTENT_LENGTH") if name in environ}
         environ |= {"wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}
-        eio_sid = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])[0]
+        eio_sid = _sid(environ)
         session = self._eio.sockets.get(eio_sid)
         if session is not None and session.closed:
-            self._eio.sockets.pop(eio_sid, None)  # as the library does elsewhere; here it would raise
+            return self._refuse_post(environ, start_response)  # the library would raise
         answer = []
         result = application(environ, lambda *start: answer.append(start))
         if answer[0][0][:3] == "200":
@@ -103,10 +107,22 @@ class Guard:
                 self._receive_all(session, read_post(body, state_of(self._eio, eio_sid).max_packet_bytes))
             except Exception as error:
                 self._refuse(eio_sid, error)
-                start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Connection", "close")])
-                return [b"Bad Request"]
+                return self._refuse_post(environ, start_response)
         start_response(*answer[0])
         return result
+
+    def _refuse_post(self, environ, start_response):
+        start_response("400 Bad Request", [("Connection", "close"), *self._eio._cors_headers(environ)])
+        return [b"Bad Request"]
+
+    def _last_words(self, environ, start_response):
+        """What waits for a polling client whose session we have closed, such as why. None where there is nothing."""
+        session = self._eio.sockets.get(_sid(environ))
+        if session is None or not session.closed or session.upgraded or not (packets := session.queue.drain()):
+            return None
+        answer = self._eio._ok(packets)
+        start_response(answer["status"], [*answer["headers"], *self._eio._cors_headers(environ)])
+        return [answer["response"]]
 
     def _receive_all(self, session, packets: list[str]) -> None:
         turn, state = Turn(), session.session[STATE]
@@ -147,3 +163,7 @@ class Guard:
     def _refuse(self, eio_sid: str, error: Exception) -> None:
         log.info("unreadable_packet", transport_id=eio_sid, error=f"{type(error).__name__}: {str(error)[:200]}")
         close_transport(self._eio, eio_sid, "unreadable_packet")
+
+
+def _sid(environ: dict) -> str:
+    return parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])[0]

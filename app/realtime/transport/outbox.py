@@ -51,14 +51,22 @@ class Outbox(JoinableQueue):
 
     def reopen(self) -> None:
         """For a last word to a client whose connection is closed next: all that still waits is dropped for it."""
+        self.drain()
+        self._has_overflowed = False
+        self.on_overflow = None
+
+    def drain(self) -> list:
+        """All packets that still wait, which then wait no more."""
+        packets = []
         try:
             while True:
                 packet = super().get(block=False)
                 self.task_done()
-                self.bytes -= 0 if packet is None else _size(packet)
+                if packet is not None:
+                    self.bytes -= _size(packet)
+                    packets.append(packet)
         except Empty:
-            self._has_overflowed = False
-            self.on_overflow = None
+            return packets
 
     def _leave(self, count: int) -> None:
         for _ in range(count):

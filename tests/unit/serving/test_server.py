@@ -381,6 +381,24 @@ def test_an_idle_connection_is_cut():
         assert client.is_closed()
 
 
+def test_where_all_connections_are_taken_those_that_ask_for_nothing_make_room(monkeypatch):
+    monkeypatch.setattr("app.serving.server.LOOK_EVERY_S", 0.1)
+    with serving(spawn=5) as server:
+        idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
+        assert [client.answer()[0] for client in idle] == [200] * 5
+        assert ask(server, "GET /livez HTTP/1.1\nHost: h\n\n")[0] == 200
+        assert all(client.is_closed() for client in idle)
+
+
+def test_where_there_is_room_they_stay(monkeypatch):
+    monkeypatch.setattr("app.serving.server.LOOK_EVERY_S", 0.05)
+    with serving(spawn=6) as server:
+        idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
+        assert [client.answer()[0] for client in idle] == [200] * 5
+        gevent.sleep(0.3)
+        assert [client.send("GET / HTTP/1.1\nHost: h\n\n").answer()[0] for client in idle] == [200] * 5
+
+
 def test_closing_lets_idle_connections_go(server):
     client = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")
     client.answer()

@@ -11,8 +11,10 @@ from app import mongo
 from app.clock import iso
 from app.settings import Settings
 from app.spool.duty import Duty
-from app.spool.segment import size_of, started_at, writer_of
+from app.spool.rejected import REJECTED
+from app.spool.segment import started_at, writer_of
 from app.telemetry.import_line import LineReader
+from app.telemetry.import_source import Source
 from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
@@ -22,6 +24,7 @@ from app.telemetry.spool.segment import segments
 from app.telemetry.stats.imported import ImportedCounts
 from app.telemetry.stats.store.mongo import MongoRollups
 
+IMPORTABLE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, allow_dash=True, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, path_type=Path)
 INTERRUPTED = 130  # as shells have it for Ctrl-C
 
@@ -29,59 +32,74 @@ telemetry_group = AppGroup("telemetry", short_help="Events that lie in files.", 
 
 
 @telemetry_group.command("import")
-@click.argument("files", nargs=-1, type=EXISTING)
-@click.option("--dry-run", is_flag=True, help="read everything and count, and write nothing")
+@click.argument("files", nargs=-1, type=IMPORTABLE)
+@click.option("--dry-run", is_flag=True, help="read everything and count, and write nothing; compares with MongoDB where it answers")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="chunks of 500 events under way at once")
 @click.option(
     "--count/--no-count",
     default=None,
     help="add new events to the statistics, or do not; where neither is said, those of files that no server wrote",
 )
-def import_events(files, dry_run, concurrency, count):
+@click.option(
+    "--rejected-dir",
+    type=click.Path(exists=True, file_okay=False, writable=True, resolve_path=True, path_type=Path),
+    help="keep FILE.rejected here and not beside FILE, which may be on a medium that cannot be written",
+)
+def import_events(files, dry_run, concurrency, count, rejected_dir):
     """Bring FILES (without any: the whole spool) into MongoDB.
 
-    A line is an event as the spool has it, or one as an SDK sends it, with its app:
+    FILES are lines or JSON, plain or .gz; - is standard input. All that comes out of here goes in again, under the same id: the
+    lines of the spool, the answers of GET /api/telemetry/events, what mongoexport writes (lines, --jsonArray, --pretty), and the
+    .rejected files of an earlier import. So does what an SDK sends: a batch, or an event with its app:
 
     \b
       {"app": "web", "type": "event", "name": "signup", "ts": "2026-01-31T08:00:00Z",
        "eventId": "…", "userId": "u1", "props": {"plan": "pro"}}      (all in one line)
 
     app, type and name must be there. ts is epoch milliseconds or ISO 8601; without it the event is of now. With an eventId it
-    is the same event as one that was sent with it; without one it is known again by its bytes and its place in the file.
+    is the same event as one that was sent with it; without one it is known again by its bytes and its place in the file of this
+    name (of standard input, which has no name, by its first 64 kB).
 
     The files stay as they are. Events that are there already are neither stored nor counted again, so that running it twice
-    does no harm; one that was interrupted goes on where it was. Lines that are no events are kept in FILE.rejected, each
-    with the reason. Exit code 1 where there are any, or where it could not finish.
+    does no harm; one that was interrupted goes on where it was, if the file and the collection are still the same ones. Lines that
+    are no events are kept in FILE.rejected, each with the reason. The numbers at the end are those of this run. Exit code 1
+    where there are rejected lines, or where it could not finish.
 
     A server counts events for the statistics when it takes them. So a file of a spool, known by its name
     (events-TIME-PID-RANDOM.jsonl) also as a copy, is imported and not counted, and any other is counted. --count is for
     the spool of a server whose numbers are lost.
     """
     parts = current_app.extensions["switchyard"]
-    database, settings = _database(parts), parts.settings
-    paths = list(dict.fromkeys(files)) or segments(settings.data_dir.resolve() / "spool")
+    settings, database = parts.settings, _database(parts, is_rehearsal=dry_run)
+    sources = [Source(path) for path in dict.fromkeys(files) or segments(settings.data_dir.resolve() / "spool")]
     lock = Duty(settings.data_dir / ".import.lock")
-    try:
-        is_alone = lock.take()
-    except OSError as error:
-        raise click.ClickException(f"DATA_DIR {settings.data_dir}: {error.strerror}") from None
-    if not is_alone:
+    if not lock.take():
         raise click.ClickException("another import is running in this DATA_DIR; let it finish, or stop it first")
     progress = _progress(settings, is_loaded=not dry_run)
-    flush_every_s = settings.telemetry_rollups_flush_ms / 1000
-    numbers = ImportedCounts(MongoRollups(database), parts.clock, parts.metrics, flush_every_s=flush_every_s)
-    options = {"concurrency": concurrency, "note": numbers.note, "counts": count, "is_rehearsal": dry_run}
-    importer = Importer(MongoSink(database), progress, read_line=LineReader(parts.clock()), **options)
+    numbers = _numbers(parts, database)
+    importer = Importer(
+        MongoSink(database) if database is not None else None,
+        progress,
+        concurrency=concurrency,
+        reader=LineReader(parts.clock()),
+        note=numbers.note if numbers else lambda _: None,
+        counts=count,
+        is_rehearsal=dry_run,
+        rejects=rejected_dir,
+        stdin_rejects=settings.data_dir,
+        say=click.echo,
+    )
+    trouble = None
     try:
-        counts = _run(importer, paths, "reading" if dry_run else "importing")
+        counts = _run(importer, sources, "reading" if dry_run else "importing")
     finally:
-        trouble = numbers.finish()
+        trouble = numbers.finish() if numbers else None
         if trouble:
             click.echo(f"The statistics lack what was imported last: {trouble}", err=True)
         lock.end()
     if not dry_run:
         progress.remove()
-    click.echo(_summary(len(paths), counts, dry_run))
+    click.echo(_summary(len(sources), counts, dry_run, is_compared=database is not None))
     if counts[REJECTED_LINES] or trouble:
         raise SystemExit(1)
 
@@ -146,18 +164,29 @@ def spool_repair(files):
     click.echo("done")
 
 
-def _database(parts):
-    if parts.database is None:
-        raise click.ClickException("there is no MONGO_URI; set it to say where the events should go")
-    try:
-        mongo.check(parts.database)
-    except PyMongoError as error:
-        raise click.ClickException(f"MongoDB does not answer, nothing was imported: {str(error)[:300]}") from None
-    return parts.database
+def _database(parts, *, is_rehearsal: bool):
+    """None where a rehearsal has to do without."""
+    trouble = "there is no MONGO_URI; set it to say where the events should go"
+    if parts.database is not None:
+        try:
+            mongo.check(parts.database)
+            return parts.database
+        except PyMongoError as error:
+            trouble = f"MongoDB does not answer, nothing was imported: {str(error)[:300]}"
+    if is_rehearsal:
+        return None
+    raise click.ClickException(trouble)
+
+
+def _numbers(parts, database) -> ImportedCounts | None:
+    if database is None:
+        return None
+    flush_every_s = parts.settings.telemetry_rollups_flush_ms / 1000
+    return ImportedCounts(MongoRollups(database), parts.clock, parts.metrics, flush_every_s=flush_every_s)
 
 
 def _progress(settings: Settings, *, is_loaded: bool) -> Progress:
-    progress = Progress(settings.data_dir / ".import.progress", mongo.target(settings.mongo_uri))
+    progress = Progress(settings.data_dir / ".import.progress", mongo.target(settings.mongo_uri or ""))
     if is_loaded:
         progress.load()
         if progress.state:
@@ -165,12 +194,15 @@ def _progress(settings: Settings, *, is_loaded: bool) -> Progress:
     return progress
 
 
-def _run(importer: Importer, paths: list[Path], label: str) -> dict[str, int]:
+def _run(importer: Importer, sources: list[Source], label: str) -> dict[str, int]:
     try:
-        with click.progressbar(length=sum(map(size_of, paths)), label=label) as bar:
-            return importer.run(paths, bar.update)
+        with click.progressbar(length=sum(source.size for source in sources), label=label) as bar:
+            return importer.run(sources, bar.update)
     except (SinkUnavailable, OSError) as error:
-        raise click.ClickException(f"not finished: {error}. Run it again to go on from here.") from None
+        hint = "Run it again to go on from here."
+        if str(getattr(error, "filename", "")).endswith(REJECTED):
+            hint = "That is where lines that cannot be used are kept; name another place with --rejected-dir to go on from here."
+        raise click.ClickException(f"not finished: {_printable(str(error))}. {hint}") from None
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Run it again to go on from here.", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -181,11 +213,17 @@ def _spool():
     return settings, settings.data_dir.resolve() / "spool"
 
 
-def _summary(files: int, counts: dict[str, int], dry_run: bool) -> str:
+def _printable(text: str) -> str:
+    """A file's name may be no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _summary(files: int, counts: dict[str, int], dry_run: bool, is_compared: bool) -> str:
     new, known, rejected = counts[IMPORTED], counts[KNOWN], counts[REJECTED_LINES]
     verb, kept = ("to import", "no events") if dry_run else ("imported", "rejected")
     kept += ", see the .rejected files" if rejected and not dry_run else ""
-    done = f"{_count(files, 'file')}: {_count(new, 'event')} {verb}, {known:,} there already, {_count(rejected, 'line')} {kept}"
+    there = f"{known:,} there already" if is_compared else "not compared with MongoDB, which is not there"
+    done = f"{_count(files, 'file')}: {_count(new, 'event')} {verb}, {there}, {_count(rejected, 'line')} {kept}"
     uncounted = new - counts[COUNTED]
     return f"{done}\n{_count(uncounted, 'event')} not added to the statistics, see --help" if uncounted else done
 

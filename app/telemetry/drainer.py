@@ -30,7 +30,7 @@ from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
 from app.telemetry.spool.drained import missing_before
-from app.telemetry.spool.progress import Progress
+from app.telemetry.spool.progress import PrefixDigest, Progress
 from app.telemetry.spool.reading import Chunk, read_chunk
 from app.telemetry.spool.segment import Unusable, decode, segments
 
@@ -65,6 +65,7 @@ class Drainer:
         self._saved_at = 0.0
         self._sure: set[Path] = set()  # of these segments the offset is our own, and MongoDB was not away since
         self._redone: set[Path] = set()
+        self._prefixes: dict[Path, PrefixDigest] = {}
 
     def run(self, stop: Event) -> None:
         """The background task; returns soon after `stop` is set."""
@@ -95,6 +96,7 @@ class Drainer:
         """What kept some segment from being drained, if anything did. Raises SinkUnavailable, OSError."""
         found, trouble = segments(self._folder), None
         self._progress.keep_only(found)
+        self._prefixes = {path: prefix for path, prefix in self._prefixes.items() if path in found}
         for path in found:
             if not stop.is_set():
                 trouble = self._drain_safely(path, stop) or trouble
@@ -133,8 +135,9 @@ class Drainer:
             is_complete = lock_to_read(file.fileno())
             inode = os.fstat(file.fileno()).st_ino
             offset, rejected = self._progress.offset(path, inode), RejectedFile(path)
-            if path not in self._sure and not self._is_there(file, offset, rejected):
+            if path not in self._sure and not (self._is_of_these_bytes(path, file) and self._is_there(file, offset, rejected)):
                 offset = 0
+                self._prefixes.pop(path, None)
             self._sure.add(path)
             while not stop.is_set():
                 started = time.monotonic()
@@ -142,14 +145,23 @@ class Drainer:
                 if chunk.end == offset:
                     if is_complete and not self._is_there(file, offset, rejected):
                         offset = 0
+                        self._prefixes.pop(path, None)
                         continue
                     if is_complete:
                         self._finish(path)
                     return
                 count = self._move(chunk, rejected)
                 offset = chunk.end
-                self._note(path, inode, offset, count)
+                digest = self._prefixes.setdefault(path, PrefixDigest()).at(file.fileno(), offset)
+                self._progress.note(path, inode, offset, digest)
+                self._count(count)
                 stop.wait(self._pace.worked(len(chunk.lines), time.monotonic() - started, self._is_busy()))
+
+    def _is_of_these_bytes(self, path: Path, file: BinaryIO) -> bool:
+        """False where the segment was written anew since its offset was noted."""
+        done, prefix = self._progress.done(path), PrefixDigest()
+        self._prefixes[path] = prefix
+        return done is None or prefix.at(file.fileno(), done.offset) == done.digest
 
     def _is_there(self, file: BinaryIO, offset: int, rejected: RejectedFile) -> bool:
         """Each segment is begun anew once at most: what MongoDB acknowledged to us and lacks again was deleted there on purpose.
@@ -172,8 +184,7 @@ class Drainer:
             log.error("spool_lines_rejected", count=kept, file=str(rejected.path), reason=(chunk.unusable + refused)[0][1][:200])
         return {"drained": len(chunk.lines) - len(refused), "rejected": kept}
 
-    def _note(self, path: Path, inode: int, offset: int, count: dict[str, int]) -> None:
-        self._progress.note(path, inode, offset)
+    def _count(self, count: dict[str, int]) -> None:
         for name, more in count.items():
             self._progress.count(name, more)
         self._metrics.spool_drained_events_total.inc(count["drained"])
@@ -188,6 +199,7 @@ class Drainer:
         self._progress.forget(path)
         self._sure.discard(path)
         self._redone.discard(path)
+        self._prefixes.pop(path, None)
 
     def _say(self, trouble: str | None) -> None:
         """Once when it begins and once when it is over; and to the other workers, who are asked about it, too."""

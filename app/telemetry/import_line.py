@@ -1,39 +1,78 @@
-"""What a line of an imported file may be: an event as the spool has it, or one as an SDK would send it, with its `app`.
+"""What a piece of an imported file may be. Whatever we gave out is known again, under the `_id` that it has:
 
-The second kind has no identity of ours yet. It gets the one it would have had over HTTP where it has an eventId; else one
-made from its bytes and its place in the file, so that importing the file again finds it.
+- a line of the spool, or the row of a `.rejected` file that keeps one;
+- an event of GET /api/telemetry/events, or its whole answer;
+- a document as mongoexport writes it, in both forms of MongoDB's extended JSON.
+
+And what an SDK would send: an event with its `app`, or a batch. These have no identity of ours yet. They get the one that they would
+have had over HTTP where they have an eventId; else one made of the file's name, their place in it and their bytes, so that
+importing the file again finds them, and the same bytes in another file are another event.
 """
 
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
+
+import msgspec
+import orjson
+from bson import json_util
+from bson.errors import BSONError
 
 from app.errors import ApiError
 from app.http.json import decode_json
 from app.telemetry.batch import Batch, Envelope, EventMaker, judge
 from app.telemetry.event import StoredEvent
-from app.telemetry.spool.reading import usable
+from app.telemetry.extended_json import id_to_text
+from app.telemetry.fields import to_moment
+from app.telemetry.spool.reading import usable, why_unusable
 from app.telemetry.spool.segment import Unusable
+
+TIMES = ("ts", "createdAt", "updatedAt", "rawTs")
+ENVELOPE = ("app", "env", "release", "userId", "sessionId", "user")
+NUMBERS = {"$numberInt": int, "$numberLong": int, "$numberDouble": float}
+Found = tuple[bytes, StoredEvent | Unusable]
 
 
 class LineReader:
-    """`now` is when they arrive (epoch milliseconds): their createdAt, and the ts of those that have none."""
+    """`now` is when they arrive (epoch milliseconds): the createdAt, and the missing ts, of those without an identity."""
 
     def __init__(self, now: int):
         self._maker = EventMaker(Envelope(), now)
 
-    def __call__(self, line: bytes, offset: int) -> StoredEvent:
-        """Raises Unusable."""
+    def read(self, text: bytes, name: bytes, offset: int) -> Iterator[Found]:
+        """Of a piece at this offset of the file with this name: each event, or why there is none, with its own text."""
         try:
-            return usable(line)
-        except Unusable:
-            sent = _as_sent(line)
-            if sent is None:
-                raise
-        if sent.get("eventId") is None:
-            sent["eventId"] = f"{offset}:{blake2b(line.rstrip(), digest_size=16).hexdigest()}"
-        return self._judged(sent)
+            yield text, usable(text)
+            return
+        except Unusable as error:
+            trouble = error
+        sent = _decoded(text)
+        events = sent.get("events") if sent is not None and "_id" not in sent else None
+        if isinstance(events, list):
+            shared = {field: sent[field] for field in ENVELOPE if sent.get(field) is not None}
+            for place, event in enumerate(events):
+                own = {**shared, **event} if isinstance(event, dict) else event
+                yield orjson.dumps(own) + b"\n", self._event(own, trouble, name, f"{offset}.{place}")
+        elif sent is not None and sent.keys() == {"line", "reason"} and isinstance(sent["line"], str):
+            yield from self.read(sent["line"].encode("utf-8", "surrogateescape"), name, offset)
+        else:
+            yield text, self._event(sent, trouble, name, str(offset), text)
 
-    def _judged(self, sent: dict[str, Any]) -> StoredEvent:
+    def _event(self, sent: Any, trouble: Unusable, name: bytes, place: str, text: bytes | None = None) -> StoredEvent | Unusable:
+        try:
+            if isinstance(sent, dict) and "_id" not in sent and not _was_given_out(sent):
+                return self._judged(sent, name, place, text)
+            if isinstance(sent, dict) and (_was_exported(sent) or _was_given_out(sent)):
+                return _stored(sent)
+        except Unusable as error:
+            return error
+        return trouble
+
+    def _judged(self, sent: dict[str, Any], name: bytes, place: str, text: bytes | None) -> StoredEvent:
+        """Raises Unusable."""
+        if sent.get("eventId") is None:
+            digest = blake2b(text.rstrip() if text is not None else orjson.dumps(sent), digest_size=16, key=_key(name))
+            sent = {**sent, "eventId": f"{place}:{digest.hexdigest()}"}
         batch = Batch([], [])
         judge(sent, 0, self._maker, None, batch)
         if batch.rejected:
@@ -41,10 +80,72 @@ class LineReader:
         return batch.events[0]
 
 
-def _as_sent(line: bytes) -> dict[str, Any] | None:
-    """None where it is no object, or one that claims to be the spool's."""
+def _key(name: bytes) -> bytes:
+    return blake2b(name, digest_size=32).digest()
+
+
+def _decoded(text: bytes) -> dict[str, Any] | None:
+    """None where it is no object."""
     try:
-        sent = decode_json(line)
+        sent = decode_json(text)
     except ApiError:
         return None
-    return sent if isinstance(sent, dict) and "_id" not in sent else None
+    return sent if isinstance(sent, dict) else None
+
+
+def _was_given_out(sent: dict[str, Any]) -> bool:
+    """By GET /api/telemetry/events: an SDK has no such times."""
+    return "_id" not in sent and isinstance(sent.get("id"), str) and isinstance(sent.get("createdAt"), str)
+
+
+def _was_exported(sent: dict[str, Any]) -> bool:
+    return isinstance(sent.get("ts"), dict) and "$date" in sent["ts"]
+
+
+def _stored(sent: dict[str, Any]) -> StoredEvent:
+    """Raises Unusable."""
+    fields = {name: _plain(value) for name, value in sent.items() if name not in ("_id", "id", *TIMES)}
+    fields |= {name: _moment(sent[name]) for name in TIMES if sent.get(name) is not None}
+    fields["_id"] = sent["id"] if "_id" not in sent else sent["_id"] if isinstance(sent["_id"], str) else _id_text(sent["_id"])
+    try:
+        event = msgspec.convert(fields, StoredEvent)
+    except msgspec.ValidationError as error:
+        raise Unusable(str(error)) from None
+    if (reason := why_unusable(event)) is not None:
+        raise Unusable(reason)
+    return event
+
+
+def _id_text(exported: Any) -> str:
+    """Of an `_id` in extended JSON."""
+    try:
+        return id_to_text(json_util.loads(orjson.dumps(exported)))
+    except (ValueError, TypeError, BSONError) as error:
+        raise Unusable(f"_id: {error}") from None
+
+
+def _moment(value: Any) -> int:
+    """From a time in an answer, or from `{"$date": …}` of either form."""
+    if isinstance(value, dict):
+        value = value.get("$date")
+        value = _plain(value)
+    ms = to_moment(value)
+    if ms is None:
+        raise Unusable(f"not a time between 1970 and 9999: {value!r}"[:200])
+    return ms
+
+
+def _plain(value: Any) -> Any:
+    """The numbers of canonical extended JSON as numbers. Other types of BSON stay as they are written."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        (kind, text), *_ = value.items()
+        if kind in NUMBERS and isinstance(text, str):
+            try:
+                return NUMBERS[kind](text)
+            except ValueError:
+                return value
+    return {name: _plain(item) for name, item in value.items()}

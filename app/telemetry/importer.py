@@ -1,79 +1,93 @@
-"""Brings files of events into MongoDB by hand, and leaves the files as they are.
+"""Brings files of events into MongoDB on request, and leaves the files as they are.
 
-Several chunks are under way at once; they are counted off in their order, so that the progress, which is what makes an
-interrupted import go on instead of beginning anew, never passes a chunk that was not acknowledged.
+Several chunks are under way at once; they are counted off in their order, so that the progress, by which an interrupted import
+goes on instead of beginning at the beginning, never passes a chunk that was not acknowledged. Whether that progress still holds
+for a file is decided when it is opened (see spool/progress.py).
 
 Events that are new there are counted in the statistics, but for those that a server wrote to its spool: it counted them
 when it took them, and its numbers have a way of their own.
 """
 
-import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import gevent
 
+from app.serving.turns import Turn
 from app.spool.rejected import RejectedFile
-from app.spool.segment import lock_to_read
 from app.telemetry.event import StoredEvent
+from app.telemetry.import_line import LineReader
+from app.telemetry.import_source import OpenSource, Piece, Source
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted, MongoSink
-from app.telemetry.spool.progress import Progress
-from app.telemetry.spool.reading import Chunk, ReadLine, read_chunk
-from app.telemetry.spool.segment import is_segment
+from app.telemetry.spool.progress import PrefixDigest, Progress
+from app.telemetry.spool.reading import MAX_CHUNK_BYTES, Chunk, chunk_of
 
 LINES_A_CHUNK = 500
 TIMEOUT_S = 30.0
 WAITS_S = (0.5, 1, 2, 4, 8)  # between attempts, when MongoDB stops answering in the middle
 SAVE_EVERY_S = 0.5
 IMPORTED, COUNTED, KNOWN, REJECTED_LINES = "imported", "counted", "known", "rejected"
+COUNTS = (IMPORTED, COUNTED, KNOWN, REJECTED_LINES)
 
 
 class Work(NamedTuple):
-    path: Path
+    """One chunk of a file; `digest` is of the bytes before its end, empty where reading cannot go on from there."""
+
+    source: Source
     inode: int
-    start: int
+    read: int  # bytes on disk since the last one
     chunk: Chunk
+    digest: str
     rejected: RejectedFile
     is_counted: bool
     outcome: gevent.Greenlet  # gives (known, refused)
 
 
 class Importer:
-    """`is_rehearsal` reads, compares and counts, and writes nothing anywhere. `note` is told of the events that are new, of
-    every file where `counts` is True, of none where it is False; None leaves out those of segments of a spool."""
+    """`is_rehearsal` reads, compares (where there is a sink) and counts, and writes nothing anywhere. `note` is told of the events
+    that are new, of every file where `counts` is True, of none where it is False; None leaves out those of segments of a spool.
+    `rejects` is the folder for lines that cannot be used, else each file's own. `say` is told what a person should know."""
 
     def __init__(
         self,
-        sink: MongoSink,
+        sink: MongoSink | None,
         progress: Progress,
         *,
         concurrency: int,
-        read_line: ReadLine,
+        reader: LineReader,
         note: Callable[[list[StoredEvent]], None],
         counts: bool | None = None,
         is_rehearsal: bool = False,
+        rejects: Path | None = None,
+        stdin_rejects: Path = Path(),
+        say: Callable[[str], None] = lambda _: None,
     ):
         self._sink = sink
         self._progress = progress
-        self._read_line = read_line
+        self._reader = reader
         self._note = note
         self._counts = counts
         self._concurrency = concurrency
         self._is_rehearsal = is_rehearsal
+        self._rejects = rejects
+        self._stdin_rejects = stdin_rejects
+        self._say = say
         self._saved_at = time.monotonic()
+        self._collection_id = ""
+        self._done: Counter[str] = Counter()
 
-    def run(self, paths: list[Path], advance: Callable[[int], None]) -> dict[str, int]:
-        """How many lines were imported, how many of these were counted, how many were known already and how many rejected;
-        those of an interrupted run before included. `advance` is told of every byte that is done. Raises SinkUnavailable,
-        OSError; then the same call goes on from there."""
+    def run(self, sources: list[Source], advance: Callable[[int], None]) -> dict[str, int]:
+        """How many lines were imported, how many of these were counted, how many were known already and how many rejected: by
+        this run. `advance` is told of every byte that is done. Raises SinkUnavailable, OSError; then the same call goes on from
+        there."""
         under_way: deque[Work] = deque()
         try:
-            for path in paths:
-                for work in self._chunks(path, advance):
+            for source in sources:
+                for work in self._chunks(source, advance):
                     under_way.append(work)
                     if len(under_way) >= self._concurrency:
                         advance(self._settle(under_way.popleft()))
@@ -83,21 +97,57 @@ class Importer:
             gevent.killall([work.outcome for work in under_way])
             if not self._is_rehearsal:
                 self._progress.save()
-        return {name: self._progress.state.get(name, 0) for name in (IMPORTED, COUNTED, KNOWN, REJECTED_LINES)}
+        return {name: self._done[name] for name in COUNTS}
 
-    def _chunks(self, path: Path, advance: Callable[[int], None]) -> Iterator[Work]:
-        with open(path, "rb") as file:
-            is_complete, inode = lock_to_read(file.fileno()), os.fstat(file.fileno()).st_ino
-            offset, rejected = self._progress.offset(path, inode), RejectedFile(path)
-            is_counted = not is_segment(path) if self._counts is None else self._counts
-            advance(offset)
-            while True:
-                chunk = read_chunk(file, offset, is_complete=is_complete, max_lines=LINES_A_CHUNK, read_line=self._read_line)
-                if chunk.end == offset:
-                    return
-                put = self._compare if self._is_rehearsal else self._put
-                yield Work(path, inode, offset, chunk, rejected, is_counted, gevent.spawn(put, chunk, is_counted))
-                offset = chunk.end
+    def _chunks(self, source: Source, advance: Callable[[int], None]) -> Iterator[Work]:
+        with source.open() as opened:
+            start, prefix = self._start(source, opened)
+            rejected = RejectedFile(source.path, self._rejects or (self._stdin_rejects if source.is_stdin else None))
+            is_counted = not source.is_of_a_spool if self._counts is None else self._counts
+            advance(start)
+            put, read, inode = self._compare if self._is_rehearsal else self._put, start, opened.inode
+            for chunk in self._read(source, opened, start):
+                digest = prefix.at(opened.raw.fileno(), chunk.end) if opened.can_resume else ""
+                now_read = chunk.end if opened.can_resume else opened.read_so_far()
+                yield Work(source, inode, now_read - read, chunk, digest, rejected, is_counted, gevent.spawn(put, chunk, is_counted))
+                read = now_read
+
+    def _read(self, source: Source, opened: OpenSource, start: int) -> Iterator[Chunk]:
+        pieces: list[Piece] = []
+        name = opened.name or source.name
+        for piece in opened.pieces(start):
+            pieces.append(piece)
+            if len(pieces) >= LINES_A_CHUNK or piece.end - pieces[0].start >= MAX_CHUNK_BYTES:
+                yield self._chunk(pieces, name)
+                pieces = []
+        if pieces:
+            yield self._chunk(pieces, name)
+
+    def _chunk(self, pieces: list[Piece], name: bytes) -> Chunk:
+        events, unusable = [], []
+        for piece in pieces:
+            if not piece.text.strip():
+                continue
+            for line, found in self._reader.read(piece.text, name, piece.start):
+                if isinstance(found, StoredEvent):
+                    events.append((line, found))
+                else:
+                    unusable.append((line, str(found)))
+        return chunk_of(events, unusable, pieces[-1].end, Turn.of_the_round())
+
+    def _start(self, source: Source, opened: OpenSource) -> tuple[int, PrefixDigest]:
+        """Where to read on: at what was noted, if the file and the collection are still those that it was noted for."""
+        done, prefix = self._progress.done(source.path), PrefixDigest()
+        if done is None or not opened.can_resume:
+            return 0, prefix
+        if prefix.at(opened.raw.fileno(), done.offset) != done.digest:
+            self._say(f"{source.shown} is another file than the one that was interrupted: it is imported from its beginning.")
+        elif not self._sink.holds(done.collection, done.witness):
+            self._say(f"MongoDB has lost what was imported of {source.shown}: it is imported from its beginning.")
+        else:
+            return done.offset, prefix
+        self._progress.forget(source.path)
+        return 0, PrefixDigest()
 
     def _settle(self, work: Work) -> int:
         """The bytes that are done, when it is."""
@@ -106,15 +156,24 @@ class Importer:
         if not self._is_rehearsal:
             work.rejected.add(unusable)
         new = len(work.chunk.lines) - known - len(refused)
-        self._progress.count(IMPORTED, new)
-        self._progress.count(COUNTED, new if work.is_counted else 0)
-        self._progress.count(KNOWN, known)
-        self._progress.count(REJECTED_LINES, len(unusable))
-        self._progress.note(work.path, work.inode, work.chunk.end)
-        if not self._is_rehearsal and time.monotonic() - self._saved_at > SAVE_EVERY_S:
+        counts = {IMPORTED: new, COUNTED: new if work.is_counted else 0, KNOWN: known, REJECTED_LINES: len(unusable)}
+        self._done.update(counts)
+        if not self._is_rehearsal:
+            self._keep_progress(work, counts, sorted(refused))
+        return work.read
+
+    def _keep_progress(self, work: Work, counts: dict[str, int], refused: list[int]) -> None:
+        for name, more in counts.items():
+            self._progress.count(name, more)
+        if work.digest:
+            self._collection_id = self._collection_id or self._sink.collection_id()
+            stored = [event.id for index, event in enumerate(work.chunk.events) if index not in refused]
+            before = self._progress.done(work.source.path)
+            witness = stored[-1] if stored else before.witness if before else ""
+            self._progress.note(work.source.path, work.inode, work.chunk.end, work.digest, self._collection_id, witness)
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self._progress.save()
             self._saved_at = time.monotonic()
-        return work.chunk.end - work.start
 
     def _put(self, chunk: Chunk, is_counted: bool) -> tuple[int, dict[int, str]]:
         inserted = self._insert(chunk) if chunk.documents else Inserted([], {})
@@ -135,4 +194,5 @@ class Importer:
                 gevent.sleep(wait_s)
 
     def _compare(self, chunk: Chunk, is_counted: bool) -> tuple[int, dict[int, str]]:
-        return (self._sink.known([event.id for event in chunk.events]) if chunk.events else 0), {}
+        ids = [event.id for event in chunk.events]
+        return (self._sink.known(ids) if ids and self._sink is not None else 0), {}

@@ -17,10 +17,11 @@ from bson.raw_bson import RawBSONDocument
 
 from app.clock import to_ms
 from app.telemetry.event import StoredEvent
-from app.telemetry.extended_json import fields_of, id_to_text, plain, text_of
+from app.telemetry.extended_json import fields_of, id_from_text, id_to_text, plain, text_of
 from app.telemetry.fields import to_moment
 
 _int32 = Struct("<i").pack
+_int32_size = 4
 _int32_at = Struct("<i").unpack_from
 _begin = Struct("<i5si").pack
 _int64 = Struct("<q").pack
@@ -67,11 +68,21 @@ def _encoded_props(events: list[StoredEvent]) -> Iterator[bytes]:
 def encode_or_reason(events: list[StoredEvent]) -> list[bytes | str]:
     """The same for events of doubtful origin: a document each, or the reason why there cannot be one."""
     try:
-        return list(encode_events(events))
+        return [_with_own_id(document, event.id) for document, event in zip(encode_events(events), events, strict=True)]
     except NOT_ENCODABLE as error:
         if len(events) == 1:
             return [f"{type(error).__name__}: {str(error)[:200]}"]
     return [result for event in events for result in encode_or_reason([event])]
+
+
+def _with_own_id(document: bytes, id_: str) -> bytes:
+    """A document of another program keeps its `_id`, which may be no text; our own begins with the length and the `_id`."""
+    own = id_from_text(id_)
+    if isinstance(own, str):
+        return document
+    rest = document[len(_begin(0, b"", 0)) + len(id_.encode()) + 1 :]
+    head = encode_document({"_id": own})[_int32_size:-1]
+    return _int32(_int32_size + len(head) + len(rest)) + head + rest
 
 
 def _shared_elements(event: StoredEvent) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from app.clock import to_datetime
 from app.group_commit import GroupCommit, Interrupted
@@ -32,6 +32,7 @@ from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
 # Acknowledged means: in the journal, and where there are several servers by most of them. MONGO_URI may say otherwise.
 DURABLE = {"w": "majority", "j": True}
+MAY_NOT_LIST = (13, 59, 115)  # the login may not, or the server cannot
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
 LANES = 4  # commands under way at once; who comes while all are taken shares the next one
 ENOUGH_BYTES_A_COMMAND = 8_000_000  # of the 48 MB that MongoDB takes; a batch that comes after begins another
@@ -97,9 +98,26 @@ class MongoSink:
     def known(self, ids: list[str]) -> int:
         """How many of these are there. Raises SinkUnavailable."""
         try:
-            return self._collection.count_documents({"_id": {"$in": ids}})
+            return self._collection.count_documents({"_id": {"$in": [id_from_text(id_) for id_ in ids]}})
         except PyMongoError as error:
             raise _unavailable(error) from error
+
+    def collection_id(self) -> str:
+        """Another one after the collection was dropped and made again; empty where there is none, or the server does not tell.
+        Raises SinkUnavailable."""
+        try:
+            found = list(self._collection.database.list_collections(filter={"name": self._collection.name}))
+            return str(found[0].get("info", {}).get("uuid", "")) if found else ""
+        except OperationFailure as error:
+            if error.code in MAY_NOT_LIST:
+                return ""
+            raise _unavailable(error) from error
+        except PyMongoError as error:
+            raise _unavailable(error) from error
+
+    def holds(self, collection_id: str, id_: str) -> bool:
+        """Whether it is still this collection, and has this event. Raises SinkUnavailable."""
+        return self.collection_id() == collection_id and (not id_ or self.known([id_]) == 1)
 
     def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[Objections]:
         """What concerns each batch. A batch that waited while MongoDB failed goes down the ladder at once, not after a timeout

@@ -3,7 +3,7 @@
 Stricter than `decode`, since what is sent to MongoDB and refused there would be met again and again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from app.serving.turns import Turn
@@ -15,7 +15,6 @@ from app.telemetry.spool.segment import Unusable, decode
 
 MAX_CHUNK_BYTES = 500_000  # what is decoded at once is what the collector of cycles looks at in one piece
 EVENTS_A_PIECE = 20  # that are encoded in one call of the driver
-ReadLine = Callable[[bytes, int], StoredEvent]
 
 
 class Chunk(NamedTuple):
@@ -29,19 +28,26 @@ class Chunk(NamedTuple):
     end: int
 
 
-def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int, read_line: ReadLine | None = None) -> Chunk:
+def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int) -> Chunk:
     """From an offset that is a line's beginning; nothing more is there where `end` is `start`. A file that is not
-    `is_complete` still has a writer, who may be in the middle of its last line. `read_line` is for files with other lines
-    than the spool's; it is told the offset, too, and raises Unusable."""
-    read_line = read_line or _read_own_line
-    chunk, events, end, turn = Chunk([], [], [], [], start), [], start, Turn.of_the_round()
+    `is_complete` still has a writer, who may be in the middle of its last line."""
+    events, unusable, end, turn = [], [], start, Turn.of_the_round()
     for count, (after, line) in enumerate(lines_from(file, start, is_complete=is_complete), 1):
         end = after
-        if line.strip():
-            _judge(line, after - len(line), read_line, events, chunk)
+        try:
+            if line.strip():
+                events.append((line, usable(line)))
+        except Unusable as error:
+            unusable.append((line, str(error)))
         turn.check()  # a server drains beside its requests
         if count >= max_lines or end - start >= MAX_CHUNK_BYTES:
             break
+    return chunk_of(events, unusable, end, turn)
+
+
+def chunk_of(events: list[tuple[bytes, StoredEvent]], unusable: list[tuple[bytes, str]], end: int, turn: Turn) -> Chunk:
+    """`events` are the lines with what they hold, `unusable` the others with the reason."""
+    chunk = Chunk([], [], [], list(unusable), end)
     for (line, event), document in zip(events, _encoded([event for _, event in events], turn), strict=True):
         if isinstance(document, bytes):
             chunk.documents.append(document)
@@ -49,24 +55,13 @@ def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int,
             chunk.events.append(event)
         else:
             chunk.unusable.append((line, document))
-    return chunk._replace(end=end)
+    return chunk
 
 
 def _encoded(events: list[StoredEvent], turn: Turn) -> Iterator[bytes | str]:
     for first in range(0, len(events), EVENTS_A_PIECE):
         yield from encode_or_reason(events[first : first + EVENTS_A_PIECE])
         turn.check()
-
-
-def _judge(line: bytes, offset: int, read_line: ReadLine, events: list[tuple[bytes, StoredEvent]], chunk: Chunk) -> None:
-    try:
-        events.append((line, read_line(line, offset)))
-    except Unusable as error:
-        chunk.unusable.append((line, str(error)))
-
-
-def _read_own_line(line: bytes, offset: int) -> StoredEvent:
-    return usable(line)
 
 
 def usable(line: bytes) -> StoredEvent:
@@ -77,7 +72,11 @@ def usable(line: bytes) -> StoredEvent:
         event = decode(line)
     except Unusable as error:
         raise Unusable(str(error) if line.endswith(b"\n") else f"cut off at the end of the file: {error}") from None
-    reason = why_not_storable(event.props) or (event.user and why_not_storable(event.user))
-    if reason:
+    if (reason := why_unusable(event)) is not None:
         raise Unusable(reason)
     return event
+
+
+def why_unusable(event: StoredEvent) -> str | None:
+    """The reason why MongoDB could not hold it, or None."""
+    return why_not_storable(event.props) or (why_not_storable(event.user) if event.user else None)

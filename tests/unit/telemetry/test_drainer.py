@@ -237,6 +237,20 @@ def test_a_restart_goes_on_where_the_last_one_was(make, spool, mongo):
     assert mongo.order == [f"e{n}" for n in range(1200)]
 
 
+def test_an_offset_does_not_hold_for_other_bytes_under_the_same_name_and_inode(make, spool, mongo):
+    path = write(spool.folder, "0001-1-a", *[line(f"e{n:04}") for n in range(1200)])
+    first, stop = make(), Event()
+    mongo.before = lambda: stop.set() if mongo.asked == 2 else None
+    first._turn(stop)
+    first._progress.save()
+    first._duty.end()
+    with open(path, "rb+") as file:
+        file.seek(300 * len(line("e0000")))
+        file.write(line("x0000"))
+    take_a_turn(make())
+    assert len(mongo.documents) == 1201
+
+
 def test_only_one_of_several_moves_and_another_takes_over(make, spool, mongo):
     first, second = make(), make()
     write(spool.folder, "0001-1-a", line("a"))

@@ -113,18 +113,19 @@ def in_use() -> Settings:
 def refuse_what_cannot_run(before: Settings, fresh: Settings, *, listens: bool) -> None:
     """What a start would have found wrong beyond the values themselves. Raises SettingsError."""
     if listens and (before.host, before.port) != (fresh.host, fresh.port):
-        _refuse_taken_address(fresh)
+        _refuse_address(fresh.host, fresh.port)
     if sentence := _in_a_fork(lambda: _build(fresh)):
         raise SettingsError(sentence)
 
 
-def _refuse_taken_address(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _refuse_address(host: str, port: int) -> None:
+    """gunicorn opens the new listener while its old workers hold the old one, and ends where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((settings.host, settings.port), family=family).close()
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SettingsError(f"switchyard: HOST and PORT cannot be {settings.host}:{settings.port}: {reason}") from None
+        reason = error.strerror or error
+        raise SettingsError(f"switchyard: a running server cannot change HOST and PORT to {host}:{port}: {reason}; restart it") from None
 
 
 def _build(settings: Settings) -> None:

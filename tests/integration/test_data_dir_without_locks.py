@@ -85,6 +85,8 @@ def test_locks_that_go_away_under_a_running_server_stop_writes_and_not_the_serve
     ready, spool = healthy(app)
     assert ready == 503 and "no locks (flock)" in spool["error"]
     assert requests.get(f"{app.url}/api/flags", headers=ADMIN, timeout=5).ok, "what is only read goes on"
+    verified = app.flask("telemetry", "spool", "verify")
+    assert "Traceback" not in verified.stderr, verified.stderr
     locks.back()
     assert healthy(app)[0] == 200
     assert app.is_running and "background_task_died" not in app.log

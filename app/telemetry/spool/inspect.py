@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 from app.disk import private, sync_folder
 from app.spool.rejected import REJECTED, RejectedFile
-from app.spool.segment import has_writer, lines_from, lock_alone, lock_to_read, size_of
+from app.spool.segment import has_writer, lines_from, lock_alone, size_of
 from app.telemetry.spool.reading import usable
 from app.telemetry.spool.segment import Unusable, segments
 
@@ -42,7 +42,7 @@ def rejected_lines(folder: Path) -> dict[Path, int]:
 def problems(path: Path) -> list[Problem]:
     """Every line that is no event. The line that a living writer is in the middle of is none."""
     with open(path, "rb") as file:
-        return list(_problems(file, is_complete=lock_to_read(file.fileno())))
+        return list(_problems(file, is_complete=not has_writer(path)))
 
 
 def repair(path: Path) -> list[Problem] | None:

@@ -5,7 +5,7 @@ row here; nothing else decides a status.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -134,7 +134,11 @@ def flatten_messages(messages: Any, path: str = "") -> list[dict[str, str]]:
     At most MAX_DETAILS rows, and one more that says how many were left out: nobody reads on, and an answer must not grow
     larger than the mistake it is about.
     """
-    rows = _rows(messages, path)
+    return first_rows(_rows(messages, path), path)
+
+
+def first_rows(rows: Iterable[dict[str, str]], path: str = "") -> list[dict[str, str]]:
+    rows = iter(rows)
     kept = list(islice(rows, MAX_DETAILS))
     left_out = sum(1 for _ in rows)
     return [*kept, {"path": path, "message": f"And {left_out} more."}] if left_out else kept

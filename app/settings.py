@@ -217,8 +217,8 @@ class Settings(BaseSettings):
     telemetry_rollups_flush_ms: Annotated[int, Field(ge=50)] = 2000
     telemetry_config_refresh_ms: Milliseconds = 2000
     telemetry_sample_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
-    telemetry_max_batch: Count = 100
-    telemetry_flush_interval_ms: Milliseconds = 5000
+    telemetry_max_batch: Count = 50
+    telemetry_flush_interval_ms: Milliseconds = 10_000
     telemetry_allow: CommaList = ()
     telemetry_deny: CommaList = ()
 

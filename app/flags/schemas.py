@@ -7,12 +7,11 @@ what a client read from us and sends back unchanged (version, updatedAt) is pass
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from app.clock import to_ms
+from app.clock import epoch_unit, from_iso
 from app.flags.flag import Flag
 from app.flags.rules import DISABLED, RULES, SPLIT, STATIC, TARGETING_MATCH, UNKNOWN
 
@@ -64,14 +63,16 @@ class Number(fields.Float):
 class Moment(fields.Field):
     """Epoch milliseconds or ISO 8601 (UTC where it names no zone) -> epoch milliseconds."""
 
-    default_error_messages = {"invalid": "Not a time: epoch milliseconds, or ISO 8601 like 2026-01-31T08:00:00Z, up to the year 9999."}
+    default_error_messages = {
+        "invalid": "Not a time: epoch milliseconds, or ISO 8601 like 2026-01-31T08:00:00Z, up to the year 9999.",
+        "unit": "This looks like epoch {unit}, and a flag takes epoch milliseconds: {ms}.",
+    }
     OPENAPI = {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}, {"type": "null"}]}
 
     def _deserialize(self, value, attr, data, **kwargs):
-        try:
-            ms = to_ms(datetime.fromisoformat(value)) if isinstance(value, str) else value
-        except (ValueError, OverflowError):
-            raise self.make_error("invalid") from None
+        ms = from_iso(value) if isinstance(value, str) else value
+        if isinstance(value, (int, float)) and (unit := epoch_unit(value)) is not None:
+            raise self.make_error("unit", unit=unit.name, ms=int(value * 1000 // unit.a_second))
         if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not 0 <= ms <= MAX_MS:
             raise self.make_error("invalid")
         return int(ms)

@@ -16,6 +16,7 @@ from marshmallow import ValidationError
 
 from app.errors import ApiError, flatten_messages, forget_where
 from app.serving.turns import Turn
+from app.telemetry.adjust import OF_ENVELOPE, OF_EVENT, adjusted
 from app.telemetry.event import StoredEvent
 from app.telemetry.schemas import EnvelopeSchema, EventSchema
 
@@ -31,11 +32,12 @@ EVENT = EventSchema()
 
 class Batch(NamedTuple):
     """`rejected` are `{index, code, message}`; len(events) + len(rejected) is what was sent. `shared_bytes` is what every stored
-    event repeats of the envelope."""
+    event repeats of the envelope, `adjusted` are `{path, message}` of what was not taken as it was sent."""
 
     events: list[StoredEvent]
     rejected: list[dict[str, Any]]
-    shared_bytes: int = 0
+    shared_bytes: int
+    adjusted: list[dict[str, str]]
 
 
 class Rejected(Exception):
@@ -50,27 +52,44 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
     sent = body.get("events", [])
     if isinstance(sent, list):
         refuse_too_many(len(sent), max_events)  # before anything is done for each of them
-    try:
-        envelope = ENVELOPE.load(body)
-    except ValidationError as error:
-        details = flatten_messages(forget_where(error).messages)  # marshmallow keeps it in the frame that raises it
-        raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=details) from None
-    maker = EventMaker(Envelope(**{name: envelope.get(name) for name in Envelope._fields}), now)
-    batch, turn = Batch([], [], maker.shared_bytes), Turn.of_the_round()
+    envelope, rows = read_envelope(body)
+    maker = EventMaker(envelope, now)
+    batch, turn = Batch([], [], maker.shared_bytes, rows), Turn.of_the_round()
     for index, raw in enumerate(sent):
         judge(raw, index, maker, default_type, batch)
         turn.check()  # a thousand bad events would keep all others waiting for a tenth of a second
     return batch
 
 
+def read_envelope(sent: dict[str, Any]) -> tuple["Envelope", list[dict[str, str]]]:
+    """By the schema of record, and what of it was adjusted. Raises ApiError `bad_request`."""
+    rows: list[dict[str, str]] = []
+    try:
+        envelope = ENVELOPE.load(adjusted(sent, OF_ENVELOPE, "", rows))
+    except ValidationError as error:
+        details = flatten_messages(forget_where(error).messages)  # marshmallow keeps it in the frame that raises it
+        raise ApiError("bad_request", "The batch has the wrong shape; see details.", details=details) from None
+    return Envelope(**{name: envelope.get(name) for name in Envelope._fields}), rows
+
+
+class Unreadable(NamedTuple):
+    """Stands where an event should be that cannot be decoded."""
+
+    reason: str
+
+
 def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, batch: Batch) -> None:
     """Adds one event, by the schema of record, to the batch's events or to its rejections."""
+    rows: list[dict[str, str]] = []
     if default_type and isinstance(raw, dict) and raw.get("type") is None:
         raw = {**raw, "type": default_type}
     try:
-        event = EVENT.load(raw)
+        if isinstance(raw, Unreadable):
+            raise Rejected(raw.reason)
+        event = EVENT.load(adjusted(raw, OF_EVENT, f"events.{index}.", rows) if isinstance(raw, dict) else raw)
         overrides = Envelope(**{name: event.get(name) for name in Envelope._fields[:SHARED]})
         batch.events.append(maker.make(event["type"], event["name"], event.get("ts"), event.get("props"), event.get("event_id"), overrides))
+        batch.adjusted.extend(rows)
     except (ValidationError, Rejected) as error:
         batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(forget_where(error))})
 

@@ -5,29 +5,29 @@ result (a hypothesis test holds the two together). Four ways, each for what the 
 
 - plain: every event is good and leaves the envelope's fields alone;
 - overriding: every event is good;
-- one by one: good events beside a bad one;
-- the schema of record, which decides and finds the words: for one event, or for the whole body where its envelope is
-  in doubt.
+- one by one: the schema of record decides and finds the words for each event that is in doubt, and for the envelope;
+- the schema of record for everything: what is no batch, or cannot be decoded as a whole.
 
 Decoding a large body is one piece of work on each of these ways, and each piece waits for its turn; between events others have theirs.
 """
 
+import codecs
 from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 
-from app.http.json import admit_large, decode_json
+from app.http.json import admit_large
 from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
-from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, judge, read_batch, refuse_too_many
+from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
+from app.telemetry.damaged import decode_batch, decode_event_or_not
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import MAX_MS, to_moment
-from app.telemetry.schemas import MAX_PROPS_BYTES, MAX_USER_BYTES
+from app.telemetry.fields import LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment
 
-Short = Annotated[str, Meta(min_length=1, max_length=128)]
-Long = Annotated[str, Meta(min_length=1, max_length=256)]
-Moment = Annotated[int, Meta(ge=0, le=MAX_MS)] | float | str | None
+Short = Annotated[str, Meta(min_length=1, max_length=SHORT)]
+Long = Annotated[str, Meta(min_length=1, max_length=LONG)]
+Moment = Annotated[int, Meta(ge=10**10, le=MAX_MS)] | float | str | None  # what is less may be in seconds
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 EventType = Literal["page", "event", "error", "api", "perf"]
@@ -45,6 +45,9 @@ def _storable(levels: int) -> Any:
 
 
 StorableObject = dict[str, _storable(LEVELS)] | None
+
+
+NULL = Raw(b"null")
 
 
 class Doubt(Exception):
@@ -97,9 +100,16 @@ class AnyBatch(SentEnvelope, rename="camel", kw_only=True):
     events: list[AnyEvent]
 
 
-class OpenBatch(SentEnvelope, rename="camel", kw_only=True):
-    """The events as they came."""
+class OpenBatch(Struct, rename="camel", kw_only=True):
+    """All as it came."""
 
+    app: Raw = NULL
+    env: Raw = NULL
+    release: Raw = NULL
+    user_id: Raw = NULL
+    session_id: Raw = NULL
+    user: Raw = NULL
+    sent_at: Raw = NULL
     events: list[Raw]
 
 
@@ -107,6 +117,7 @@ decode_plain = msgspec.json.Decoder(PlainBatch).decode
 decode_any = msgspec.json.Decoder(AnyBatch).decode
 decode_open = msgspec.json.Decoder(OpenBatch).decode
 decode_event = msgspec.json.Decoder(AnyEvent).decode
+OPEN_NAMES = dict(zip(Envelope._fields, (field.encode_name for field in msgspec.structs.fields(OpenBatch))))
 NOTHING = (None,) * 6
 IN_DOUBT = (Doubt, Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -114,6 +125,10 @@ IN_DOUBT = (Doubt, Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionE
 def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str | None = None) -> Batch:
     """Raises what `read_batch` raises, ApiError `bad_request` for bytes that are not JSON, and `payload_too_large` for more arrays and
     objects than a text may have."""
+    if body.startswith(codecs.BOM_UTF8):
+        batch = read_batch_bytes(body.removeprefix(codecs.BOM_UTF8), now, max_events, default_type)
+        batch.adjusted.insert(0, {"path": "", "message": "A byte order mark before the JSON: passed over."})
+        return batch
     if len(body) > LARGE_BYTES:
         admit_large(body)
     if NUL_ESCAPE not in body:
@@ -122,7 +137,7 @@ def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str |
                 return read(body, now, max_events, default_type)
             except IN_DOUBT:
                 wait_before_large(len(body))
-    return read_batch(decode_json(body), now, max_events, default_type)
+    return read_batch(decode_batch(body, max_events), now, max_events, default_type)
 
 
 def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
@@ -144,7 +159,7 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
             if props is not None and _json_size(props) > MAX_PROPS_BYTES:
                 raise Doubt
         events.append(maker.make(type_, event.name, ts, props, event.event_id))
-    return Batch(events, [], maker.shared_bytes)
+    return Batch(events, [], maker.shared_bytes, [])
 
 
 def _read_overriding(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
@@ -157,21 +172,29 @@ def _read_overriding(body: bytes, now: int, max_events: int, default_type: str |
         events.append(_event(event, maker, default_type))
         if index % EVENTS_A_CHECK == 0:
             turn.check()
-    return Batch(events, [], maker.shared_bytes)
+    return Batch(events, [], maker.shared_bytes, [])
 
 
 def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str | None) -> Batch:
     sent = decode_open(body)
     refuse_too_many(len(sent.events), max_events)
-    maker = EventMaker(_envelope(sent), now)
-    batch, turn = Batch([], [], maker.shared_bytes), Turn.of_the_round()
+    envelope, rows = read_envelope({name: _decoded(getattr(sent, own)) for own, name in OPEN_NAMES.items()} | {"events": []})
+    maker = EventMaker(envelope, now)
+    batch, turn = Batch([], [], maker.shared_bytes, rows), Turn.of_the_round()
     for index, raw in enumerate(sent.events):
         try:
             batch.events.append(_event(decode_event(raw), maker, default_type))
         except IN_DOUBT:
-            judge(decode_json(bytes(raw)), index, maker, default_type, batch)
+            judge(decode_event_or_not(bytes(raw)), index, maker, default_type, batch)
         turn.check()
     return batch
+
+
+def _decoded(raw: Raw) -> Any:
+    value = decode_event_or_not(bytes(raw))
+    if isinstance(value, Unreadable):
+        raise Doubt
+    return value
 
 
 def _envelope(sent: SentEnvelope) -> Envelope:

@@ -1,16 +1,18 @@
 """Marshmallow fields of telemetry's own: a moment in time, a name that may be a number, a JSON object that every store can hold."""
 
 import math
-from datetime import datetime
 from typing import Any, ClassVar
 
 import orjson
 from marshmallow import ValidationError, fields
 
-from app.clock import to_ms
+from app.clock import EpochUnit, epoch_unit, from_iso
 
 MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999, where datetimes end
 MAX_DEPTH = 32
+SHORT, LONG = 128, 256  # characters
+MAX_PROPS_BYTES, MAX_USER_BYTES = 32_768, 8_192
+BEYOND_64_BITS = "Must not have a whole number beyond 64 bits."
 BYTES_A_VALUE = 2  # that each value of a JSON text takes at least, its comma included
 INT64 = 2**63
 
@@ -31,27 +33,30 @@ class Moment(Documented):
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
         ms = to_moment(value)
+        if ms is None and (unit := unit_of(value)) is not None:
+            raise ValidationError(f"Must be epoch milliseconds; this looks like {unit.name}.")
         if ms is None:
             raise ValidationError("Must be epoch milliseconds or an ISO 8601 time between 1970 and 9999.")
         return ms
 
 
 def to_moment(value: Any) -> int | None:
-    """The milliseconds, or None where it is no such time."""
+    """The milliseconds, or None where it is no such time, or a number that clearly counts another unit."""
     if isinstance(value, str):
-        ms = _from_iso(value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        ms = from_iso(value)
+    elif is_number(value) and epoch_unit(value) is None:
         ms = int(value)
     else:
         return None
     return ms if ms is not None and 0 <= ms <= MAX_MS else None
 
 
-def _from_iso(value: str) -> int | None:
-    try:
-        return to_ms(datetime.fromisoformat(value)) if len(value) <= 40 else None
-    except (ValueError, OverflowError):
-        return None
+def unit_of(value: Any) -> EpochUnit | None:
+    return epoch_unit(value) if is_number(value) else None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Share(fields.Float):
@@ -120,7 +125,7 @@ class TooManyValues(Exception):
 
 def why_not_storable(value: Any, max_values: int | None = None) -> str | None:
     """The reason why BSON could not hold this JSON value, or None. Goes through it level by level; raises TooManyValues."""
-    level, depth, count = [value], 0, 0
+    level, depth, count, is_beyond = [value], 0, 0, False
     while level:
         depth += 1
         inner: list[Any] = []
@@ -132,7 +137,8 @@ def why_not_storable(value: Any, max_values: int | None = None) -> str | None:
             elif isinstance(item, list):
                 inner.extend(item)
             elif isinstance(item, int) and not -INT64 <= item < INT64:
-                return "Must not have a whole number beyond 64 bits."
+                is_beyond = True  # said last: whoever wants to help has then nothing else to look for
+                continue
             else:
                 continue
             if depth > MAX_DEPTH:
@@ -141,4 +147,4 @@ def why_not_storable(value: Any, max_values: int | None = None) -> str | None:
         if max_values is not None and count > max_values:
             raise TooManyValues
         level = inner
-    return None
+    return BEYOND_64_BITS if is_beyond else None

@@ -73,7 +73,7 @@ class LineReader:
         if sent.get("eventId") is None:
             digest = blake2b(text.rstrip() if text is not None else orjson.dumps(sent), digest_size=16, key=_key(name))
             sent = {**sent, "eventId": f"{place}:{digest.hexdigest()}"}
-        batch = Batch([], [])
+        batch = Batch([], [], 0, [])
         judge(sent, 0, self._maker, None, batch)
         if batch.rejected:
             raise Unusable(batch.rejected[0]["message"])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.clock import Clock
-from app.errors import CATALOGUE, ApiError
+from app.errors import CATALOGUE, ApiError, first_rows
 from app.metrics import ByLabel, Metrics
 from app.serving.turns import wait_before_large, wait_if_round_is_over
 from app.telemetry.batch import Batch
@@ -59,7 +59,7 @@ class Ingest:
         self._decoded = WeightedSemaphore(MAX_OBJECTS_AT_ONCE)
 
     def save(self, body: bytes, default_type: str | None = None, sender: Sender | None = None) -> dict[str, Any]:
-        """The answer `{ok, saved, duplicates?, rejected?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
+        """The answer `{ok, saved, duplicates?, rejected?, adjusted?, storage?}`. Raises ApiError `bad_request`, `payload_too_large`,
         `rate_limited` for a sender that is over a budget, or `storage_full` when nothing could make the events durable: then none
         of them is. With more batches in flight than this worker takes, it is `unavailable` before anything was done for it: better
         one client told to come back than all of them waiting. Without a sender there are no budgets."""
@@ -126,6 +126,8 @@ class Ingest:
             answer["storage"] = written.storage
         if batch.rejected:
             answer["rejected"] = batch.rejected
+        if batch.adjusted:
+            answer["adjusted"] = first_rows(batch.adjusted)
         self._count(batch, written.duplicates if written else 0)
         return answer
 

@@ -3,20 +3,23 @@
 Unknown fields of a batch are ignored, so that a newer SDK can talk to an older server; `null` means the same as absent.
 """
 
+import re
+
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
-from app.telemetry.fields import Identifier, Moment, StorableObject
+from app.errors import MAX_DETAILS
+from app.telemetry.fields import LONG, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, Identifier, Moment, StorableObject
 from app.telemetry.stats.sketch import RELATIVE_ERROR
 from app.telemetry.stats.summary import BUCKETS_MS, MAX_BUCKETS
 
 EVENT_TYPES = ("page", "event", "error", "api", "perf")
-MAX_PROPS_BYTES = 32_768
-MAX_USER_BYTES = 8_192
+MAX_DIGITS = 19  # of nanoseconds, which are refused by their name
+OFFSET_AFTER_A_SPACE = re.compile(r"(\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?) (\d{2}(?::?\d{2})?)$")
 MISPLACED_EVENTS = "Missing, and {!r} is not read: the events come in a list of this name."
 EVENTS_SENTENCE = "May be empty. Each is judged by itself."
 
-short = validate.Length(1, 128)
-long = validate.Length(1, 256)
+short = validate.Length(1, SHORT)
+long = validate.Length(1, LONG)
 
 
 class EnvelopeFields(Schema):
@@ -82,11 +85,20 @@ class RejectedSchema(Schema):
     message = fields.String()
 
 
+class AdjustedSchema(Schema):
+    path = fields.String(metadata={"description": "A field of the batch, or `events.<index>.<field>`; empty for the body itself."})
+    message = fields.String()
+
+
 class SavedSchema(Schema):
     ok = fields.Boolean()
     saved = fields.Integer(metadata={"description": "Durable now, the known ones included: saved + rejected = sent."})
     duplicates = fields.Integer()
     rejected = fields.List(fields.Nested(RejectedSchema))
+    adjusted = fields.List(
+        fields.Nested(AdjustedSchema),
+        metadata={"description": f"What only describes events and was cut, corrected or taken as absent; at most {MAX_DETAILS} rows."},
+    )
     storage = fields.String(
         validate=validate.OneOf(("mongo", "spool", "memory")), metadata={"description": "Absent where nothing was saved."}
     )
@@ -100,10 +112,14 @@ class ConfigQuerySchema(Schema):
 
 
 class MomentText(Moment):
-    """The same in a query string, where a number arrives as text."""
+    """The same in a query string, where a number arrives as text, and the `+` of an offset that nobody escaped as a space."""
 
     def _deserialize(self, value, attr, data, **kwargs) -> int:
-        return super()._deserialize(int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else value, attr, data, **kwargs)
+        if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
+            value = int(value)
+        else:
+            value = OFFSET_AFTER_A_SPACE.sub(r"\1+\2", value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 class QuerySchema(Schema):

@@ -1,5 +1,6 @@
 """The short way and Flask's way answer alike; and the short way is really taken."""
 
+import codecs
 import gc
 import gzip
 import json
@@ -44,6 +45,9 @@ REQUESTS = {
     "a beacon": {"path": f"{URL}?writeKey={WRITE_KEY}", "headers": {}, "content_type": "text/plain;charset=UTF-8"},
     "a token": {"headers": bearer("u1")},
     "gzip": {"data": gzip.compress(TEXT.encode()), "headers": {**KEY, "Content-Encoding": "gzip"}},
+    "gzip with padding": {"data": gzip.compress(TEXT.encode()) + bytes(512), "headers": {**KEY, "Content-Encoding": "gzip"}},
+    "a byte order mark": {"data": codecs.BOM_UTF8 + TEXT.encode()},
+    "what is adjusted": {"data": json.dumps({**BATCH, "userId": "", "release": "r" * 129})},
     "perf": {"path": "/api/perf/batch"},
     "an origin": {"headers": {**KEY, "Origin": "https://good.test"}},
     "an origin by pattern": {"headers": {**KEY, "Origin": "https://a.many.test"}},

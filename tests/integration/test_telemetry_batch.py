@@ -231,3 +231,32 @@ def test_for_any_bytes_there_is_an_answer_and_never_a_server_error(client, raw):
 @given(body=json_values)
 def test_for_any_json_there_is_an_answer_and_never_a_server_error(client, body):
     assert send(client, body).status_code in (200, 400)
+
+
+# --- what was adjusted
+
+
+def test_what_was_adjusted_is_named_beside_what_was_rejected(client):
+    events = [PAGE, {**PAGE, "ts": 1_760_000_000, "release": ""}, {"type": "page"}]
+    answer = send(client, {"app": "web", "userId": "", "sentAt": "-1", "events": events}).get_json()
+    assert (answer["saved"], [row["index"] for row in answer["rejected"]]) == (2, [2])
+    assert [row["path"] for row in answer["adjusted"]] == ["userId", "sentAt", "events.1.release", "events.1.ts"]
+    assert all(row["message"].endswith(".") for row in answer["adjusted"])
+
+
+def test_nothing_is_named_where_nothing_was_adjusted(client):
+    assert "adjusted" not in send(client).get_json()
+
+
+def test_of_many_adjustments_the_first_hundred_are_named_and_the_rest_counted(client):
+    answer = send(client, {"app": "web", "events": [{**PAGE, "userId": ""}] * 250}).get_json()
+    assert (answer["saved"], len(answer["adjusted"])) == (250, 101)
+    assert answer["adjusted"][-1] == {"path": "", "message": "And 150 more."}
+
+
+@pytest.mark.parametrize("props", [b'{"a":' + b"[" * 1023 + b"]" * 1023 + b"}", b'{"a":1e309}', b'{"a":NaN}'], ids=["deep", "1e309", "NaN"])
+def test_ninety_nine_good_events_beside_one_that_cannot_be_read_are_saved(client, props):
+    good = json.dumps(PAGE).encode()
+    body = b'{"app":"web","events":[%b]}' % b",".join([*[good] * 50, b'{"type":"page","name":"n","props":%b}' % props, *[good] * 49])
+    answer = send(client, body).get_json()
+    assert (answer["saved"], [row["index"] for row in answer["rejected"]]) == (99, [50])

@@ -10,7 +10,7 @@ from tests.apps import WRITE_KEY, bearer, error_of, make_app
 ADMIN = bearer("boss", "admin")
 KEY = {"X-Write-Key": WRITE_KEY}
 URL = "/api/telemetry/config/web"
-USUAL = {"sampleRate": 1.0, "maxBatch": 100, "flushIntervalMs": 5000, "allow": [], "deny": []}
+USUAL = {"sampleRate": 1.0, "maxBatch": 50, "flushIntervalMs": 10_000, "allow": [], "deny": []}
 FULL = {"sampleRate": 0.25, "maxBatch": 7, "flushIntervalMs": 1000, "allow": ["ui.*"], "deny": ["ui.debug"]}
 
 

@@ -69,7 +69,7 @@ def test_only_an_admin_reads_events(client, headers, status):
 def test_the_configuration_is_what_the_settings_say_with_an_etag(tmp_path):
     client = make_app(tmp_path, telemetry_sample_rate=0.25, telemetry_deny="debug.*").test_client()
     response = client.get("/api/telemetry/config?app=web", headers=KEY)
-    assert response.get_json() == {"sampleRate": 0.25, "maxBatch": 100, "flushIntervalMs": 5000, "allow": [], "deny": ["debug.*"]}
+    assert response.get_json() == {"sampleRate": 0.25, "maxBatch": 50, "flushIntervalMs": 10_000, "allow": [], "deny": ["debug.*"]}
     again = client.get("/api/telemetry/config?app=web", headers={**KEY, "If-None-Match": response.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert client.get("/api/telemetry/config").status_code == 401
@@ -82,3 +82,18 @@ def test_while_mongo_is_away_events_are_saved_to_the_spool_and_reading_is_unavai
     assert save(client, {"type": "page", "name": "/"})["storage"] == "spool"
     response = client.get("/api/telemetry/events", headers=ADMIN)
     assert (response.status_code, error_of(response)["code"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("text", ["2023-11-15T00:13:20.003 02:00", "2023-11-15T00:13:20.003%2B02:00", "2023-11-14T22:13:20.003z"])
+def test_the_plus_of_an_offset_may_arrive_as_a_space(client, text):
+    save(client, *({"type": "event", "name": "n", "ts": 1_700_000_000_002 + number} for number in range(3)))
+    answer = client.get(f"/api/telemetry/events?from={text.replace(' ', '+')}", headers=ADMIN).get_json()
+    assert [event["ts"][-5:] for event in answer["events"]] == [".004Z", ".003Z"]
+
+
+@pytest.mark.parametrize(
+    "time, unit", [(1_700_000_000, "seconds"), (1_700_000_000_000_000, "microseconds"), (1_700_000_000 * 10**9, "nanoseconds")]
+)
+def test_a_time_of_a_query_in_another_unit_is_refused_with_its_name(client, time, unit):
+    response = client.get(f"/api/telemetry/events?from={time}", headers=ADMIN)
+    assert error_of(response)["details"] == [{"path": "from", "message": f"Must be epoch milliseconds; this looks like {unit}."}]

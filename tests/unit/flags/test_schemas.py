@@ -54,6 +54,28 @@ def test_anything_else_is_not_a_time(moment):
     assert paths_refused(startAt=moment) == ["startAt"]
 
 
+@pytest.mark.parametrize("field", ["startAt", "endAt"])
+@pytest.mark.parametrize(
+    "moment, unit",
+    [
+        (1_767_225_600, "seconds"),
+        (1_767_225_600.5, "seconds"),
+        (1_767_225_600 * 10**6, "microseconds"),
+        (1_767_225_600 * 10**9, "nanoseconds"),
+    ],
+)
+def test_a_time_in_another_unit_is_refused_with_its_name(field, moment, unit):
+    with pytest.raises(ValidationError) as refused:
+        load(**{field: moment})
+    (message,) = refused.value.messages[field]
+    assert f"epoch {unit}," in message and "milliseconds: 1767225600" in message
+
+
+@pytest.mark.parametrize("moment", ["2026-01-01T00:00:00z", "2025-12-31T23:59:60Z", "2025-12-31t23:59:60z"])
+def test_iso_8601_is_taken_in_all_that_it_allows(moment):
+    assert load(startAt=moment).start_at == 1_767_225_600_000
+
+
 @pytest.mark.parametrize("end_at", ["2026-01-01T00:00:00Z", "2025-12-31T00:00:00Z"])
 def test_a_window_that_ends_before_it_starts_is_refused(end_at):
     assert paths_refused(startAt="2026-01-01T00:00:00Z", endAt=end_at) == ["endAt"]

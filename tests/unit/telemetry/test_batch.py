@@ -73,9 +73,8 @@ def test_a_missing_type_is_perf_only_where_the_route_says_so():
 
 
 def test_a_whole_number_is_taken_as_an_identifier():
-    assert only(read(PAGE, userId=42)).user_id == "42"
-    with pytest.raises(ApiError):
-        read(PAGE, userId=True)
+    batch = read(PAGE, userId=42)
+    assert (only(batch).user_id, batch.adjusted) == ("42", [])
 
 
 @pytest.mark.parametrize("length, fits", [(0, False), (1, True), (256, True), (257, False)])
@@ -149,7 +148,7 @@ def test_ts_is_epoch_milliseconds_or_iso_8601(ts):
     assert event.raw_ts is None
 
 
-@pytest.mark.parametrize("ts", ["yesterday", "", True, [], {}, -1, 1e300, 253_402_300_800_000, "0000-01-01", "2025-13-01", "9" * 50])
+@pytest.mark.parametrize("ts", ["yesterday", True, [], {}, -1, 1e300, 253_402_300_800_000, "0000-01-01", "2025-13-01", "9" * 50])
 def test_a_ts_that_is_no_time_is_a_rejection(ts):
     assert reason(read({**PAGE, "ts": ts})).startswith("ts: Must be")
 
@@ -197,8 +196,6 @@ def nested(levels):
 @pytest.mark.parametrize(
     "props, fragment",
     [
-        ({"a": 2**63}, "64 bits"),
-        ({"a": [{"b": -(2**63) - 1}]}, "64 bits"),
         ({"a\0b": 1}, "NUL"),
         ({"a": {"b\0": 1}}, "NUL"),
         (nested(33), "32 levels"),
@@ -219,3 +216,101 @@ AT_THE_LIMITS = [{"a": 2**63 - 1, "b": -(2**63)}, {"http.method": "GET", "$x": 1
 @pytest.mark.parametrize("props", AT_THE_LIMITS)
 def test_props_at_the_limits_are_kept_as_they_are(props):
     assert only(read({**PAGE, "props": props})).props == props
+
+
+# --- what is sloppy but clear is taken, and named
+
+
+NUMBERS = {"n": 2**63, "m": [1, {"k": -(2**63) - 1}]}
+ADJUSTED = [
+    ("userId", "", "user_id", None),
+    ("userId", True, "user_id", None),
+    ("userId", ["u"], "user_id", None),
+    ("userId", 5.0, "user_id", "5"),
+    ("userId", "u" * 257, "user_id", "u" * 256),
+    ("sessionId", "", "session_id", None),
+    ("release", "", "release", None),
+    ("release", "r" * 129, "release", "r" * 128),
+    ("release", 1.5, "release", "1.5"),
+    ("env", "", "env", None),
+    ("env", {}, "env", None),
+    ("user", "", "user", None),
+    ("user", "u1", "user", None),
+    ("user", [], "user", None),
+    ("user", NUMBERS, "user", {"n": float(2**63), "m": [1, {"k": float(-(2**63))}]}),
+    ("user", {"a": "x" * 8_192}, "user", None),
+    ("user", {"a\0": 1}, "user", None),
+    ("user", nested(33), "user", None),
+]
+
+
+@pytest.mark.parametrize("field, sent, attribute, taken", ADJUSTED)
+def test_what_only_describes_events_never_costs_them_and_is_named(field, sent, attribute, taken):
+    on_batch = read(PAGE, PAGE, **{field: sent})
+    assert ([getattr(event, attribute) for event in on_batch.events], on_batch.rejected) == ([taken, taken], [])
+    assert [row["path"] for row in on_batch.adjusted] == [field]
+    on_event = read(PAGE, {**PAGE, field: sent})
+    assert (getattr(on_event.events[1], attribute), on_event.rejected) == (taken, [])
+    assert [row["path"] for row in on_event.adjusted] == [f"events.1.{field}"]
+
+
+@pytest.mark.parametrize("sent_at", ["", -1, True, [], "soon", 1e300, 2**59, "1969-12-31T23:59:59Z"])
+def test_a_sent_at_that_is_no_time_is_absent(sent_at):
+    batch = read({**PAGE, "ts": NOW - 500}, sentAt=sent_at)
+    assert (only(batch).ts, only(batch).raw_ts) == (NOW - 500, None)
+    assert [row["path"] for row in batch.adjusted] == ["sentAt"]
+
+
+OTHER_CLOCKS = [
+    (NOW // 1000, "Epoch seconds"),
+    (NOW / 1000, "Epoch seconds"),
+    (NOW * 1000, "Epoch microseconds"),
+    (NOW * 10**6, "Epoch nanoseconds"),
+    (str(NOW // 1000), "Epoch seconds"),
+    (str(NOW), "Digits"),
+    ("Thu, 09 Oct 2025 08:53:20 GMT", "HTTP"),
+]
+
+
+@pytest.mark.parametrize("time, word", OTHER_CLOCKS)
+def test_a_time_in_another_unit_or_form_is_recognised_and_named(time, word):
+    on_event = read({**PAGE, "ts": time})
+    assert (only(on_event).ts, only(on_event).raw_ts) == (NOW, None)
+    assert on_event.adjusted[0]["path"] == "events.0.ts" and word in on_event.adjusted[0]["message"]
+    on_batch = read({**PAGE, "ts": NOW}, sentAt=time)
+    assert (only(on_batch).ts, on_batch.adjusted[0]["path"]) == (NOW, "sentAt")
+
+
+@pytest.mark.parametrize("ts", [0, 5, 86_400_000, 10**9 - 1, 10**10, 10**12])
+def test_what_may_be_milliseconds_of_an_unset_clock_is_left_alone(ts):
+    batch = read({**PAGE, "ts": ts})
+    assert (only(batch).ts, batch.adjusted) == (ts, [])
+
+
+@pytest.mark.parametrize("ts", ["2025-10-09T08:53:20z", "2025-10-09T08:53:20,000Z", "2025-10-09T10:53:20+0200"])
+def test_what_iso_8601_allows_is_not_adjusted(ts):
+    batch = read({**PAGE, "ts": ts})
+    assert (only(batch).ts, batch.adjusted) == (NOW, [])
+
+
+def test_whole_numbers_beyond_64_bits_are_doubles_as_in_javascript():
+    batch = read({**PAGE, "props": NUMBERS}, {**PAGE, "props": {"a": 2**63 - 1}})
+    assert batch.events[0].props == {"n": float(2**63), "m": [1, {"k": float(-(2**63))}]}
+    assert [row["path"] for row in batch.adjusted] == ["events.0.props"]
+
+
+@pytest.mark.parametrize("field", ["app", "eventId", "ts", "props"])
+def test_an_empty_field_of_an_event_is_absent(field):
+    batch = read({**PAGE, field: ""})
+    assert (only(batch).app, only(batch).ts, only(batch).props) == ("web", NOW, {})
+    assert [row["path"] for row in batch.adjusted] == [f"events.0.{field}"]
+
+
+def test_an_empty_app_of_the_batch_costs_only_the_events_without_one():
+    batch = read({**PAGE, "app": "shop"}, PAGE, app="")
+    assert ([event.app for event in batch.events], [row["index"] for row in batch.rejected]) == (["shop"], [1])
+
+
+def test_what_is_rejected_is_not_named_as_adjusted():
+    batch = read({"type": "page", "release": ""}, PAGE)
+    assert (len(batch.rejected), batch.adjusted) == (1, [])

@@ -1,5 +1,6 @@
 """The fast way and the schema of record's way are one: same events, same rejections, same errors."""
 
+import codecs
 import json
 
 import pytest
@@ -7,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import ApiError
-from app.http.json import decode_json
 from app.telemetry import fast_batch
 from app.telemetry.batch import Batch, read_batch
+from app.telemetry.damaged import decode_batch
 from app.telemetry.fast_batch import read_batch_bytes
 from tests.apps import NOW
 
@@ -34,7 +35,9 @@ def outcome_of(read, body, default_type):
 
 
 def both(body, default_type=None):
-    slow = outcome_of(lambda text, *rest: read_batch(decode_json(text), *rest), body, default_type)
+    slow = outcome_of(
+        lambda text, now, max_events, type_: read_batch(decode_batch(text, max_events), now, max_events, type_), body, default_type
+    )
     assert outcome_of(read_batch_bytes, body, default_type) == slow
     return slow
 
@@ -42,7 +45,18 @@ def both(body, default_type=None):
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
 keys = st.text(max_size=6)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8)
-moments = st.sampled_from([NOW, NOW - 0.5, "2025-10-09T00:00:00Z", "2025-10-09", 0, -1, 2**60, "soon", True]) | values
+clocks = [NOW, NOW - 0.5, NOW // 1000, NOW / 1000, NOW * 1000, NOW * 10**6, 10**10, 0, -1, 2**60, True]
+times = [
+    "",
+    "soon",
+    "2025-10-09T00:00:00Z",
+    "2025-10-09",
+    "2025-10-09T08:53:20z",
+    "2025-10-09T08:52:60Z",
+    str(NOW),
+    "Thu, 09 Oct 2025 08:53:20 GMT",
+]
+moments = st.sampled_from(clocks + times) | values
 texts = st.text(max_size=300) | values
 EVENT_FIELDS = {
     "type": st.sampled_from(["page", "event", "error", "api", "perf", "other", None]) | values,
@@ -85,6 +99,11 @@ def test_for_any_bytes_both_ways_agree(body):
     [
         {**PAGE, "props": {"a": 2**63}},
         {**PAGE, "props": {"a": 2**64}},
+        {**PAGE, "props": {"a": [-(2**63) - 1]}},
+        {**PAGE, "user": {"a": 2**63}},
+        {**PAGE, "user": {"a": ["x" * 8_000, 2**63, "y" * 170]}},
+        {**PAGE, "props": ""},
+        {**PAGE, "props": []},
         {**PAGE, "props": {"a\0": 1}},
         {**PAGE, "props": {"a": "x" * 32_757}},
         {**PAGE, "props": {"a": "x" * 32_770}},
@@ -126,3 +145,61 @@ def test_one_bad_event_sends_only_itself_the_slow_way(monkeypatch):
     monkeypatch.setattr(fast_batch, "read_batch", None)
     batch = read_batch_bytes(json.dumps({"app": "web", "events": [FULL, {"type": "page"}, PAGE]}).encode(), NOW, 5)
     assert (len(batch.events), [row["index"] for row in batch.rejected]) == (2, [1])
+
+
+def test_an_envelope_to_be_adjusted_does_not_make_its_good_events_slow(monkeypatch):
+    monkeypatch.setattr(fast_batch, "judge", None)
+    monkeypatch.setattr(fast_batch, "read_batch", None)
+    body = {"app": "web", "userId": "", "release": "r" * 200, "sentAt": "soon", "events": [FULL, PAGE]}
+    batch = read_batch_bytes(json.dumps(body).encode(), NOW, 5)
+    assert len(batch.events) == 2
+    assert [row["path"] for row in batch.adjusted] == ["release", "userId", "sentAt"]
+
+
+def test_a_byte_order_mark_is_passed_over_and_named():
+    batch = read_batch_bytes(codecs.BOM_UTF8 + json.dumps({"app": "web", "events": [PAGE]}).encode(), NOW, 5)
+    assert (len(batch.events), [row["path"] for row in batch.adjusted]) == (1, [""])
+
+
+DAMAGED = {
+    "deep": b'{"a":' + b"[" * 1023 + b"]" * 1023 + b"}",
+    "very deep": b'{"a":' + b'{"b":' * 20_000 + b"1" + b"}" * 20_000 + b"}",
+    "beyond doubles": b'{"a":1e309}',
+    "beyond doubles, whole": b'{"a":1' + b"0" * 400 + b"}",
+    "NaN": b'{"a":NaN}',
+    "Infinity": b'{"a":[-Infinity]}',
+    "no UTF-8": b'{"a":"\xff"}',
+    "a bare newline": b'{"a":"one\ntwo"}',
+    "no escape": rb'{"a":"\x41"}',
+    "a comma too many": b'{"a":1,}',
+    "quotes": b'{"a":"say "hi" now"}',
+}
+
+
+@pytest.mark.parametrize("props", DAMAGED.values(), ids=DAMAGED)
+def test_what_is_no_json_inside_one_event_costs_only_that_event(props):
+    event, bad = json.dumps(FULL).encode(), b'{"type":"page","name":"n","props":%b}' % props
+    batch = both(b'{ "app" : "web", "events" : [%b ,%b, %b, {"type":"page","name":"]{"}], "more": [1] }' % (event, bad, event))
+    assert [row["index"] for row in batch.rejected] == [1]
+    assert [event.name for event in batch.events] == ["/home", "/home", "]{"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"app":"web","events":[{"type":"page","name":"n"},{"type":"pa',
+        b'{"app":"web","events":[{"type":"page","name":"n"},]}',
+        b'{"app":"web","events":[{"type":"page","name":"n"}],"x":NaN}',
+        b'{"app":"web","x":{"events":[NaN]}}',
+        b'{"app":"web","events":[NaN]',
+        b'["events",[NaN]]',
+        b'{"app":"web","events" [NaN]}',
+    ],
+    ids=["cut off", "a comma too many", "the envelope", "deeper", "not closed", "a list", "no colon"],
+)
+def test_what_is_no_json_outside_of_events_is_no_batch(body):
+    assert both(body)[0] == "bad_request"
+
+
+def test_too_many_events_are_counted_before_any_is_decoded():
+    assert both(b'{"app":"web","events":[NaN,1,2,3,4,5]}')[0] == "payload_too_large"

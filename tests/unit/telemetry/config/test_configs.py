@@ -33,7 +33,7 @@ def configs(store, tmp_path):
 
 
 def test_an_application_without_overrides_has_the_settings_values(configs):
-    usual = {"sample_rate": 0.5, "max_batch": 50, "flush_interval_ms": 5000, "allow": [], "deny": []}
+    usual = {"sample_rate": 0.5, "max_batch": 50, "flush_interval_ms": 10_000, "allow": [], "deny": []}
     assert configs.for_app(None) == configs.for_app("web") == usual
 
 

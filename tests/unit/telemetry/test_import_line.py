@@ -1,0 +1,30 @@
+"""A line of an imported file is judged as an event that is sent, and known again."""
+
+import json
+
+import pytest
+
+from app.telemetry.import_line import LineReader
+from app.telemetry.spool.segment import Unusable
+from tests.apps import NOW
+
+EVENT = {"app": "web", "type": "event", "name": "signup"}
+
+
+def read(now=NOW, **fields):
+    return LineReader(now)(json.dumps({**EVENT, **fields}).encode() + b"\n", 120)
+
+
+@pytest.mark.parametrize("ts", [NOW // 1000, NOW * 1000, str(NOW)])
+def test_a_time_in_another_unit_is_corrected_as_in_a_batch(ts):
+    assert read(ts=ts).ts == NOW
+
+
+@pytest.mark.parametrize("fields", [{"userId": ""}, {"release": "r" * 200}, {"user": "u1"}, {"eventId": ""}])
+def test_what_only_describes_a_line_never_costs_it_and_it_is_known_again(fields):
+    assert read(**fields).id == read(now=NOW + 5, **fields).id
+
+
+def test_what_a_batch_rejects_a_line_is_rejected_for():
+    with pytest.raises(Unusable, match="props: Must be an object"):
+        read(props=[1])

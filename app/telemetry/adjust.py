@@ -134,4 +134,4 @@ OF_BOTH: dict[str, Rule] = {
     "user": user,
 }
 OF_ENVELOPE: dict[str, Rule] = {**OF_BOTH, "sentAt": sent_at}
-OF_EVENT: dict[str, Rule] = {**OF_BOTH, "ts": moment, "props": props, "eventId": not_empty}
+OF_EVENT: dict[str, Rule] = {**OF_BOTH, "ts": moment, "props": props}

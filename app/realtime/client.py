@@ -109,7 +109,7 @@ class Outcome:
         return self._event.is_set() and self.error is None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """True when it is done, False where `timeout` seconds are over first. Raises SubscribeFailed. Do not wait inside a handler."""
+        """True when it is done, False where `timeout` seconds are over first. Raises SubscribeFailed."""
         if not self._event.wait(timeout):
             return False
         if self.error is not None:
@@ -686,9 +686,8 @@ class RealtimeClient:
         manner = {name: value for name, value in manner.items() if name in ("ack", "mode", "batch") and value is not None}
         listener = _Listener(handler, on_gap, manner, epoch, since)
         listener.outcome = Subscription(self._threads.event(), lambda: self._leave(topic, listener))
-        is_name = isinstance(topic, str) and 0 < len(topic) <= 255
         with self.lock:
-            refusal = self._over or (None if is_name else _bad_request("A topic is a string of 1 to 255 characters."))
+            refusal = self._over or _wrong_subscription(topic, since, epoch)
             if refusal:
                 listener.outcome.settle(refusal)
                 return listener.outcome
@@ -844,7 +843,7 @@ class RealtimeClient:
             sio.on(event, handle, namespace=NAMESPACE)
         try:
             sio.connect(self._url, namespaces=[NAMESPACE], auth=lambda: self._auth(token), transports=transports, wait_timeout=JOIN_S)
-        except (socketio.exceptions.SocketIOError, engineio.exceptions.EngineIOError, ValueError, OSError) as error:
+        except Exception as error:  # whatever it is, this thread tries again
             self._lost(str(error))
             self._hang_up(sio)
             return False, self._reason is not None
@@ -934,8 +933,8 @@ class RealtimeClient:
         self._wake.set()
 
     def _hang_up(self, sio: Any) -> None:
-        """In a thread of its own: a polling client waits for its last answer."""
-        if sio is self._given:
+        """In a thread of its own, since a polling client waits for its last answer; at the end not, or the process may be gone before."""
+        if sio is self._given or self._ended.is_set():
             _disconnect(sio)
         elif _is_open(sio):
             self._threads.start(lambda: _disconnect(sio), "hang-up")
@@ -1123,8 +1122,12 @@ class RealtimeClient:
     # What goes out
 
     def emit(self, frame: dict, callback: Callable | None = None) -> None:
-        with contextlib.suppress(socketio.exceptions.SocketIOError):  # then the connection has just ended
+        try:
             self.sio.emit("message", frame, namespace=NAMESPACE, callback=callback)
+        except socketio.exceptions.SocketIOError:
+            pass  # the connection has just ended
+        except Exception:
+            log.exception("switchyard: a frame could not be sent")
 
     def may_help(self, answer: dict, renews: bool = True) -> bool:
         """To send it again: also while an expired token is being renewed."""
@@ -1187,6 +1190,14 @@ class RealtimeClient:
 
 def _bad_request(message: str) -> dict:
     return {"type": "error", "code": "bad_request", "message": message, "retryable": False}
+
+
+def _wrong_subscription(topic: Any, since: Any, epoch: Any) -> dict | None:
+    if not isinstance(topic, str) or not 0 < len(topic) <= 255:
+        return _bad_request("A topic is a string of 1 to 255 characters.")
+    if not (since is None or (_is_seq(since) and since >= 0)) or not (epoch is None or isinstance(epoch, str)):
+        return _bad_request("since is a whole number from 0 and epoch a string, as `position` gives them.")
+    return None
 
 
 def _log_error(error: dict) -> None:

@@ -387,7 +387,9 @@
         listener.reject = (error) => { clearTimeout(deadline); reject(error); };
       });
       ready.catch(() => {}); // for callers that do not ask
-      const refusal = this._over || (isText(topic, 255) ? null : failure({ code: "bad_request", message: "A topic is a string of 1 to 255 characters.", retryable: false }));
+      const isPosition = since === null || (Number.isInteger(since) && since >= 0 && (epoch === null || isText(epoch, 1000)));
+      const wrong = !isText(topic, 255) ? "A topic is a string of 1 to 255 characters." : "since is a whole number from 0 and epoch a string, as position() gives them.";
+      const refusal = this._over || (isText(topic, 255) && isPosition ? null : failure({ code: "bad_request", message: wrong, retryable: false }));
       if (refusal) listener.reject(refusal);
       else {
         if (!this._topics.has(topic)) this._topics.set(topic, new Topic(topic, this));

@@ -331,6 +331,18 @@ def test_a_topic_may_have_the_name_of_what_every_object_has(run, topic):
     assert acks == [[[topic, 1]], [[topic, 2]]] and seen == [1, 2]
 
 
+def test_a_topic_that_is_no_name_and_a_position_that_is_none_are_refused_at_once(run):
+    assert run("""
+        const client = open();
+        await run(1);
+        const asked = ["", "x".repeat(256), null, 7].map((topic) => [topic, {}]);
+        asked.push(["t", { since: -1 }], ["t", { since: 1n }], ["t", { since: 1, epoch: 7 }]);
+        const outcomes = asked.map(([topic, place]) => outcome(client.subscribe(topic, () => {}, place).ready));
+        await run(1);
+        print([outcomes.map((each) => each[0]), heard("subscribe").length]);
+    """) == [["bad_request"] * 7, 0]
+
+
 def test_on_state_is_not_called_before_the_constructor_has_returned(run):
     assert run("""
         const seen = [];

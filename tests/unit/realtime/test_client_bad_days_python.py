@@ -333,4 +333,7 @@ def test_a_topic_that_is_no_name_is_refused_at_once(scene):
     for topic in ("", "x" * 256, None, 7):
         with pytest.raises(SubscribeFailed, match=re.escape("1 to 255")):
             client.subscribe(topic, print).wait()
+    for place in ({"since": -1}, {"since": "1"}, {"since": 1, "epoch": 7}):
+        with pytest.raises(SubscribeFailed, match="whole number"):
+            client.subscribe("t", print, **place).wait()
     assert scene.heard("subscribe") == []

@@ -3,11 +3,15 @@
 import math
 import random
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from app.realtime import client as module
 from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
+from app.realtime.client import subscriptions as module
 from tests.unit.realtime.client_simulation.server import Server, Sio, refusal
 from tests.unit.realtime.client_simulation.virtual_time import VirtualTime
 
@@ -140,7 +144,7 @@ def test_more_topics_than_may_be_resumed_are_asked_for_one_by_one(scene):
     scene.run(60)
     for n in range(5):
         scene.client.subscribe(f"t{n}", print)
-    scene.client._topics["t0"].seq = 0  # as if all five had stood on a server with another limit
+    scene.client.subscriptions.topics["t0"].seq = 0  # as if all five had stood on a server with another limit
     scene.server.cut()
     scene.run(20)
     assert len(scene.server.sessions[0].cursors) == 3
@@ -278,7 +282,7 @@ def test_a_slow_handler_holds_up_no_publish_and_what_waits_for_it_is_bounded_and
     def slow(payload, message):
         seen.append(payload)
         client.publish("other", payload)
-        most.append(len(client._calls))
+        most.append(len(client.subscriptions.calls))
         scene.time.sleep(1)
 
     client.subscribe("t", slow)
@@ -326,6 +330,13 @@ def test_a_function_of_the_callers_that_raises_changes_nothing(scene, caplog):
     scene.server.append("t", "2", 2)
     scene.run(1)
     assert seen == [1, 2]
+
+
+def test_the_folder_can_be_copied_and_imports_nothing_of_the_server(tmp_path):
+    shutil.copytree(Path(module.__file__).parent, tmp_path / "client")
+    script = "import sys; from client import RealtimeClient; print([name for name in sys.modules if name.split('.')[0] == 'app'])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_topic_that_is_no_name_is_refused_at_once(scene):

@@ -4,12 +4,13 @@ A world that breaks a promise says its seed. SIMULATION_RUNS is how many there a
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from app.realtime import client
+from app.realtime.client import subscriptions
 from tests.unit.realtime.client_simulation.world import World
 
 REPOSITORY = Path(__file__).parents[3]
@@ -22,8 +23,8 @@ BLOCK = 200
 
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
-    monkeypatch.setattr(client.log, "disabled", True)
-    monkeypatch.setattr(client, "MAX_CALLS", client.MAX_CALLS)  # worlds have values of their own
+    monkeypatch.setattr(logging.getLogger("app.realtime.client"), "level", logging.CRITICAL)
+    monkeypatch.setattr(subscriptions, "MAX_CALLS", subscriptions.MAX_CALLS)  # worlds have values of their own
 
 
 @pytest.mark.parametrize("first", ONE or range(0, RUNS, BLOCK))

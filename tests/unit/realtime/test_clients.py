@@ -75,7 +75,7 @@ def test_in_python(client, socket, case):
     for step in case["steps"]:
         socket.say(frame_of(step))
     is_done = threading.Event()
-    client.call(is_done.set)  # after the handlers of what came
+    client.subscriptions.call(is_done.set)  # after the handlers of what came
     assert is_done.wait(5)
     assert (seen, gaps, socket.asked()) == (case["seen"], case["gaps"], case["asked"])
 
@@ -132,12 +132,12 @@ def test_in_javascript(run):
 
 def test_in_python_who_subscribes_while_a_connection_is_being_made_is_asked_for_when_it_is_there(client, socket):
     client.subscribe("early", print)
-    client._lost("transport close")
+    client.lost("transport close")
     client.connection += 1
     assert list(socket.auth()["resume"]) == ["early"]
     client.subscribe("late", print)
     socket.sent.clear()
-    client._connected()
+    client.connected()
     assert [frame["topic"] for frame in socket.sent] == ["late"]
 
 

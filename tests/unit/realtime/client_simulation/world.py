@@ -4,8 +4,8 @@ import math
 import random
 import traceback
 
-from app.realtime import client as module
 from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
+from app.realtime.client import subscriptions as module
 from tests.unit.realtime.client_simulation.server import Server, Sio, refusal
 from tests.unit.realtime.client_simulation.virtual_time import VirtualTime
 
@@ -263,4 +263,3 @@ class World:
         self.check(not self.time.running, f"running after close(): {self.time.running}")
         self.check(not self.time.errors, f"a thread ended with {self.time.errors}")
         self.check(self.states[-1:] == ["closed"], f"states: {self.states}")
-

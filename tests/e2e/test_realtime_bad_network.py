@@ -18,7 +18,7 @@ from tests.servers.switchyard import Switchyard
 
 SETTINGS = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_MAX_TOPICS": 3}
 ADMIN = token("root", "admin")
-SLOW_MS = 600  # each way: a round trip of 1.2 s, of which connecting takes several
+SLOW_MS = 520  # each way: a round trip of more than a second, of which connecting takes several
 
 NODE = """
 const { io } = require("socket.io-client");

@@ -103,10 +103,13 @@ class Connecting:
 
     def _hang_up(self, sio: Any) -> None:
         """In a thread of its own, since a polling client waits for its last answer; at the end in this one, before the process is gone."""
-        if sio is self._given or self.ended.is_set():
-            _disconnect(sio)
-        elif _is_open(sio):
-            self._threads.start(lambda: _disconnect(sio), "hang-up")
+        if sio is self._given:
+            with contextlib.suppress(Exception):
+                sio.disconnect()
+        elif _is_open(sio) and not self.ended.is_set():
+            self._threads.start(partial(_throw_away, sio), "hang-up")
+        else:
+            _throw_away(sio)
 
 
 def _is_open(sio: Any) -> bool:
@@ -114,9 +117,12 @@ def _is_open(sio: Any) -> bool:
     return sio.connected if eio is None else eio.state != "disconnected"
 
 
-def _disconnect(sio: Any) -> None:
-    with contextlib.suppress(Exception):  # it is thrown away
-        sio.disconnect()
+def _throw_away(sio: socketio.Client) -> None:
+    """With its sockets, which it would leave to the collector."""
+    websocket, http = sio.eio.ws, sio.eio.http if not sio.eio.external_http else None
+    for close in (sio.disconnect, getattr(websocket, "shutdown", None), getattr(http, "close", None)):
+        with contextlib.suppress(Exception):
+            close()
 
 
 class _Reader(engineio.Client):

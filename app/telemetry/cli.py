@@ -137,7 +137,7 @@ def spool_verify(files):
     for path in paths:
         for problem in inspect.problems(path):
             bad += 1
-            click.echo(f"{path}:{problem.number}: {problem.reason}")
+            click.echo(f"{_printable(path)}:{problem.number}: {problem.reason}")
     click.echo(f"{_count(len(paths), 'file')} checked, {_count(bad, 'bad line')}")
     if bad:
         raise SystemExit(1)
@@ -156,11 +156,11 @@ def spool_repair(files):
         except FileNotFoundError:
             continue  # drained in the meantime
         except OSError as error:
-            raise click.ClickException(f"{path}: {error.strerror}") from None
+            raise click.ClickException(f"{_printable(path)}: {error.strerror}") from None
         if moved is None:
-            click.echo(f"{path}: in use, left alone")
+            click.echo(f"{_printable(path)}: in use, left alone")
         elif moved:
-            click.echo(f"{path}: {_count(len(moved), 'line')} moved to {path.name}.rejected")
+            click.echo(_printable(f"{path}: {_count(len(moved), 'line')} moved to {path.name}.rejected"))
     click.echo("done")
 
 
@@ -202,7 +202,7 @@ def _run(importer: Importer, sources: list[Source], label: str) -> dict[str, int
         hint = "Run it again to go on from here."
         if str(getattr(error, "filename", "")).endswith(REJECTED):
             hint = "That is where lines that cannot be used are kept; name another place with --rejected-dir to go on from here."
-        raise click.ClickException(f"not finished: {_printable(str(error))}. {hint}") from None
+        raise click.ClickException(f"not finished: {_printable(error)}. {hint}") from None
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Run it again to go on from here.", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -213,9 +213,9 @@ def _spool():
     return settings, settings.data_dir.resolve() / "spool"
 
 
-def _printable(text: str) -> str:
-    """A file's name may be no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+def _printable(text: object) -> str:
+    """The name of a file may be no UTF-8."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def _summary(files: int, counts: dict[str, int], dry_run: bool, is_compared: bool) -> str:

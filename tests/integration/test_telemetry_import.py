@@ -280,3 +280,15 @@ def test_an_event_that_is_counted_is_counted_once_over_an_interruption(run, inte
     query = {"app": "web", "from": NOW - 60_000, "to": NOW + 60_000}
     counted = client().get("/api/telemetry/stats", query_string=query, headers=ADMIN).get_json()["totals"]["count"]
     assert 4000 - LINES_A_CHUNK <= counted <= 4000
+
+
+def test_a_name_that_is_no_utf_8_can_be_verified_and_repaired(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jsonl"
+    with open(path, "wb") as file:
+        file.write(line("a") + b"nonsense\n")
+    app = Switchyard("flask")
+    for words, expected in ((["verify"], (1, b":2: ")), (["repair"], (0, b"1 line moved"))):
+        command = [sys.executable, "-m", "flask", "telemetry", "spool", *words, path]
+        done = subprocess.run(command, env=app.environment(), cwd=app.folder, capture_output=True, check=False)
+        assert (done.returncode, expected[1] in done.stdout) == (expected[0], True), done
+    app.close()

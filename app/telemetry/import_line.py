@@ -52,21 +52,24 @@ class LineReader:
             shared = {field: sent[field] for field in ENVELOPE if sent.get(field) is not None}
             for place, event in enumerate(events):
                 own = {**shared, **event} if isinstance(event, dict) else event
-                yield orjson.dumps(own) + b"\n", self._event(own, trouble, name, f"{offset}.{place}")
+                is_ours = "nextCursor" in sent and isinstance(event, dict) and "id" in event
+                yield orjson.dumps(own) + b"\n", self._event(own, trouble, name, f"{offset}.{place}", is_ours=is_ours)
         elif sent is not None and sent.keys() == {"line", "reason"} and isinstance(sent["line"], str):
             yield from self.read(sent["line"].encode("utf-8", "surrogateescape"), name, offset)
         else:
             yield text, self._event(sent, trouble, name, str(offset), text)
 
-    def _event(self, sent: Any, trouble: Unusable, name: bytes, place: str, text: bytes | None = None) -> StoredEvent | Unusable:
+    def _event(
+        self, sent: Any, trouble: Unusable, name: bytes, place: str, text: bytes | None = None, is_ours: bool = False
+    ) -> StoredEvent | Unusable:
+        if not isinstance(sent, dict):
+            return trouble
         try:
-            if isinstance(sent, dict) and "_id" not in sent and not _was_given_out(sent):
-                return self._judged(sent, name, place, text)
-            if isinstance(sent, dict) and (_was_exported(sent) or _was_given_out(sent)):
+            if is_ours or _was_given_out(sent) or _was_exported(sent):
                 return _stored(sent)
+            return trouble if "_id" in sent else self._judged(sent, name, place, text)
         except Unusable as error:
             return error
-        return trouble
 
     def _judged(self, sent: dict[str, Any], name: bytes, place: str, text: bytes | None) -> StoredEvent:
         """Raises Unusable."""
@@ -94,8 +97,10 @@ def _decoded(text: bytes) -> dict[str, Any] | None:
 
 
 def _was_given_out(sent: dict[str, Any]) -> bool:
-    """By GET /api/telemetry/events: an SDK has no such times."""
-    return "_id" not in sent and isinstance(sent.get("id"), str) and isinstance(sent.get("createdAt"), str)
+    """By GET /api/telemetry/events: an SDK has no such times, and no `_id` of another program."""
+    if "_id" in sent or not isinstance(sent.get("id"), str):
+        return False
+    return sent["id"].startswith('{"$') or all(isinstance(sent.get(name), str) for name in ("createdAt", "updatedAt"))
 
 
 def _was_exported(sent: dict[str, Any]) -> bool:
@@ -105,7 +110,8 @@ def _was_exported(sent: dict[str, Any]) -> bool:
 def _stored(sent: dict[str, Any]) -> StoredEvent:
     """Raises Unusable."""
     fields = {name: _plain(value) for name, value in sent.items() if name not in ("_id", "id", *TIMES)}
-    fields |= {name: _moment(sent[name]) for name in TIMES if sent.get(name) is not None}
+    moments = {name: _moment(sent[name]) for name in TIMES if sent.get(name) is not None}
+    fields |= {"createdAt": moments.get("ts"), **moments}  # another program may not have it
     fields["_id"] = sent["id"] if "_id" not in sent else sent["_id"] if isinstance(sent["_id"], str) else _id_text(sent["_id"])
     try:
         event = msgspec.convert(fields, StoredEvent)

@@ -115,6 +115,21 @@ def test_what_was_given_out_is_known_again_and_can_be_put_back_under_its_ids(run
     assert {id_: collection.find_one({"_id": id_}) for id_ in ours} == {id_: stored[id_] for id_ in ours}
 
 
+def test_what_was_given_out_of_another_program_s_documents_is_known_again_without_our_times(run, tmp_path, client, collection):
+    plain = {"app": "web", "type": "event", "name": "a", "ts": TS, "props": {}}
+    collection.insert_many([{**plain, "_id": id_} for id_ in (ObjectId(), 5, "text")])
+    path = file_of(tmp_path, page(client))
+    assert "0 events imported, 3 there already" in run(path)[1]
+    collection.delete_many({})
+    assert "3 events imported" in run(path)[1]
+    assert {type(document["_id"]) for document in collection.find()} == {ObjectId, int, str}
+
+
+def test_an_event_of_an_sdk_may_have_an_id_of_its_own_that_means_nothing_here(run, tmp_path, collection):
+    assert "1 event imported" in run(file_of(tmp_path, natural(id="mine", createdAt="2025-01-01T00:00:00Z")))[1]
+    assert collection.find_one()["_id"] != "mine"
+
+
 def test_a_row_of_a_rejected_file_is_the_line_that_it_keeps(run, tmp_path, mongo_uri):
     rows = [{"line": line("a").decode().rstrip(), "reason": "MongoDB: no"}, {"line": "nonsense", "reason": "no JSON"}]
     path = file_of(tmp_path, b"".join(json.dumps(row).encode() + b"\n" for row in rows), "events-1.jsonl.rejected")

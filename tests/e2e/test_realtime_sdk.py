@@ -133,6 +133,19 @@ def test_publishing_faster_than_the_rate_is_paced_and_every_message_arrives_once
     assert result["state"] == "live"
 
 
+def test_more_topics_at_once_than_the_rate_allows_all_come_to_stand(run):
+    (result,) = run("""
+        const client = open();
+        let connects = 0;
+        client.socket.on("connect", () => connects++);
+        await client.publish(topic, 1);
+        const places = await Promise.all(Array.from({ length: 128 }, (_, n) => client.subscribe(`${topic}:${n}`, () => {}).ready));
+        const late = await client.subscribe(`${topic}:late`, () => {}).ready.catch((error) => error.code);
+        print([places.length, connects, late]);
+    """)
+    assert result == [128, 1, "limit_exceeded"]
+
+
 def test_a_publish_while_an_expired_token_is_renewed_waits_for_the_fresh_one(run):
     (result,) = run(f"""
         let asked = 0;

@@ -6,7 +6,7 @@ import time
 import pytest
 import requests
 
-from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient
+from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
 from tests.apps import SECRET, bearer, token
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
@@ -80,6 +80,12 @@ def test_a_publish_while_an_expired_token_is_renewed_waits_for_the_fresh_one(app
     assert is_renewing.wait(10)
     assert client.publish("t", 1)["seq"] == 1
     client.close()
+
+
+def test_more_topics_at_once_than_the_rate_allows_all_come_to_stand(client):
+    assert all(each.wait(20) for each in [client.subscribe(f"t:{n}", print) for n in range(128)])
+    with pytest.raises(SubscribeFailed, match="128 topics"):
+        client.subscribe("late", print).wait(10)
 
 
 def test_what_may_not_be_published_raises_at_once(client):

@@ -543,8 +543,8 @@
       this._joinTimer = clearTimeout(this._joinTimer);
       const refusal = error.data && isText(error.data.code, 100) ? error.data : unavailable(error.message);
       this._reason = refusal;
-      this._lost(refusal.message);
       this._setState("refused", refusal);
+      this._lost();
       const mayHelp = refusal.retryable || (this._renews && refusal.code !== "forbidden");
       if (mayHelp) this._reconnectLater();
       else this._giveUp(failure(refusal));

@@ -343,6 +343,19 @@ def test_a_topic_that_is_no_name_and_a_position_that_is_none_are_refused_at_once
     """) == [["bad_request"] * 7, 0]
 
 
+def test_a_refusal_is_told_as_that_and_tried_again_where_the_token_can_be_another(run):
+    assert run("""
+        server.refuses = "unauthorized";
+        const client = open({ token: () => "token" });
+        const ready = outcome(client.subscribe("t", () => {}, { giveUpMs: 2000 }).ready);
+        await run(5);
+        const told = [...new Set(states)];
+        server.refuses = null;
+        await run(15);
+        print([told, ready, client.state, [...session().cursors.keys()]]);
+    """) == [["connecting", "refused"], ["unauthorized", 2], "live", ["t"]]
+
+
 def test_on_state_is_not_called_before_the_constructor_has_returned(run):
     assert run("""
         const seen = [];

@@ -41,7 +41,9 @@ CATALOGUE: dict[str, MetricRow] = {
     ),
     "telemetry_writes_total": MetricRow(Counter, "The ladder: writes by rung (mongo, spool, full) that took them.", ("rung",)),
     "telemetry_write_seconds": MetricRow(Histogram, "Time of one durable write, by rung.", ("rung",)),
-    "telemetry_rollups_lost_total": MetricRow(Counter, "Events stored and not counted in the statistics, because no store took them."),
+    "telemetry_rollups_lost_total": MetricRow(
+        Counter, "Events stored and not counted in the statistics, because their app has more counters than its share."
+    ),
     "spool_bytes": MetricRow(Gauge, "Bytes on disk in the spool of this data directory.", (), "livemax"),
     "spool_events_total": MetricRow(Counter, "Events appended to the spool."),
     "spool_backlog_bytes": MetricRow(Gauge, "Bytes in the spool that still wait for MongoDB.", (), "livemax"),

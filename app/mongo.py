@@ -18,6 +18,7 @@ import mongoengine
 from bson.errors import BSONError
 from mongoengine.errors import NotUniqueError, OperationError
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError, ServerSelectionTimeoutError
 from pymongo.uri_parser_shared import _validate_uri
@@ -25,6 +26,8 @@ from pymongo.uri_parser_shared import _validate_uri
 from app.settings import SettingsError
 
 DEFAULT_DATABASE = "switchyard"
+# Acknowledged means: in the journal, and where there are several servers by most of them. MONGO_URI may say otherwise.
+DURABLE = {"w": "majority", "j": True}
 AWAY = "MongoDB is away; try again later."  # what callers are told: the driver names addresses inside our network
 
 
@@ -138,3 +141,9 @@ def check(database: Database) -> dict[str, Any]:
     """For health; raises what the driver raises."""
     database.command("ping")
     return {"state": "up"}
+
+
+def durable_concern(collection: Collection) -> dict[str, Any]:
+    """What MONGO_URI says about acknowledging writes, and DURABLE where it does not or asks for none."""
+    concern = collection.write_concern
+    return {**DURABLE, **concern.document} if concern.acknowledged else DURABLE

@@ -215,6 +215,7 @@ class Settings(BaseSettings):
     telemetry_app_byte_rate: Rate | None = None
     telemetry_byte_burst_s: Annotated[int, Field(ge=1, le=3600)] = 30
     telemetry_rollups_flush_ms: Annotated[int, Field(ge=50)] = 2000
+    telemetry_rollups_max_bytes: Annotated[int, Field(ge=1_048_576)] = 536_870_912
     telemetry_config_refresh_ms: Milliseconds = 2000
     telemetry_sample_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     telemetry_max_batch: Count = 50
@@ -281,6 +282,11 @@ class Settings(BaseSettings):
         address = _per_second(self.telemetry_address_byte_rate) or usual
         shared = address * ADDRESSES_A_KEY
         return address, _per_second(self.telemetry_key_byte_rate) or shared, _per_second(self.telemetry_app_byte_rate) or shared
+
+    @property
+    def named_apps(self) -> frozenset[str]:
+        """The applications that some write key is bound to."""
+        return frozenset(app for key in self.write_keys.values() for app in key.apps or ())
 
     @property
     def is_production(self) -> bool:

@@ -49,6 +49,7 @@ from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
 from app.telemetry.stats.rollups import Rollups
+from app.telemetry.stats.shares import Places
 from app.telemetry.stats.stats import Stats
 from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.store.file import FileRollups
@@ -205,7 +206,7 @@ def _spool(ground: Ground) -> SpoolSink:
         metrics=ground.metrics,
         is_store=ground.database is None,
         app_share=settings.spool_app_share,
-        named_apps={app for key in settings.write_keys.values() for app in key.apps or ()},
+        named_apps=settings.named_apps,
     )
     ground.lifecycle.on_start(spool.open)
     ground.lifecycle.every("spool_tend", 10, spool.tend)
@@ -217,12 +218,15 @@ def _spool(ground: Ground) -> SpoolSink:
 def _rollups(ground: Ground) -> tuple[RollupStore, Rollups]:
     """What keeps the statistics: the store and the part that fills it."""
     settings, clock, lifecycle = ground.settings, ground.clock, ground.lifecycle
-    cells = FileRollups(ground.data_dir / "rollups.sqlite", ttl_days=settings.telemetry_ttl_days, clock=clock)
+    max_bytes = settings.telemetry_rollups_max_bytes
+    cells = FileRollups(ground.data_dir / "rollups.sqlite", ttl_days=settings.telemetry_ttl_days, clock=clock, max_bytes=max_bytes)
+    tend_every_s = 10
     if ground.database is not None:
-        cells = RollupLadder(MongoRollups(ground.database), cells, ground.uptime)
-    rollups = Rollups(cells, clock, ground.metrics, flush_every_s=settings.telemetry_rollups_flush_ms / 1000)
+        cells, tend_every_s = RollupLadder(MongoRollups(ground.database, max_bytes), cells, ground.uptime), 1
+    flush_every_s, places = settings.telemetry_rollups_flush_ms / 1000, Places(named=settings.named_apps)
+    rollups = Rollups(cells, clock, ground.metrics, flush_every_s=flush_every_s, places=places)
     lifecycle.on_start(lambda: gevent.spawn(cells.tend))
-    lifecycle.every("rollups_tend", 10, cells.tend)
+    lifecycle.every("rollups_tend", tend_every_s, cells.tend)
     lifecycle.add("rollups", rollups.run)
     return cells, rollups
 

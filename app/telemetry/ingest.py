@@ -1,7 +1,7 @@
 """One batch: judged, written, counted, answered. What is answered as saved is durable by then."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from app.clock import Clock
@@ -11,7 +11,6 @@ from app.serving.turns import wait_before_large, wait_if_round_is_over
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.gates import without
-from app.telemetry.event import StoredEvent
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import ByteBudgets, Charge
@@ -25,12 +24,12 @@ SMALL_BYTES = 8_192
 FEW_OBJECTS, MANY_OBJECTS = 1000, 10_000  # a batch of a thousand ordinary events has a few thousand
 MAX_OBJECTS_AT_ONCE = 60_000
 VALUES_AN_OBJECT = 10  # so many numbers of a list cost the collector what one array or object does
-Note = Callable[[list[StoredEvent], Sequence[int]], None]
+Note = Callable[..., None]
 
 
 class Ingest:
     """`configs` say which events are taken and `budgets` how much of them; `note` is told of the events of every batch that was
-    written, and of the places of those that are not new: known before, or refused by the storage."""
+    written, of the places of those that are not new (known before, or refused by the storage), and of the name of the write key."""
 
     def __init__(
         self,
@@ -90,7 +89,7 @@ class Ingest:
             return self._answer(batch, None)
         wait_before_large(len(body))  # a sink encodes all of it in one piece
         batch, charges = self._charge(batch, len(body), sender)
-        batch, written = self._write(batch, charges, has_many)
+        batch, written = self._write(batch, charges, has_many, () if sender is None else (sender.key,))
         if written.refused:
             batch = without(dict.fromkeys(written.refused, CATALOGUE["refused"].sentence), batch, "refused")
         return self._answer(batch, written)
@@ -100,21 +99,21 @@ class Ingest:
             return batch, []
         return self._budgets.take(batch, body_bytes, sender)
 
-    def _write(self, batch: Batch, charges: list[Charge], has_many: bool) -> tuple[Batch, Written]:
+    def _write(self, batch: Batch, charges: list[Charge], has_many: bool, key: tuple) -> tuple[Batch, Written]:
         """What was written, which is less where an application's share is full and the batch has others, too."""
         started = time.perf_counter()
         try:
             written = self._sink.write(batch.events)
         except (SinkFull, SinkUnavailable) as error:
             if isinstance(error, SinkShareFull) and (rest := _without_full(batch, error)).events:
-                return self._write(rest, charges, has_many)
+                return self._write(rest, charges, has_many, key)
             self._batches["unavailable"].inc()
             if self._budgets is not None:
                 self._budgets.give_back(charges)
             told = str(error) if isinstance(error, SinkShareFull) else None
             raise ApiError("storage_full", told, retry_after_ms=RETRY_AFTER_MS) from None
         events = without_trees(batch.events) if has_many else batch.events
-        self._note(events, (*written.known, *written.refused) if written.refused else written.known)
+        self._note(events, (*written.known, *written.refused) if written.refused else written.known, *key)
         self._seconds[written.storage].observe(time.perf_counter() - started)
         return batch, written
 

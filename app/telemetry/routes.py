@@ -154,8 +154,9 @@ def _checked(app: str) -> str:
 @blueprint.response(200, schemas.StatsSchema)
 @blueprint.doc(summary="Counts, rates and percentiles by buckets of time", security=TOKEN)
 def read_stats(arguments):
-    """Of the events that are stored; nothing is scaled up by a sample rate. An event counts in the minute of its `ts`, and
-    shows here within TELEMETRY_ROLLUPS_FLUSH_MS."""
+    """Of the events that are stored; nothing is scaled up by a sample rate. An event counts in the minute of its `ts`, one
+    whose `ts` is more than a day away in its day only; it shows here within TELEMETRY_ROLLUPS_FLUSH_MS. Apps, envs and names beyond a
+    number of them are counted as `(other)`."""
     return jsonify(ok=True, **parts().telemetry_stats.answer(arguments))
 
 

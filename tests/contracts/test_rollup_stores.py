@@ -1,5 +1,6 @@
 """What every store of rollups promises, proved over each twin, so that the humble one can be believed and the real one trusted."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,7 +20,7 @@ def store(request, tmp_path):
     if request.param == "memory":
         return MemoryRollups()
     if request.param == "file":
-        return FileRollups(tmp_path / "rollups.sqlite", ttl_days=90, clock=Clock())
+        return FileRollups(tmp_path / "rollups.sqlite", ttl_days=0, clock=Clock())
     return MongoRollups(mongo.connect(request.getfixturevalue("mongo_uri"), 5000))
 
 
@@ -103,3 +104,40 @@ def test_a_delta_of_many_cells_is_taken_whole(store):
     store.apply(delta(*(cell(AT + n * MINUTE_MS) for n in range(100))))
     assert len(read(store)) == 100
     assert read(store, DAY_MS) == [cell(n=100)]
+
+
+def test_what_has_only_its_day_is_in_no_minute_and_no_hour(store):
+    long_ago = cell(AT)
+    long_ago.narrowest_ms = DAY_MS
+    store.apply(delta(long_ago, cell(AT + MINUTE_MS, n=2)))
+    assert read(store) == [cell(AT + MINUTE_MS, n=2)]
+    assert read(store, HOUR_MS) == [cell(n=2)]
+    assert read(store, DAY_MS) == [cell(n=3)]
+
+
+def test_a_store_that_is_well_says_so_and_tending_it_changes_nothing(store):
+    store.apply(delta(cell()))
+    store.tend()
+    assert store.check()["state"] == "up"
+    assert read(store) == [cell()]
+
+
+def test_in_mongo_the_app_that_has_most_loses_its_oldest_minutes_first_when_there_is_no_room(mongo_uri):
+    store = MongoRollups(mongo.connect(mongo_uri, 5000), max_bytes=100_000)
+    store.apply(delta(*(cell(AT + n * MINUTE_MS, app="honest") for n in range(20))))
+    for seq in range(2, 6):
+        store.apply(delta(*(cell(AT - (seq * 100 + n) * MINUTE_MS, app="invented") for n in range(100)), seq=seq))
+    before, deadline = len(read(store, app="invented")), time.monotonic() + 20
+    while len(left := read(store, app="invented")) == before and time.monotonic() < deadline:
+        store._room._look_at = 0  # the size that the server reports may be some seconds old
+        store.tend()
+    assert 0 < len(left) < before and left[-1].at == AT - 200 * MINUTE_MS
+    assert len(read(store, app="honest")) == 20
+    assert sum(found.counts["page"]["/home"] for found in read(store, DAY_MS, app="invented")) == 400
+    assert store.check()["state"] == "degraded" and "TELEMETRY_ROLLUPS_MAX_BYTES" in store.check()["error"]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("", {"w": "majority", "j": True}), ("?w=1&journal=false", {"w": 1, "j": False})])
+def test_in_mongo_statistics_are_as_durable_as_events(mongo_uri, asked, expected):
+    store = MongoRollups(mongo.connect(mongo_uri + asked, 5000))
+    assert store._collection.write_concern.document == expected

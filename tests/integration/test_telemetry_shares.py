@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import time
 
 import pytest
 import requests
 
-from tests.apps import SECRET, WRITE_KEY, error_of, make_app
-from tests.integration.telemetry_clients import health
+from tests.apps import SECRET, WRITE_KEY, error_of, make_app, token
+from tests.integration.telemetry_clients import health, wait_until
 
 URL = "/api/telemetry/batch"
 KEY = {"X-Write-Key": WRITE_KEY}
@@ -115,3 +116,64 @@ def test_a_write_that_found_no_room_gives_its_budget_back(tmp_path):
     answers = [client.post(URL, json=large, headers=KEY).status_code for _ in range(4)]
     assert answers == [503] * 4
     assert client.post(URL, json={"app": "web", "events": [{"type": "page", "name": "/"}]}, headers=KEY).status_code == 200
+
+
+# The statistics.
+
+
+ADMIN = {"Authorization": f"Bearer {token('boss', 'admin')}"}
+
+
+def counted(app, of, **query):
+    response = requests.get(f"{app.url}/api/telemetry/stats", params={"app": of, **query}, headers=ADMIN, timeout=10)
+    return response.json()["totals"]["count"]
+
+
+def invent(app, number):
+    """A batch of a thousand applications, envs, names and times that nobody has heard of."""
+    now = int(time.time() * 1000)
+    events = [
+        {"type": "page", "app": f"a{number}-{n}", "env": f"e{number}-{n}", "name": f"n{n}", "ts": now - n * number * 61_000}
+        for n in range(1000)
+    ]
+    assert requests.post(app.url + URL, json={"events": events}, headers=KEY, timeout=10).json()["saved"] == 1000
+
+
+@pytest.mark.parametrize("storage", ["embedded", "mongo"])
+def test_invented_apps_envs_and_times_hide_no_count_of_another_app(switchyard, request, storage):
+    mongo = {"MONGO_URI": request.getfixturevalue("mongo_uri"), "MONGO_TIMEOUT_MS": 5000} if storage == "mongo" else {}
+    app = switchyard(**SETTINGS, **UNLIMITED, **mongo, TELEMETRY_ROLLUPS_FLUSH_MS=200)
+    assert honest(app, "shop", WRITE_KEY).json()["saved"] == 1  # was there before, with the attacker's key
+    wait_until(lambda: counted(app, "shop") == 1)
+    for number in range(1, 31):
+        invent(app, number)
+        for of, key in (("shop", WRITE_KEY), ("ios", IOS)):
+            assert honest(app, of, key).json()["saved"] == 1
+    assert honest(app).json()["saved"] == 1
+    total = 31
+    wait_until(lambda: counted(app, "shop") == counted(app, "ios") == total, show=lambda: (counted(app, "shop"), counted(app, "ios")))
+    assert counted(app, "(other)", bucket="1d", **{"from": int(time.time() * 1000) - 30 * 86_400_000}) > 20_000
+    if storage == "embedded":
+        assert sum(path.stat().st_size for path in app.data_dir.glob("rollups.sqlite*")) < 20_000_000
+
+
+@pytest.mark.parametrize("spoil", ["delete", "damage"])
+def test_statistics_recover_by_themselves_under_a_running_server(switchyard, spoil):
+    app = switchyard(**SETTINGS, TELEMETRY_ROLLUPS_FLUSH_MS=100)
+    honest(app)
+    wait_until(lambda: counted(app, "ios") == 1)
+    file = app.data_dir / "rollups.sqlite"
+    if spoil == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(b"spoilt" * 5000)
+    honest(app)
+    wait_until(lambda: counted(app, "ios") == 1)
+    found = health(app.url)["rollups"]
+    if spoil == "damage":
+        assert found["state"] == "degraded" and "rollups.sqlite.damaged" in found["error"]
+        assert "rollups_damaged" in app.log
+    else:
+        assert found["state"] == "up"
+    honest(app)
+    wait_until(lambda: counted(app, "ios") == 2)

@@ -19,7 +19,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from app.clock import to_datetime
 from app.group_commit import GroupCommit, Interrupted
-from app.mongo import answers_understood
+from app.mongo import answers_understood, durable_concern
 from app.mongo_errors import Objections, judge
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
@@ -30,8 +30,6 @@ from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written, wire
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
-# Acknowledged means: in the journal, and where there are several servers by most of them. MONGO_URI may say otherwise.
-DURABLE = {"w": "majority", "j": True}
 MAY_NOT_LIST = (13, 59, 115)  # the login may not, or the server cannot
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
 LANES = 4  # commands under way at once; who comes while all are taken shares the next one
@@ -80,11 +78,10 @@ class MongoSink:
         return Inserted(found.there, found.refused)
 
     def _insert(self, documents: Sequence[bytes], timeout_s: float | None = None) -> Objections:
-        concern = self._collection.write_concern
         command = {
             "insert": self._collection.name,
             "ordered": False,
-            "writeConcern": {**DURABLE, **concern.document} if concern.acknowledged else DURABLE,
+            "writeConcern": durable_concern(self._collection),
         }
         try:
             with answers_understood():

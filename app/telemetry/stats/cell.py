@@ -20,7 +20,8 @@ Sketches = dict[str, dict[str, dict[int, int]]]
 
 class Cell(Struct):
     """`at` is its first millisecond. `counts` by type and name; of type api the `failed` by name; the `values` of perf and
-    api events as a sketch by type and name."""
+    api events as a sketch by type and name. In a delta, `narrowest_ms` is the narrowest level that it is added to: an event of
+    long ago has its day and neither an hour nor a minute."""
 
     app: str
     env: str | None
@@ -28,6 +29,7 @@ class Cell(Struct):
     counts: Counts = {}
     failed: dict[str, int] = {}
     values: Sketches = {}
+    narrowest_ms: int = MINUTE_MS
 
     def add(self, other: "Cell") -> None:
         for type_, names in other.counts.items():
@@ -38,10 +40,25 @@ class Cell(Struct):
             for name, sketch in sketches.items():
                 _add(mine.setdefault(name, {}), sketch)
 
+    def without(self, other: "Cell") -> "Cell":
+        """What this counts beyond the other, of which it counts everything."""
+        left = Cell(self.app, self.env, self.at, {}, {}, {})
+        left.counts = {type_: rest for type_, names in self.counts.items() if (rest := _less(names, other.counts.get(type_, {})))}
+        left.failed = _less(self.failed, other.failed)
+        for type_, sketches in self.values.items():
+            minus = other.values.get(type_, {})
+            found = {name: rest for name, sketch in sketches.items() if (rest := _less(sketch, minus.get(name, {})))}
+            if found:
+                left.values[type_] = found
+        return left
+
+    def __bool__(self) -> bool:
+        return bool(self.counts or self.failed or self.values)
+
 
 class Delta(Struct):
     """What a store adds to its cells, once: the same (worker, seq) again changes nothing. A worker's deltas are applied in
-    the order of their seq; the cells are minutes."""
+    the order of their seq."""
 
     worker: str
     seq: int
@@ -50,14 +67,19 @@ class Delta(Struct):
 
 
 def widened(cells: Iterable[Cell], level_ms: int) -> list[Cell]:
-    """The same numbers in cells of a wider level."""
+    """The same numbers in cells of a wider level, without those that are counted from a still wider one on."""
     wide: dict[tuple, Cell] = {}
     for cell in cells:
-        at = cell.at - cell.at % level_ms
-        wide.setdefault((cell.app, cell.env, at), Cell(cell.app, cell.env, at)).add(cell)
+        if cell.narrowest_ms <= level_ms:
+            at = cell.at - cell.at % level_ms
+            wide.setdefault((cell.app, cell.env, at), Cell(cell.app, cell.env, at)).add(cell)
     return list(wide.values())
 
 
 def _add(mine: dict, theirs: dict) -> None:
     for key, count in theirs.items():
         mine[key] = mine.get(key, 0) + count
+
+
+def _less(mine: dict, theirs: dict) -> dict:
+    return {key: left for key, count in mine.items() if (left := count - theirs.get(key, 0)) > 0}

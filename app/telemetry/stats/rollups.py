@@ -1,17 +1,19 @@
 """What a worker knows about its events until the next flush.
 
-`note` is all that happens while a request waits: it keeps the batch's list. `fold` turns the lists into counters, `flush`
-turns the counters into deltas and gives them to the store, each until the store has taken it, in order; then a delta that
-was applied although its answer was lost is recognised by its number.
+`note` is all that happens while a request waits: it keeps the batch's list. `fold` turns the lists into counters, apart for each
+write key, `flush` turns the counters into deltas and gives them to the store, each until the store has taken it, in order; then a
+delta that was applied although its answer was lost is recognised by its number.
 
-What can fill up: lists that wait to be folded (whoever brings one too many folds them, by turns with others) and counters while no store
-takes them (then events are stored and no longer counted: telemetry_rollups_lost_total says how many).
+What can fill up: lists that wait to be folded (the request that brings one too many folds them, by turns with others) and counters
+(then each write key has an equal part of them, and within it each application: `shares`).
 """
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from threading import Lock
+from typing import Any
 
 from gevent.event import Event
 
@@ -21,6 +23,7 @@ from app.metrics import Metrics
 from app.serving.turns import Turn
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
+from app.telemetry.stats.shares import Places, fitted
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
 from app.telemetry.stats.tally import Names, Tally, slices
 
@@ -42,6 +45,7 @@ class Rollups:
         flush_every_s: float,
         max_waiting: int = MAX_WAITING_BATCHES,
         max_counters: int = MAX_COUNTERS,
+        places: Places | None = None,
     ):
         self._max_waiting = max_waiting
         self._max_counters = max_counters
@@ -49,22 +53,23 @@ class Rollups:
         self._clock = clock
         self._metrics = metrics
         self._flush_every_s = flush_every_s
-        self._waiting: deque[list[StoredEvent]] = deque()
-        self._tally = Tally()
+        self._waiting: deque[tuple[str, list[StoredEvent]]] = deque()
+        self._tallies: dict[str, Tally] = {}  # by write key
+        self._places = places or Places()
         self._names = Names()
-        self._worker: str | None = None  # made by the process that flushes, so that a fork is somebody else
+        self._worker: str | None = None  # made by the process that flushes, so that a fork has a name of its own
         self._seq = 0
         self._deltas: deque[Delta] = deque()  # made, and not known to be in the store
-        self._failure: str | None = None
+        self.failure: str | None = None  # why the last flush did not reach the store
         self._is_closed = False
         self._flushing = Lock()
 
-    def note(self, events: list[StoredEvent], known: Sequence[int] = ()) -> None:
-        """These were saved; those at the places `known` had been saved before."""
+    def note(self, events: list[StoredEvent], known: Sequence[int] = (), key: str = "") -> None:
+        """These came with the write key of this name and were saved; those at the places `known` had been saved before."""
         if known:
             known = set(known)
             events = [event for place, event in enumerate(events) if place not in known]
-        self._waiting.append(events)
+        self._waiting.append((key, events))
         if len(self._waiting) > self._max_waiting:
             self.fold()
         if self._is_closed:
@@ -85,8 +90,8 @@ class Rollups:
     def fold(self) -> None:
         """Yields by the fair turn, since the queue may be long; what others bring meanwhile is folded, too."""
         turn = Turn.of_the_round()
-        for events in slices(self._taken(), EVENTS_A_SLICE):
-            self._add(events)
+        for key, events in self._slices():
+            self._add(key, events)
             turn.check()
 
     def flush(self) -> None:
@@ -95,7 +100,7 @@ class Rollups:
             self.fold()
             try:
                 self._send()
-                if self._tally:
+                if self._tallies:
                     self._deltas.extend(self._take())
                     self._send()
             except RollupsUnavailable as error:
@@ -103,9 +108,10 @@ class Rollups:
             else:
                 self._note_success()
 
-    def check(self) -> dict:
+    def check(self) -> dict[str, Any]:
         """For health."""
-        return {"state": "up"} if self._failure is None else {"state": "degraded", "error": self._failure}
+        found = self._store.check()
+        return found if self.failure is None else {**found, "state": "degraded", "error": self.failure}
 
     def _send(self) -> None:
         while self._deltas:
@@ -113,8 +119,12 @@ class Rollups:
             self._deltas.popleft()
 
     def _take(self) -> list[Delta]:
-        tally, self._tally = self._tally.bounded(self._names.at(self._clock())), Tally()
-        cells = tally.cells()
+        """Invariant: a tally is taken out before it is worked on, so that what is counted meanwhile goes into another."""
+        tallies, self._tallies = self._tallies, {}
+        whole = Tally()
+        for key, tally in tallies.items():
+            whole.merge(self._bounded(key, tally))
+        cells = whole.cells()
         return [self._delta(cells[start : start + CELLS_A_DELTA]) for start in range(0, len(cells), CELLS_A_DELTA)]
 
     def _delta(self, cells) -> Delta:
@@ -123,24 +133,38 @@ class Rollups:
         self._seq += 1
         return Delta(self._worker, self._seq, self._clock(), cells)
 
-    def _taken(self):
+    def _slices(self) -> Iterator[tuple[str, list[StoredEvent]]]:
+        """What waits, in lists of about EVENTS_A_SLICE of one key."""
         while self._waiting:
-            yield self._waiting.popleft()
+            by_key: dict[str, list[list[StoredEvent]]] = {}
+            while self._waiting:
+                key, events = self._waiting.popleft()
+                by_key.setdefault(key, []).append(events)
+            for key, batches in by_key.items():
+                for events in slices(batches, EVENTS_A_SLICE):
+                    yield key, events
 
-    def _add(self, events: list[StoredEvent]) -> None:
-        if len(self._tally) > self._max_counters:
-            self._tally = self._tally.bounded(self._names.at(self._clock()))
-        if len(self._tally) > self._max_counters:
-            self._metrics.telemetry_rollups_lost_total.inc(len(events))
-            return
-        self._tally.add(events)
+    def _add(self, key: str, events: list[StoredEvent]) -> None:
+        tally = self._tallies.setdefault(key, Tally())
+        share = self._max_counters // len(self._tallies)
+        if len(tally) > share:
+            del self._tallies[key]
+            fitting, lost = fitted(self._bounded(key, tally), share // 2, Turn().check)
+            self._metrics.telemetry_rollups_lost_total.inc(lost)
+            tally = self._tallies.setdefault(key, Tally())
+            tally.merge(fitting)
+        tally.add(events)
+
+    def _bounded(self, key: str, tally: Tally) -> Tally:
+        now = self._clock()
+        return tally.bounded(self._names.at(now), partial(self._places.at(now).of, key), Turn().check)
 
     def _note_failure(self, reason: str) -> None:
-        if self._failure is None:
+        if self.failure is None:
             log.warning("rollups_not_flushed", error=reason)
-        self._failure = reason
+        self.failure = reason
 
     def _note_success(self) -> None:
-        if self._failure is not None:
+        if self.failure is not None:
             log.info("rollups_flushed_again")
-        self._failure = None
+        self.failure = None

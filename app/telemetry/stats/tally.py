@@ -5,11 +5,11 @@ is 400 or more, or 0 (no answer came). The value of a `perf` or `api` event is t
 `props.duration` and `props.ms`; a negative one is no value.
 
 Names are bounded: each application and env has its first MAX_NAMES of a day, the most frequent ones first; what comes
-after is counted under the name `(other)`. Such names usually have an id in them.
+after is counted under the name `(other)`. Such names usually have an id in them. Everything else is bounded by `shares`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -23,11 +23,31 @@ MEASURED = ("perf", "api")
 NUMBERS = (float, int)
 COUNTED_PROPS, COUNTED_TYPES = ("ok", "status", "value", "duration", "ms"), (*NUMBERS, bool)
 MAX_NAMES = 300
+KEYS_BETWEEN_PAUSES = 500
 MAX_BOOKS = 2000  # pairs of application and env; one that comes after has all its names under `(other)`
 
 
+Place = Callable[[str, str | None, int], tuple[str, str | None, int]]
+
+
+def as_it_is(app: str, env: str | None, minute: int) -> tuple[str, str | None, int]:
+    return app, env, minute
+
+
+def no_pause() -> None:
+    """For callers that delay no others."""
+
+
+def with_pauses(items: Iterable, pause: Callable[[], None]) -> Iterator:
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % KEYS_BETWEEN_PAUSES == 0:
+            pause()
+
+
 class Tally:
-    """Keys are (app, env, minute, type, name), those of `values` are pairs of that and a sketch's bucket."""
+    """Keys are (app, env, minute, type, name), those of `values` are pairs of that and a sketch's bucket. In the place of a minute
+    may stand a day: its first minute, negative."""
 
     def __init__(self):
         self.counts: Counter[tuple] = Counter()
@@ -53,16 +73,22 @@ class Tally:
         self.values.update(values)
         self.failed.update(failed)
 
-    def bounded(self, names: "Names") -> "Tally":
-        """The same with at most so many names."""
-        kept = Tally()
-        for key, count in self.counts.most_common():
-            kept.counts[_bounded(key, names)] += count
-        for key, count in self.failed.items():
-            kept.failed[_bounded(key, names)] += count
-        for (key, bucket), count in self.values.items():
-            kept.values[_bounded(key, names), bucket] += count
+    def bounded(self, names: "Names", place: Place = as_it_is, pause: Callable[[], None] = no_pause) -> "Tally":
+        """The same in the places and under the names that are allowed, the most frequent first. `place` maps (app, env, minute)."""
+        kept, moved = Tally(), {}
+        for key, count in with_pauses(self.counts.most_common(), pause):
+            moved[key] = _bounded(key, names, place)
+            kept.counts[moved[key]] += count
+        for key, count in with_pauses(self.failed.items(), pause):
+            kept.failed[moved[key]] += count
+        for (key, bucket), count in with_pauses(self.values.items(), pause):
+            kept.values[moved[key], bucket] += count
         return kept
+
+    def merge(self, other: "Tally") -> None:
+        self.counts.update(other.counts)
+        self.failed.update(other.failed)
+        self.values.update(other.values)
 
     def cells(self) -> list[Cell]:
         cells: dict[tuple, Cell] = {}
@@ -144,11 +170,16 @@ def slices(batches: Iterable[list[StoredEvent]], size: int) -> Iterator[list[Sto
         yield together
 
 
-def _bounded(key: tuple, names: Names) -> tuple:
+def _bounded(key: tuple, names: Names, place: Place) -> tuple:
     app, env, minute, type_, name = key
-    return key if names.knows(app, env, type_, name) else (app, env, minute, type_, OTHER)
+    found = place(app, env, minute)
+    has_name = found[0] == app and names.knows(app, found[1], type_, name)
+    return (*found, type_, name if has_name else OTHER)
 
 
 def _cell(cells: dict[tuple, Cell], place: list) -> Cell:
     app, env, minute = place
-    return cells.setdefault((app, env, minute), Cell(app, env, minute * MINUTE_MS))
+    found = cells.get((app, env, minute))
+    if found is None:
+        found = cells[app, env, minute] = Cell(app, env, abs(minute) * MINUTE_MS, narrowest_ms=MINUTE_MS if minute > 0 else DAY_MS)
+    return found

@@ -1,13 +1,15 @@
-"""Where cells are kept. The port is two methods, and every twin passes the same contract test:
+"""Where cells are kept. The port is four methods, and every twin passes the same contract test:
 
     apply(delta)                              adds it to its minutes, hours and days, once, however often it is repeated
     read(level_ms, app, env, since, until)    the cells that begin in [since, until); `env` None means every env
+    tend()                                    called again and again: keeps itself within its bound
+    check()                                   its state for health: {"state", "error"?, …}
 
 `mongo` and `file` (one SQLite file) are the real ones, `memory` is for tests, and `ladder` is made of the first two.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.telemetry.stats.cell import Cell, Delta
 
@@ -17,8 +19,12 @@ class RollupsUnavailable(Exception):
 
 
 class RollupStore(Protocol):
-    """Both may raise RollupsUnavailable."""
+    """The first two may raise RollupsUnavailable."""
 
     def apply(self, delta: Delta) -> None: ...
 
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Cell]: ...
+
+    def tend(self) -> None: ...
+
+    def check(self) -> dict[str, Any]: ...

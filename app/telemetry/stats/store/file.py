@@ -2,64 +2,85 @@
 is one, deltas wait here while it is away.
 
 Each delta is one transaction together with its number, so that a crash leaves all of it or nothing, and a repeated one
-changes nothing. Work is done in a thread with a connection of its own: a slow disk holds up nobody who does not wait for it.
+changes nothing. The file is bounded by TELEMETRY_ROLLUPS_MAX_BYTES: then the oldest minutes of the application that has most go
+(`room`, `eviction`), and no delta is taken to wait here.
 """
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gevent
 import msgspec
 
 from app.clock import Clock
-from app.disk import make_file
-from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
+from app.log_sampling import SampledLog
+from app.logs import get_logger
+from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
+from app.telemetry.stats.store.room import make_room, used_bytes
+from app.telemetry.stats.store.sqlite_file import SqliteFile, Work
 from app.trusted_time import TrustedTime
 
-PATIENCE_S = 2.0  # for another process's transaction
+sampled = SampledLog(get_logger(__name__))
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS cells (
     level INTEGER, app TEXT, env TEXT, at INTEGER, cell BLOB, updated_at INTEGER, PRIMARY KEY (level, app, env, at)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS apps (app TEXT PRIMARY KEY, since INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS cells_updated_at ON cells (updated_at);
 CREATE TABLE IF NOT EXISTS applied (worker TEXT PRIMARY KEY, seq INTEGER, made_at INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS waiting (worker TEXT, seq INTEGER, delta BLOB, PRIMARY KEY (worker, seq)) WITHOUT ROWID;
 """
 PLACE = "level = ? AND app = ? AND env = ? AND at = ?"
-Work = Callable[[sqlite3.Connection], Any]
+DAY = "level IN (?, ?, ?) AND app = ? AND env = ? AND at >= ? AND at < ?"
+MAX_BYTES = 536_870_912
+FULL_FOR_S = 3600.0  # so long health says that cells went
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Cell).decode
 _decode_delta = msgspec.json.Decoder(Delta).decode
 
 
 class FileRollups:
-    def __init__(self, path: Path, *, ttl_days: int, clock: Clock):
-        self._path = path
+    def __init__(self, path: Path, *, ttl_days: int, clock: Clock, max_bytes: int = MAX_BYTES):
+        self._file = SqliteFile(path, TABLES)
         self._ttl_ms = ttl_days * DAY_MS
         self._clock = clock
         self._time = TrustedTime(path.with_suffix(".clock"), clock)
-        self._has_tables = False
+        self._max_bytes = max_bytes
+        self._full_until = 0.0  # monotonic
 
     def apply(self, delta: Delta) -> None:
-        self._transact(lambda db: _apply(db, delta))
+        gone = self._transact(lambda db: _apply(db, delta, self._max_bytes))
+        if gone:
+            self._full_until = time.monotonic() + FULL_FOR_S
+            most = max(gone, key=gone.get)
+            sampled.warning("rollups_full", max_bytes=self._max_bytes, cells_dropped=sum(gone.values()), most_of=most)
 
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Cell]:
         query = "SELECT cell FROM cells WHERE level = ? AND app = ? AND at >= ? AND at < ?"
         values = [level_ms, app, since, until]
         if env is not None:
             query, values = f"{query} AND env = ?", [*values, env]
-        return self._ask(lambda db: [_decode(row[0]) for row in db.execute(query, values)])
+        return self._ask(lambda db: [cell for row in db.execute(query, values) if (cell := _readable(row[0])) is not None])
+
+    def check(self) -> dict[str, Any]:
+        found = self._file.check() | {"maxBytes": self._max_bytes}
+        with suppress(RollupsUnavailable):
+            found["bytes"] = self._ask(used_bytes)
+        if time.monotonic() < self._full_until and "error" not in found:
+            found["state"] = "degraded"
+            found["error"] = "The file is full (TELEMETRY_ROLLUPS_MAX_BYTES): the oldest minutes of the app that has most are dropped."
+        return found
 
     def tend(self) -> None:
-        """Now and then: what no event was added to for the time of the TTL goes, as the events themselves do."""
+        """Every 10 seconds: what no event was added to for the time of the TTL goes, as the events themselves do."""
         if self._ttl_ms:
-            with suppress(RollupsUnavailable):  # whoever applies meets the same trouble, and says so
+            with suppress(RollupsUnavailable):  # the next `apply` meets the same trouble, and reports it
                 self._transact(self._forget_old)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
@@ -70,92 +91,121 @@ class FileRollups:
     # While MongoDB is away: deltas wait here as they are, with their numbers
 
     def park(self, delta: Delta) -> None:
-        row = (delta.worker, delta.seq, _encode(delta))
-        self._transact(lambda db: db.execute("REPLACE INTO waiting VALUES (?, ?, ?)", row))
+        """Raises RollupsUnavailable where the file is full, too."""
+        self._transact(lambda db: _park(db, delta, self._max_bytes))
 
     def waiting(self) -> list[Delta]:
         """Some of those of every worker, each worker's in their order; [] when there are none."""
-        return self._ask(
-            lambda db: [_decode_delta(row[0]) for row in db.execute("SELECT delta FROM waiting ORDER BY worker, seq LIMIT 20")]
-        )
+        query = "SELECT worker, seq, delta FROM waiting ORDER BY worker, seq LIMIT 20"
+        while found := self._ask(lambda db: db.execute(query).fetchall()):
+            if deltas := [delta for row in found if (delta := self._readable_delta(*row)) is not None]:
+                return deltas
+        return []
 
     def forget(self, delta: Delta) -> None:
-        self._transact(lambda db: db.execute("DELETE FROM waiting WHERE worker = ? AND seq = ?", (delta.worker, delta.seq)))
+        self._forget_waiting(delta.worker, delta.seq)
+
+    def _forget_waiting(self, worker: str, seq: int) -> None:
+        self._transact(lambda db: db.execute("DELETE FROM waiting WHERE worker = ? AND seq = ?", (worker, seq)))
 
     def pack(self) -> None:
         """What was counted here before there was a MongoDB becomes deltas that wait."""
-        worker = f"file-{os.urandom(6).hex()}"
-        seq = 1
-        while self._transact(partial(_pack_some, worker=worker, seq=seq, now=self._clock())):
-            seq += 1
+        worker, seq = f"file-{os.urandom(6).hex()}", 1
+        while seq:
+            seq = self._transact(partial(_pack_a_day, worker=worker, seq=seq, now=self._clock()))
+
+    def _readable_delta(self, worker: str, seq: int, text: Any) -> Delta | None:
+        try:
+            return _decode_delta(text)
+        except (msgspec.DecodeError, TypeError) as error:
+            sampled.error("rollup_delta_unreadable", worker=worker, seq=seq, error=str(error))
+            self._forget_waiting(worker, seq)  # it would keep all behind it from MongoDB
+            return None
 
     def _transact(self, work: Work) -> Any:
-        return self._do(work, "BEGIN IMMEDIATE")
+        return self._do(self._file.transact, work)
 
     def _ask(self, work: Work) -> Any:
-        """Holds up nobody who writes."""
-        return self._do(work, "BEGIN DEFERRED")
+        return self._do(self._file.ask, work)
 
-    def _do(self, work: Work, begin: str) -> Any:
-        """Raises RollupsUnavailable."""
+    def _do(self, do: Any, work: Work) -> Any:
         try:
-            return gevent.get_hub().threadpool.apply(self._in_thread, (work, begin))
-        except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
-            raise RollupsUnavailable(f"{self._path.name}: {error}") from error
-
-    def _in_thread(self, work: Work, begin: str) -> Any:
-        if not self._has_tables:
-            make_file(self._path)
-        with closing(sqlite3.connect(self._path, timeout=PATIENCE_S, isolation_level=None)) as db:
-            if not self._has_tables:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(TABLES)
-                self._has_tables = True
-            with _transaction(db, begin):
-                return work(db)
+            return do(work)
+        except (sqlite3.Error, OSError) as error:
+            raise RollupsUnavailable(f"{self._file.path.name}: {error}") from error
 
 
-@contextmanager
-def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
-    db.execute(begin)
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
-def _apply(db: sqlite3.Connection, delta: Delta) -> None:
+def _apply(db: sqlite3.Connection, delta: Delta, max_bytes: int) -> dict[str, int]:
+    """The cells that went for it, by application."""
     last = db.execute("SELECT seq FROM applied WHERE worker = ?", (delta.worker,)).fetchone()
     if last and last[0] >= delta.seq:
-        return
+        return {}
+    gone = make_room(db, max_bytes)
+    apps = {cell.app for cell in delta.cells}
+    db.executemany("INSERT OR IGNORE INTO apps VALUES (?, ?)", [(app, delta.made_at) for app in apps])
     for level_ms in LEVELS_MS:
         for cell in widened(delta.cells, level_ms):
             _add(db, level_ms, cell, delta.made_at)
     db.execute("REPLACE INTO applied VALUES (?, ?, ?)", (delta.worker, delta.seq, delta.made_at))
+    return gone
 
 
 def _add(db: sqlite3.Connection, level_ms: int, cell: Cell, now: int) -> None:
     place = (level_ms, cell.app, cell.env or "", cell.at)  # an env is never empty
-    if found := db.execute(f"SELECT cell FROM cells WHERE {PLACE}", place).fetchone():
-        cell.add(_decode(found[0]))
+    found = db.execute(f"SELECT cell FROM cells WHERE {PLACE}", place).fetchone()
+    if found and (before := _readable(found[0])) is not None:
+        cell.add(before)
     db.execute("REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*place, _encode(cell), now))
 
 
-def _pack_some(db: sqlite3.Connection, worker: str, seq: int, now: int) -> bool:
-    """False when no minute is left; what is wider is made from the minutes again."""
-    found = "SELECT app, env, at, cell FROM cells WHERE level = ? LIMIT ?"
-    rows = db.execute(found, (MINUTE_MS, CELLS_A_DELTA)).fetchall()
-    if not rows:
-        db.execute("DELETE FROM cells")
-        return False
-    delta = Delta(worker, seq, now, [_decode(row[-1]) for row in rows])
-    db.execute("INSERT INTO waiting VALUES (?, ?, ?)", (worker, seq, _encode(delta)))
-    db.executemany(f"DELETE FROM cells WHERE {PLACE}", [(MINUTE_MS, *row[:3]) for row in rows])
-    return True
+def _readable(text: Any) -> Cell | None:
+    """None for one that something spoilt: it costs its own numbers and no others."""
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, TypeError) as error:
+        sampled.error("rollup_unreadable", error=str(error))
+        return None
+
+
+def _park(db: sqlite3.Connection, delta: Delta, max_bytes: int) -> None:
+    if used_bytes(db) > max_bytes:
+        raise OSError(f"the deltas that wait for MongoDB have filled it ({max_bytes} bytes, TELEMETRY_ROLLUPS_MAX_BYTES)")
+    db.execute("REPLACE INTO waiting VALUES (?, ?, ?)", (delta.worker, delta.seq, _encode(delta)))
+
+
+def _pack_a_day(db: sqlite3.Connection, worker: str, seq: int, now: int) -> int:
+    """One day of one application and env becomes deltas; the next seq, 0 when none is left. What its hours and minutes do not count
+    (times long ago, minutes that had no room) stays with the hour or the day."""
+    row = db.execute("SELECT app, env, at FROM cells ORDER BY level DESC LIMIT 1").fetchone()
+    if row is None:
+        return 0
+    app, env, at = row
+    start = at - at % DAY_MS
+    here = (*LEVELS_MS, app, env, start, start + DAY_MS)
+    found = db.execute(f"SELECT level, cell FROM cells WHERE {DAY}", here).fetchall()
+    by_level: dict[int, list[Cell]] = {level_ms: [] for level_ms in LEVELS_MS}
+    for level, text in found:
+        if (cell := _readable(text)) is not None:
+            by_level[level].append(cell)
+    cells = [*by_level[MINUTE_MS], *_beyond(by_level, HOUR_MS, MINUTE_MS), *_beyond(by_level, DAY_MS, HOUR_MS)]
+    for first in range(0, len(cells), CELLS_A_DELTA):
+        delta = Delta(worker, seq, now, cells[first : first + CELLS_A_DELTA])
+        db.execute("INSERT INTO waiting VALUES (?, ?, ?)", (worker, seq, _encode(delta)))
+        seq += 1
+    db.execute(f"DELETE FROM cells WHERE {DAY}", here)
+    return seq
+
+
+def _beyond(by_level: dict[int, list[Cell]], level_ms: int, narrower_ms: int) -> list[Cell]:
+    """What the cells of a level count beyond those of the narrower one."""
+    counted = {cell.at: cell for cell in widened(by_level[narrower_ms], level_ms)}
+    cells = [cell.without(counted[cell.at]) if cell.at in counted else cell for cell in by_level[level_ms]]
+    for cell in cells:
+        cell.narrowest_ms = level_ms
+    return [cell for cell in cells if cell]
 
 
 def _forget(db: sqlite3.Connection, too_old: int) -> None:
     db.execute("DELETE FROM cells WHERE updated_at < ?", (too_old,))
     db.execute("DELETE FROM applied WHERE made_at < ?", (too_old,))
+    db.execute("DELETE FROM apps WHERE since < ? AND app NOT IN (SELECT DISTINCT app FROM cells)", (too_old,))

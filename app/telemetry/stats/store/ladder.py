@@ -1,11 +1,13 @@
-"""What happens to the numbers when MongoDB is away: their deltas wait in the file, and go to MongoDB first when it is back.
+"""What happens to the numbers when MongoDB is away: their deltas wait in the file, and go to MongoDB when it is back.
 
-A delta keeps its number while it waits, so it does no harm when MongoDB had taken it after all, or when two workers bring
-the same one. While one of a worker's deltas waits, its next ones wait behind it. The file grows no faster than the spool,
-which is filling at the same time, and no longer.
+Invariants: (1) when `apply` returns, the delta is in MongoDB or in the file: it never waits in memory behind what has to be caught
+up; (2) while one of a worker's deltas waits in the file its next ones wait behind it, since MongoDB takes a worker's deltas in the
+order of their numbers and ignores an earlier one that comes later. A delta keeps its number while it waits, so it does no harm when
+MongoDB had taken it after all, or when two workers bring the same one.
 """
 
 from threading import Lock
+from typing import Any
 
 from app.breaker import Breaker
 from app.clock import Clock
@@ -24,49 +26,77 @@ class RollupLadder:
         self._clock = clock
         self._breaker = Breaker()
         self._is_packed = False
-        self._may_wait = True  # an earlier process may have left something
+        self._may_wait = True  # an earlier process may have left something; that is no reason for ours to wait
         self._has_parked = False
-        self._one_at_a_time = Lock()
+        self._one_at_a_time = Lock()  # of `apply`, and of the end of catching up
+        self._catching_up = Lock()
 
     def apply(self, delta: Delta) -> None:
         """Raises RollupsUnavailable when the file failed, too."""
         with self._one_at_a_time:
-            if not self._reaches_primary(delta):
+            if self._has_parked or not self._is_taken(delta):
                 self._file.park(delta)
                 self._may_wait = self._has_parked = True
 
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Cell]:
         return self._primary.read(level_ms, app, env, since, until)
 
-    def tend(self) -> None:
-        """Now and then, for a time in which no events come."""
-        with self._one_at_a_time:
-            if self._may_wait:
-                self._reaches_primary(None)
+    def check(self) -> dict[str, Any]:
+        """Of the file; MongoDB has a check of its own."""
+        return self._primary.check() | self._file.check()
 
-    def _reaches_primary(self, delta: Delta | None) -> bool:
+    def tend(self) -> None:
+        """Every second: bring what waits to MongoDB, while `apply` goes on; and let MongoDB tend its own."""
+        self._primary.tend()
+        if self._may_wait and self._catching_up.acquire(blocking=False):
+            try:
+                self._catch_up()
+            finally:
+                self._catching_up.release()
+
+    def _is_taken(self, delta: Delta) -> bool:
         now = self._clock()
         if not self._breaker.lets_through(now):
             return False
         try:
-            self._catch_up()
-            if delta is not None:
-                self._primary.apply(delta)
+            self._primary.apply(delta)
         except RollupsUnavailable as error:
-            if self._breaker.failed(now):
-                log.warning("rollups_wait", error=str(error)[:300])
+            self._failed(error, now)
             return False
-        if self._breaker.succeeded():
-            log.info("rollups_caught_up")
+        self._breaker.succeeded()
         return True
 
     def _catch_up(self) -> None:
-        while self._may_wait:
-            waiting = self._waiting()
-            for delta in waiting:
-                self._primary.apply(delta)
-                self._file.forget(delta)
-            self._may_wait = self._has_parked = bool(waiting)
+        now = self._clock()
+        if not self._breaker.lets_through(now):
+            return
+        count = 0
+        try:
+            while not self._is_caught_up():
+                for delta in self._waiting():
+                    self._primary.apply(delta)
+                    self._file.forget(delta)
+                    count += 1
+        except RollupsUnavailable as error:
+            self._failed(error, now)
+            return
+        self._breaker.succeeded()
+        if count:
+            log.info("rollups_caught_up", deltas=count)
+
+    def _is_caught_up(self) -> bool:
+        """Nothing waits any more, and nothing was parked since that was found."""
+        if self._waiting():
+            return False
+        with self._one_at_a_time:
+            is_empty = not self._waiting()
+            if is_empty:
+                self._may_wait = self._has_parked = False
+            return is_empty
+
+    def _failed(self, error: RollupsUnavailable, now: int) -> None:
+        if self._breaker.failed(now):
+            log.warning("rollups_wait", error=str(error)[:300])
 
     def _waiting(self) -> list[Delta]:
         try:
@@ -77,4 +107,4 @@ class RollupLadder:
         except RollupsUnavailable:
             if self._has_parked:
                 raise
-            return []  # a broken file holds nothing of ours, and MongoDB does not need it
+            return []  # a file that cannot be read holds nothing of ours, and MongoDB does not need it

@@ -7,6 +7,7 @@ a moment before. An update without upsert settles which.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
@@ -14,16 +15,17 @@ from urllib.parse import unquote
 import orjson
 import pymongo
 from mongoengine import DateTimeField, DictField, Document, IntField, StringField
-from pymongo import UpdateOne
+from pymongo import UpdateOne, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
-from app.mongo import answers_understood
+from app.mongo import answers_understood, durable_concern
 from app.mongo_errors import judge
 from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
+from app.telemetry.stats.store.mongo_room import MAX_BYTES, MongoRoom
 
 log = get_logger(__name__)
 
@@ -42,6 +44,7 @@ class RollupDocument(Document):
     app = StringField(required=True)
     env = StringField()
     at = DateTimeField(required=True)
+    created_at = DateTimeField(db_field="createdAt")
     updated_at = DateTimeField(db_field="updatedAt", required=True)
     by = DictField()
     counts = DictField()
@@ -50,9 +53,13 @@ class RollupDocument(Document):
 
 
 class MongoRollups:
-    def __init__(self, database: Database):
+    """Writes as durably as the events are written, since both say what was answered."""
+
+    def __init__(self, database: Database, max_bytes: int = MAX_BYTES):
         self._database = database
-        self._collection = database[RollupDocument._get_collection_name()]
+        collection = database[RollupDocument._get_collection_name()]
+        self._collection = collection.with_options(write_concern=WriteConcern(**durable_concern(collection)))
+        self._room = MongoRoom(database, self._collection, max_bytes)
 
     def apply(self, delta: Delta) -> None:
         steps = [_step(cell, level_ms, delta) for level_ms in LEVELS_MS for cell in widened(delta.cells, level_ms)]
@@ -71,6 +78,14 @@ class MongoRollups:
                     yield _cell(document)
         except PyMongoError as error:
             raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def check(self) -> dict[str, Any]:
+        return self._room.check()
+
+    def tend(self) -> None:
+        """Every minute: keep the collection within its bound. MongoDB's TTL index removes what is old."""
+        with suppress(PyMongoError):  # the next `apply` meets the same trouble, and reports it
+            self._room.make()
 
     def _write(self, updates: list[UpdateOne]) -> list[int]:
         """The indexes of those whose document was there already. What MongoDB will not take, such as a document that has grown too
@@ -97,7 +112,7 @@ class MongoRollups:
 
 def _step(cell: Cell, level_ms: int, delta: Delta) -> tuple[dict, dict]:
     guard = f"by.{delta.worker}"
-    place: dict[str, Any] = {"level": level_ms, "app": cell.app, "at": to_datetime(cell.at)}
+    place: dict[str, Any] = {"level": level_ms, "app": cell.app, "at": to_datetime(cell.at), "createdAt": to_datetime(delta.made_at)}
     if cell.env is not None:
         place["env"] = cell.env
     id_ = orjson.dumps([level_ms, cell.at, cell.app, cell.env]).decode()

@@ -5,8 +5,9 @@ import pytest
 from gevent.event import Event
 
 from app.telemetry.batch import read_batch
-from app.telemetry.stats.cell import MINUTE_MS
+from app.telemetry.stats.cell import DAY_MS, MINUTE_MS
 from app.telemetry.stats.rollups import Rollups
+from app.telemetry.stats.shares import Places
 from tests.apps import NOW, Clock
 
 
@@ -19,10 +20,10 @@ def pages(*names, ts=NOW):
     return read_batch({"app": "web", "events": [{"type": "page", "name": name, "ts": ts} for name in names]}, NOW, 10_000).events
 
 
-def counted(store):
+def counted(store, level_ms=MINUTE_MS, app="web"):
     counts = {}
-    for cell in store.read(MINUTE_MS, "web", None, 0, NOW + MINUTE_MS):
-        for name, n in cell.counts["page"].items():
+    for cell in store.read(level_ms, app, None, 0, NOW + MINUTE_MS):
+        for name, n in cell.counts.get("page", {}).items():
             counts[name] = counts.get(name, 0) + n
     return counts
 
@@ -112,17 +113,17 @@ def test_too_many_waiting_batches_are_folded_at_once_and_none_is_lost(store, met
     assert counted(store) == {"a": 8}
 
 
-def test_too_many_names_are_counted_as_other_and_too_many_minutes_are_given_up_and_said_so(store, metrics):
+def test_too_many_names_are_counted_as_other_and_too_many_minutes_in_their_day(store, metrics):
     rollups = Rollups(store, Clock(), metrics, flush_every_s=60, max_waiting=0, max_counters=400)
     for n in range(1000):
         rollups.note(pages(f"n{n}"))
     for n in range(1000):
         rollups.note(pages("a", ts=NOW - n * MINUTE_MS))
     rollups.flush()
-    lost = metrics.telemetry_rollups_lost_total._value.get()
-    assert lost >= 500
-    assert sum(counted(store).values()) + lost == 2000
-    assert counted(store)["(other)"] >= 600
+    by_day = counted(store, DAY_MS)
+    assert sum(by_day.values()) == 2000 and by_day["(other)"] >= 600
+    assert sum(counted(store).values()) < 2000
+    assert metrics.telemetry_rollups_lost_total._value.get() == 0
 
 
 def test_the_background_task_flushes_in_time_and_once_more_at_its_end(store, metrics):
@@ -139,3 +140,89 @@ def test_the_background_task_flushes_in_time_and_once_more_at_its_end(store, met
     assert counted(store) == {"a": 1, "b": 1}
     rollups.note(pages("late"))
     assert counted(store)["late"] == 1
+
+
+# The attacker: a public write key, and whatever can be invented.
+
+
+def sent(events, **envelope):
+    return read_batch({**envelope, "events": [{"type": "page", "name": "a", "ts": NOW, **event} for event in events]}, NOW, 10_000).events
+
+
+ATTACKS = {
+    "apps": lambda n: sent([{"app": f"app-{n}-{m}"} for m in range(1000)]),
+    "envs": lambda n: sent([{"env": f"env-{n}-{m}"} for m in range(1000)], app="attacked"),
+    "times": lambda n: sent([{"ts": NOW - (n * 1000 + m) * 7 * MINUTE_MS} for m in range(1000)], app="attacked"),
+    "names": lambda n: sent([{"name": f"name-{n}-{m}"} for m in range(1000)], app="attacked"),
+    "values": lambda n: sent([{"type": "perf", "props": {"ms": 1.04 ** (m % 700)}, "name": f"n{m}"} for m in range(1000)], app="attacked"),
+    "all at once": lambda n: sent(
+        [{"app": f"app-{n}-{m % 9}", "env": f"e{n}-{m}", "name": f"n{m}", "ts": NOW - m * n * 9 * MINUTE_MS} for m in range(1000)]
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("key", ["the same key", "another key"])
+def test_invented_things_cost_others_no_count_no_name_and_no_minute(store, metrics, attack, key):
+    rollups = Rollups(store, Clock(), metrics, flush_every_s=60, max_waiting=0)
+    for n in range(40):
+        rollups.note(attack(n), (), "web")
+        rollups.note(pages("a", "b"), (), "web" if key == "the same key" else "ios")
+        if n % 9 == 8:
+            rollups.flush()
+    rollups.flush()
+    assert counted(store) == {"a": 40, "b": 40}
+    assert counted(store, DAY_MS) == {"a": 40, "b": 40}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_one_flush_stores_is_bounded_and_every_event_is_counted_somewhere_or_said_to_be_lost(store, metrics, name):
+    rollups, total = Rollups(store, Clock(), metrics, flush_every_s=60, max_waiting=0), 0
+    for n in range(40):
+        events = ATTACKS[name](n)
+        rollups.note(events, (), "web")
+        total += len(events)
+    assert sum(map(len, rollups._tallies.values())) <= 20_000 + 3000
+    rollups.flush()
+    days = [cell for (level, *_), cell in store._cells.items() if level == DAY_MS]
+    stored = sum(sum(names.values()) for cell in days for names in cell.counts.values())
+    assert stored + metrics.telemetry_rollups_lost_total._value.get() == total
+    assert len(store._cells) <= 3 * 20_000
+
+
+def test_an_app_that_is_there_every_day_keeps_its_name_whatever_comes(store, metrics):
+    clock = Clock()
+    rollups = Rollups(store, clock, metrics, flush_every_s=60, max_waiting=0)
+    for day in range(4):
+        ts = clock()
+        rollups.note(sent([{"app": "honest", "ts": ts}]), (), "web")
+        rollups.flush()
+        for n in range(3):
+            rollups.note(sent([{"app": f"d{day}-{n}-{m}", "ts": ts} for m in range(1000)]), (), "web")
+            rollups.flush()
+        clock.pass_ms(DAY_MS)
+        rollups.note(sent([{"app": f"early-{day}-{m}", "ts": clock()} for m in range(1000)]), (), "web")
+        rollups.flush()
+    assert sum(cell.counts["page"]["a"] for cell in store.read(DAY_MS, "honest", None, 0, clock())) == 4
+    apps = {app for _, app, *_ in store._cells}
+    assert "(other)" in apps and len(apps) < 6 * 101
+
+
+def test_an_app_that_a_write_key_names_has_its_place_although_invented_ones_came_first(store, metrics):
+    rollups = Rollups(store, Clock(), metrics, flush_every_s=60, max_waiting=0, places=Places(named=["shop"]))
+    for n in range(3):
+        rollups.note(ATTACKS["apps"](n), (), "web")
+        rollups.flush()
+    rollups.note(sent([{"app": "shop"}, {"app": "late"}]), (), "web")
+    rollups.flush()
+    assert (counted(store, app="shop"), counted(store, app="late")) == ({"a": 1}, {})
+
+
+def test_what_happened_long_ago_or_will_counts_in_its_day_and_in_no_minute(store, metrics):
+    rollups = Rollups(store, Clock(), metrics, flush_every_s=60)
+    near, far = NOW - DAY_MS + MINUTE_MS, NOW - 2 * DAY_MS
+    for ts in (near, far, far):
+        rollups.note(pages("a", ts=ts))
+    rollups.flush()
+    assert (counted(store), counted(store, 60 * MINUTE_MS), counted(store, DAY_MS)) == ({"a": 1}, {"a": 1}, {"a": 3})
+    assert far - far % DAY_MS in {cell.at for cell in store.read(DAY_MS, "web", None, 0, NOW)}

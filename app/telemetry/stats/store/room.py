@@ -1,0 +1,38 @@
+"""The bound of the file of the statistics: of the application that has to give (`eviction`), the oldest cells of its narrowest
+level go. Its hours and days stay when its minutes go.
+"""
+
+import sqlite3
+from functools import partial
+
+from app.telemetry.stats.store.eviction import FREED_SHARE, Stored, evict
+
+ROW_BYTES = 100  # of a cell beside its text: its place, twice where an index has it, and what SQLite keeps with it
+CELLS_AT_ONCE = 100
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """Of the file, without the pages that are free to be used again."""
+    pages, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+    return (pages - free) * size
+
+
+def make_room(db: sqlite3.Connection, max_bytes: int) -> dict[str, int]:
+    """How many cells went, by application; nothing where the bound is not reached."""
+    if used_bytes(db) <= max_bytes:
+        return {}
+    query = f"SELECT app, SUM(LENGTH(cell) + {ROW_BYTES}), IFNULL(since, 0) FROM cells LEFT JOIN apps USING (app) GROUP BY app"
+    apps = {app: Stored(size, since) for app, size, since in db.execute(query)}
+    gone = evict(apps, partial(_drop_oldest, db), lambda: used_bytes(db) <= max_bytes - max_bytes // FREED_SHARE)
+    db.execute("DELETE FROM apps WHERE app NOT IN (SELECT DISTINCT app FROM cells)")
+    return gone
+
+
+def _drop_oldest(db: sqlite3.Connection, app: str) -> tuple[int, int]:
+    """How many cells, and their bytes."""
+    level = db.execute("SELECT MIN(level) FROM cells WHERE app = ?", (app,)).fetchone()[0]
+    found = "SELECT env, at, LENGTH(cell) FROM cells WHERE level = ? AND app = ? ORDER BY at LIMIT ?"
+    rows = db.execute(found, (level, app, CELLS_AT_ONCE)).fetchall()
+    places = [(level, app, env, at) for env, at, _ in rows]
+    db.executemany("DELETE FROM cells WHERE level = ? AND app = ? AND env = ? AND at = ?", places)
+    return len(rows), sum(size + ROW_BYTES for _, _, size in rows)

@@ -1,0 +1,45 @@
+"""Who gives when there is no room: who has most, with all newcomers counted as one."""
+
+from app.telemetry.stats.store.eviction import SENIOR_APPS, Stored, evict
+
+
+class Apps:
+    def __init__(self, **sizes):
+        self.sizes = dict(sizes)
+        self.left = sum(sizes.values())
+
+    def drop(self, app):
+        gone = min(10, self.sizes[app])
+        self.sizes[app] -= gone
+        self.left -= gone
+        return (1, gone) if gone else (0, 0)
+
+    def evict_to(self, left):
+        stored = {app: Stored(size, number) for number, (app, size) in enumerate(self.sizes.items())}
+        return evict(stored, self.drop, lambda: self.left <= left)
+
+
+def test_the_one_that_has_most_gives_until_it_has_no_more_than_the_next():
+    apps = Apps(big=1000, middle=500, small=100)
+    assert apps.evict_to(1100) == {"big": 50}
+    apps.evict_to(700)
+    assert apps.sizes == {"big": 300, "middle": 300, "small": 100}
+
+
+def test_newcomers_give_before_an_app_that_was_there_although_each_of_them_is_small():
+    apps = Apps(**{f"old{n}": 100 for n in range(SENIOR_APPS)}, **{f"new{n}": 20 for n in range(100)})
+    apps.evict_to(SENIOR_APPS * 100 + 150)
+    assert all(apps.sizes[f"old{n}"] == 100 for n in range(SENIOR_APPS))
+    assert sum(apps.sizes[f"new{n}"] for n in range(100)) <= 150
+
+
+def test_an_app_has_a_part_that_nothing_takes_from_it():
+    apps = Apps(first=10_000, **{f"new{n}": 10_000 for n in range(200)})
+    apps.evict_to(21_000)
+    assert apps.sizes["first"] >= 21_000 // (SENIOR_APPS + 1) - 10
+
+
+def test_where_nothing_is_left_it_ends():
+    apps = Apps(a=15, **{f"n{n}": 5 for n in range(40)})
+    apps.evict_to(-1)
+    assert apps.left == 0

@@ -13,7 +13,7 @@ from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.archive import Found
 from app.realtime.archive.aside import Aside
-from app.realtime.archive.ladder import FLUSH_S, Ladder
+from app.realtime.archive.ladder import APART, FLUSH_S, Ladder
 from app.realtime.archive.mongo import Known, MongoMessages, StoreUnavailable
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Head, Message
@@ -83,28 +83,37 @@ class DurableArchive:
             log.warning("archive_ids_not_read", error=str(error), repeated_messages="are taken for new ones")
             known = []
         self._learn(known)
-        self._ladder.before_first, self._ladder.on_taken = self._compare, self._on_taken
+        self._ladder.before_first, self._ladder.on_taken = lambda: self._compare(known), self._on_taken
         is_compared = self._ladder.reach(self._ladder.look_first)
         if not is_compared and self._numbered and not self._numbering.is_certain:
             self._begin_anew("the machine was started anew or the file of numbers was touched, and MongoDB is away")
 
-    def _compare(self) -> None:
+    def _compare(self, spooled: list[Known]) -> None:
         """Raises StoreUnavailable; then it is asked again before anything is stored."""
         beyond = self._store.any_at([(topic, epoch, seq + 1) for topic, (epoch, seq) in self._numbered.items()])
         if beyond:
             self._begin_anew(f"MongoDB has {beyond}")
         try:
-            self._learn(self._store.newest(KNOWN_AGAIN))
+            self._learn([*self._store.newest(KNOWN_AGAIN), *spooled])
         except StoreUnavailable as error:  # sorting may take longer than a database without the index is given
             log.warning("archive_ids_not_read", error=str(error)[:300], repeated_messages="are taken for new ones")
 
     def _learn(self, known: list[Known]) -> None:
-        """The ids; and whether one of these messages is in an epoch that continues, with a seq that was not given in it yet."""
+        """The ids; and whether a topic that continues was continued already: by a seq that was not given in its epoch yet, or, with
+        what it said last, in another epoch."""
         for each in known:
-            epoch, seq = self._numbered.get(each.topic, ("", 0))
-            if each.epoch == epoch and each.seq > seq:
-                self._begin_anew(f"the archive has {each.topic} {each.epoch} {each.seq}")
             self._numbering.recall(*each)
+        last = {each.topic: each for each in known if APART not in each.epoch}.values()
+        beyond = [each for each in known if self._is_beyond(each)] + [each for each in last if self._is_elsewhere(each)]
+        if beyond:
+            self._begin_anew("the archive has {0.topic} {0.epoch} {0.seq}".format(beyond[0]))
+
+    def _is_beyond(self, each: Known) -> bool:
+        epoch, seq = self._numbered.get(each.topic, ("", 0))
+        return each.epoch == epoch and each.seq > seq
+
+    def _is_elsewhere(self, each: Known) -> bool:
+        return self._numbered.get(each.topic, (each.epoch, 0))[0] != each.epoch
 
     def _begin_anew(self, reason: str) -> None:
         log.error("numbers_not_believed", reason=reason, topics_begin="new epochs")

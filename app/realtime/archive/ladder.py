@@ -37,6 +37,7 @@ FLUSH_S = 0.2
 LATE_MS = 300  # a round and a little more, so that a round that begins late does not send everything to the disk
 BATCH = 200  # encoding so many takes a millisecond or two, in which nobody else has a turn
 ENVELOPE_BYTES = 256
+APART = "~"  # in the epoch of a message whose place is another one's; in no other epoch
 STRANGE_ATTEMPTS = 5  # at a message to which MongoDB has an objection that nobody foresaw
 
 
@@ -189,7 +190,7 @@ class Ladder:
         log.error("archive_place_taken", topic=first.topic, epoch=first.epoch, seq=first.seq, messages=len(taken), stored_under="epochs~")
         self.on_taken(first)
         try:
-            self._store.insert([message._replace(epoch=f"{message.epoch}~{_digest(message)}") for message in taken], self._clock())
+            self._store.insert([message._replace(epoch=f"{message.epoch}{APART}{_digest(message)}") for message in taken], self._clock())
         except NotStored as error:
             return error.refused + error.unforeseen
         return []

@@ -122,11 +122,12 @@ class MongoMessages:
 
     def newest(self, limit: int) -> list[Known]:
         """The ones stored last, oldest first. Raises StoreUnavailable."""
-        names = ("topic", "epoch", "seq", "id", "userId")
+        names = ("topic", "epoch", "seq", "id", "userId", "createdAt", "ts")
         with _driver_errors(), answers_understood():
             found = self._collection.find({}, dict.fromkeys(names, 1)).sort("createdAt", -1).limit(limit)
-            known = [Known(*(document.get(name) for name in names)) for document in found]
-        return [each for each in reversed(known) if _is_ours(each)]
+            rows = [[document.get(name) for name in names] for document in found]
+        ours = [(stored_at, ts, Known(*known)) for *known, stored_at, ts in rows if _is_ours(Known(*known), stored_at, ts)]
+        return [known for _, _, known in sorted(ours, key=lambda row: row[:2])]
 
 
 @contextmanager
@@ -137,10 +138,10 @@ def _driver_errors() -> Iterator[None]:
         raise StoreUnavailable(str(error)) from error
 
 
-def _is_ours(known: Known) -> bool:
+def _is_ours(known: Known, *times: Any) -> bool:
     """And not of another program, with other values under these names."""
-    user = known.user
-    return all(isinstance(text, str) for text in (known.topic, known.epoch, known.id, user or "")) and type(known.seq) is int
+    texts = (known.topic, known.epoch, known.id, known.user or "")
+    return type(known.seq) is int and all(isinstance(text, str) for text in texts) and all(isinstance(time, datetime) for time in times)
 
 
 def _joined(first: Objections, second: Objections, at: int) -> Objections:

@@ -87,7 +87,6 @@ class Numbers(Protocol):
         """To be called before any client learns of this number. `owner` is a short name of the party that it counts against, empty
         for the server. False: no client may learn of it, and no topic may continue in its epoch."""
 
-
     def known(self) -> dict[str, tuple[str, int]]:
         """`last` of every topic whose numbering continues."""
 

@@ -292,3 +292,51 @@ def test_a_disk_from_which_no_ids_can_be_read_does_not_stop_the_start(server, mo
     monkeypatch.setattr(MessageSpool, "newest", lambda *_: (_ for _ in ()).throw(OSError(13, "Permission denied")))
     server.start()
     assert server.publish().seq == 1
+
+
+def test_numbers_from_before_another_epoch_are_not_believed(server, tmp_path, capsys):
+    """A crash of the machine began a new epoch, and then the machine was put back to before it: no seq tells it."""
+    place, numbers = server.publish(count=5), server.folder / "realtime" / "numbers"
+    server.stop()
+    shutil.copy(numbers, tmp_path / "copy")
+    server.start()
+    server.kill()
+    server.boot = "boot-2"
+    server.start()
+    assert server.publish(count=3).epoch != place.epoch
+    server.stop()
+    bring_back(tmp_path / "copy", numbers)
+    server.boot = "boot-1"
+    capsys.readouterr()
+    server.start()
+    assert "numbers_not_believed" in capsys.readouterr().out
+    server.publish(count=4)
+    server.save()
+    assert server.stored_payloads() == [*range(12)]
+
+
+def test_a_message_that_was_stored_apart_says_nothing_about_the_numbers(server, capsys):
+    server.publish(count=5)
+    server.save()
+    message = next(iter(server.store.messages.values()))
+    server.store.insert([message._replace(epoch=f"{message.epoch}~0", seq=9)], 0)
+    place = server.publish()
+    server.stop()
+    server.start()
+    assert server.publish() == place._replace(seq=7)
+
+
+def test_the_spool_is_newer_than_mongodb(server, capsys):
+    """After a crash of the machine the messages of the new epoch wait on disk; those of the old one in MongoDB are no news."""
+    server.publish(count=5)
+    server.save()
+    server.kill()
+    server.boot = "boot-2"
+    server.start()
+    server.store.is_away = True
+    place = server.publish(count=3)
+    server.save()
+    server.kill()
+    server.store.is_away = False
+    server.start()
+    assert server.publish() == place._replace(seq=4)

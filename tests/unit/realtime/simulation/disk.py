@@ -6,10 +6,13 @@ DURABLE = "a"
 
 
 class Disk:
-    """What outlives a process: the numbers (the twin of FileNumbers) and what the archive has stored."""
+    """What outlives a process: the numbers (the twin of FileNumbers) and what the archive has stored. `snapshot` are numbers as they
+    were once, to which the machine, but not the archive, may be put back."""
+
+    is_certain = True
 
     def __init__(self):
-        self.places, self.stored, self.is_away = {}, {}, False
+        self.places, self.stored, self.is_away, self.snapshot = {}, {}, False, None
 
     def keeps(self, topic):
         return topic == DURABLE
@@ -21,12 +24,37 @@ class Disk:
         self.places[topic] = (epoch, seq)
         return True
 
+    def known(self):
+        return dict(self.places)
+
+    def begin_anew(self):
+        self.places.clear()
+
 
 class SlowArchive:
     """One process's way to it: messages are stored a little later, answers take their time, and it may be away."""
 
     def __init__(self, world):
         self.world, self.disk, self.buffer = world, world.disk, []
+        self.numbered = None
+
+    def open(self):
+        self.numbered = self.world.log.numbered()
+        self.compare()
+
+    def compare(self):
+        """As DurableArchive does before anything is stored."""
+        if self.numbered is None or self.disk.is_away:
+            return
+        (numbered,) = self.numbered.values() or [None]
+        stored = [place[1:] for place in self.disk.stored]
+        is_beyond = numbered and any(epoch == numbered[0] and seq > numbered[1] for epoch, seq in stored)
+        assert not is_beyond or self.world.was_put_back, "nothing was put back"
+        if is_beyond or (numbered and stored and stored[-1][0] != numbered[0]):
+            self.world.log.begin_anew()
+        self.numbered = None
+        for message in list(self.disk.stored.values())[-self.world.limits["max_ids"] :]:
+            self.world.log.recall(message.topic, message.epoch, message.seq, message.id, message.user)
 
     def keep(self, message):
         if message.topic == DURABLE:
@@ -34,7 +62,8 @@ class SlowArchive:
             self.world.later(self.world.random.randint(1, 300), self.flush)
 
     def flush(self):
-        if not self.disk.is_away:
+        if not self.disk.is_away and self.world.archive is self:
+            self.compare()
             for message in self.buffer:
                 place = (message.topic, message.epoch, message.seq)
                 assert self.disk.stored.setdefault(place, message) is message, "another message under this number"

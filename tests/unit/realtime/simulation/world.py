@@ -40,6 +40,7 @@ class World:
         self.limits = {"max_messages": random.choice([4, 30, 200]), "max_bytes": 100_000, "max_topics": 4, "max_ids": 20}
         self.has_durable = random.random() < 0.5
         self.disk, self.history, self.ahead = Disk(), {topic: [] for topic in TOPICS}, NOW
+        self.was_put_back, self.last_durable = False, None
         self.start()
         manners = ({}, {}, {"batch": True}, {"mode": "latest"}, {"ack": False}, {"batch": True, "ack": False})
         self.clients = [Client(self, f"c{number}", **random.choice(manners)) for number in range(random.randint(1, 4))]
@@ -50,6 +51,8 @@ class World:
         self.hub = Hub(self.log, METRICS, self.rules, Random(self.random.random()), self.archive)
         self.wire = self.hub.transport = Wire(self)
         self.log.listen(self.announce)
+        if self.has_durable:
+            self.archive.open()
 
     def announce(self, message):
         self.archive.keep(message)
@@ -85,7 +88,8 @@ class World:
             for number in range(4):
                 self.publish(f"junk{number}")  # so many that all others are forgotten
         elif kind < 0.93:
-            self.end(random.choice(["stop", "kill", "kill", "crash"]))
+            self.end(random.choice(["stop", "stop", "kill", "kill", "crash", "put back"]))
+            self.repeat()
         elif kind < 0.96:
             self.disk.is_away = not self.disk.is_away
         elif kind < 0.97:
@@ -103,20 +107,37 @@ class World:
         with promises.the_server_loses_nothing_to(self, user, is_trusted):
             facts = self.hub.publish(topic, payload, self.clock, f"m{number}", user, is_trusted)
         assert (facts["epoch"], facts["seq"]) == (head.epoch, head.seq + 1)
+        if topic == DURABLE:
+            self.last_durable = (topic, payload, f"m{number}", user, is_trusted), (topic, facts["epoch"], facts["seq"])
+
+    def repeat(self):
+        """What was published last, by a publisher that was not answered: it stands there once."""
+        if self.last_durable is None or self.disk.is_away:
+            return
+        (topic, payload, *publisher), place = self.last_durable
+        if place in self.disk.stored:
+            facts = self.hub.publish(topic, payload, self.clock, *publisher)
+            assert facts == {"topic": topic, "seq": place[2], "epoch": place[1], "duplicate": True}, "a repeated message is a new one"
 
     def note_recovered(self, topic, epoch, since):
         promises.check_nothing_was_elsewhere(self, topic, epoch, since)
 
     def end(self, how):
-        """Of the server: its memory is gone, and another one is there. A kill may come between a number and its message; a crash
-        of the machine takes what was not synced, and then nothing vouches for the numbers."""
+        """Of the server: its memory is gone, and another one is there. Its machine may be put back to how it once was. A kill may
+        come between a number and its message; a crash of the machine takes what was not synced, and then nothing vouches for the
+        numbers."""
         for client in self.clients:
             if client.connection_id:
                 self.lose(client)
         if self.has_durable:
-            if how == "stop":
+            if how in ("stop", "put back"):
                 self.disk.is_away = False  # or its spool takes it
                 self.archive.flush()
+                self.was_put_back = how == "put back" and self.disk.snapshot is not None
+                if self.was_put_back:
+                    self.disk.places = dict(self.disk.snapshot)
+                elif self.random.random() < 0.5:
+                    self.disk.snapshot = dict(self.disk.places)
             elif how == "kill" and DURABLE in self.disk.places and self.random.random() < 0.3:
                 epoch, seq = self.disk.places[DURABLE]
                 self.disk.places[DURABLE] = (epoch, seq + 1)

@@ -12,7 +12,7 @@ import orjson
 from flask.json.provider import JSONProvider
 
 from app.errors import ApiError
-from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
+from app.serving.turns import LARGE_BYTES, Turn, wait_before_large, wait_if_round_is_over
 
 OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 MAX_CONTAINERS = 50_000  # arrays and objects of one text; a batch of a thousand events has a few thousand
@@ -43,6 +43,7 @@ def decode_json(text: str | bytes) -> Any:
     Two mistakes of clients are repaired: a byte order mark in front, and half of a surrogate pair, which JavaScript writes when it
     cuts a string through an emoji and which becomes U+FFFD.
     """
+    wait_if_round_is_over(len(text))
     if len(text) > LARGE_BYTES:
         text = text.encode("utf-8", "replace") if isinstance(text, str) else text
         admit_large(text)

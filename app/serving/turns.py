@@ -5,9 +5,9 @@ Here all who have used up their turn stand in one line, and one of them goes on 
 every socket; so what anybody else waits is one turn, however many have more to do than that.
 """
 
-import threading
 import time
 from collections import deque
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -20,7 +20,6 @@ LARGE_BYTES = 65_536  # to decode, inflate or encode as much in one piece takes 
 AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had their turn meanwhile
 
 _line: deque[Event] = deque()  # one a process, as there is one loop
-_rounds = threading.local()  # a round of the loop is the work between two looks at the sockets
 
 
 def let_others_go_first() -> None:
@@ -49,17 +48,25 @@ def wait_if_round_is_over(size_bytes: int) -> None:
 
 
 def _round_began() -> float:
-    """When the loop of this thread last looked at the sockets, in seconds of time.monotonic()."""
+    """When the loop last looked at the sockets, in seconds of time.monotonic()."""
     hub = gevent.get_hub()
-    if getattr(_rounds, "hub", None) is not hub:
-        _rounds.hub, _rounds.watcher = hub, hub.loop.check(ref=False)
-        _rounds.watcher.start(_note_round)
-        _note_round()
-    return _rounds.began
+    round_ = getattr(hub, "switchyard_round", None)
+    if round_ is None:
+        round_ = hub.switchyard_round = _Round(hub.loop)
+    return round_.began
 
 
-def _note_round() -> None:
-    _rounds.began = time.monotonic()
+class _Round:
+    """The work of a loop between two looks at its sockets. Kept at the hub, since a local of the thread is one of the greenlet in
+    a process that is patched."""
+
+    def __init__(self, loop: Any):
+        self.began = time.monotonic()
+        self._watcher = loop.check(ref=False)
+        self._watcher.start(self._note)
+
+    def _note(self) -> None:
+        self.began = time.monotonic()
 
 
 def _usher() -> None:

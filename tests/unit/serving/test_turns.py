@@ -1,5 +1,7 @@
 """Nobody who always has more to do keeps the others from their sockets."""
 
+import subprocess
+import sys
 import time
 
 import gevent
@@ -16,6 +18,7 @@ from app.serving.turns import (
     wait_if_round_is_over,
 )
 from tests.rounds import measured_rounds
+from tests.servers.switchyard import REPOSITORY
 
 
 @pytest.fixture
@@ -113,3 +116,24 @@ def test_what_is_small_does_not_wait():
     wait_before_large(LARGE_BYTES)
     wait_if_round_is_over(NOTICEABLE_BYTES)
     assert others == []
+
+
+SHARED = """
+from gevent import monkey
+
+monkey.patch_all()
+import gevent
+from app.serving.turns import TURN_S, _round_began
+
+first = gevent.spawn(_round_began).get()
+gevent.sleep(5 * TURN_S)
+assert gevent.spawn(_round_began).get() > first + TURN_S  # a greenlet that asks for the first time, after the loop has looked
+ends = __import__("time").monotonic() + 5 * TURN_S
+while __import__("time").monotonic() < ends:
+    pass
+assert _round_began() < ends - 4 * TURN_S  # and one that works on has not made another round of it
+"""
+
+
+def test_the_round_is_the_loop_s_and_not_a_greenlet_s_where_threads_are_patched():
+    subprocess.run([sys.executable, "-c", SHARED], check=True, cwd=REPOSITORY, timeout=30)

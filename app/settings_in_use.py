@@ -35,8 +35,8 @@ class SettingsInUse:
     """`take` reads them, at the start and again; `check` answers for /healthz."""
 
     def __init__(self):
-        self._env_file = Path(".env").absolute()  # gunicorn's --chdir takes effect after the first reading
-        self._read: Callable[[], Settings] = lambda: load_settings(self._env_file)
+        self._env_file: Path | None = None
+        self._read: Callable[[], Settings] = load_settings
         self._file_seen: tuple | None = None
         self._verdict = ""
         self._served = mmap.mmap(-1, 1)  # shared by the master and all its workers
@@ -45,6 +45,7 @@ class SettingsInUse:
 
     def take(self, default_env: str = "development", *, try_first: Callable[[Settings], None] | None = None) -> Settings:
         """Raises SettingsError at the first time only. `try_first` raises it for settings that cannot be changed to."""
+        self._env_file = self._env_file or Path(".env").absolute()  # gunicorn's --chdir takes effect after the first reading
         self._read = lambda: load_settings(self._env_file, app_env=read_app_env(default_env, self._env_file))
         seen = self._stamp()
         try:
@@ -80,8 +81,7 @@ class SettingsInUse:
 
     def look(self) -> None:
         """Judge `.env` again where it has changed; only reports, and never changes the settings."""
-        stamp = self._stamp()
-        if self.settings is None or stamp == self._file_seen:
+        if self.settings is None or (stamp := self._stamp()) == self._file_seen:
             return
         self._file_seen, self._verdict = stamp, ""
         try:
@@ -103,11 +103,16 @@ IN_USE = SettingsInUse()  # at module level: the memory of a fork is the only wa
 
 def in_use() -> Settings:
     """Raises SettingsError; under gunicorn, where its master has read none, the error that ends the master."""
-    if IN_USE.settings is None and "gunicorn.arbiter" in sys.modules:
+    if IN_USE.settings is None and _is_in_gunicorn():
         from gunicorn.errors import AppImportError
 
         raise AppImportError(WITHOUT_CONFIGURATION)
     return IN_USE.settings or IN_USE.take()
+
+
+def _is_in_gunicorn() -> bool:
+    """The variable alone would be inherited by any command that a worker starts."""
+    return "gunicorn.arbiter" in sys.modules and os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
 
 
 def refuse_what_cannot_run(before: Settings, fresh: Settings, *, listens: bool) -> None:

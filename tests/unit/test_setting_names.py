@@ -7,6 +7,7 @@ import pytest
 from app import create_app
 from app.setting_names import OUR_PREFIXES, lookalikes, unknown
 from app.settings import Settings, SettingsError, load_settings
+from app.settings_in_use import SettingsInUse
 
 KNOWN = {name.upper() for name in Settings.model_fields}
 OF_SERVICES = {
@@ -64,6 +65,7 @@ def test_the_boot_goes_on_and_says_what_was_most_likely_meant(tmp_path, monkeypa
     monkeypatch.setenv("MONGO_URL", "mongodb://user:hunter2@db/x")
     monkeypatch.setenv("FLAGS_PORT", OF_SERVICES["FLAGS_PORT"])
     monkeypatch.setenv("LOG_FORMAT", "json")
+    monkeypatch.setattr("app.settings_in_use.IN_USE", SettingsInUse())
     create_app()
     printed = capsys.readouterr().err
     (warning,) = (line for line in map(json.loads, printed.splitlines()) if line["event"] == "setting_misspelt")

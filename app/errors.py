@@ -45,7 +45,7 @@ CATALOGUE: dict[str, ErrorRow] = {
     "conflict": ErrorRow(409, False, "It exists already."),
     "epoch_changed": ErrorRow(409, False, "The topic's numbering began anew; positions of the old epoch mean nothing now."),
     "history_gap": ErrorRow(410, False, "Some of the messages asked for are no longer kept."),
-    "refused": ErrorRow(409, False, "The database does not take this event; it is kept for the operator."),
+    "refused": ErrorRow(409, False, "The database does not take this event."),
     "precondition_failed": ErrorRow(412, False, "It is not in the state that If-Match names; read it again."),
     "payload_too_large": ErrorRow(413, False, "The body is larger than allowed."),
     "unsupported_media_type": ErrorRow(415, False, "This content type or encoding is not understood."),

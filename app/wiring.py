@@ -115,7 +115,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, uptime: Clock = up
     primary = None if ground.database is None else MongoSink(ground.database)
     cells, rollups = _rollups(ground)
     configs = _configs(ground)
-    ingest = _ingest(ground, sink or Ladder(primary, spool, uptime, ground.metrics), configs, rollups)
+    ingest = _ingest(ground, sink or Ladder(primary, spool, uptime, ground.metrics, spool.may_keep_refused), configs, rollups)
     realtime = _realtime(ground)
     flags = _flags(ground, realtime)
 

@@ -191,6 +191,14 @@ def test_a_spool_that_is_nearly_full_says_so_before_it_is(tmp_path):
     assert spool.check()["state"] == "degraded"
 
 
+def test_lines_put_aside_have_a_share_of_the_room_of_their_own(tmp_path):
+    spool = make_spool(tmp_path, max_bytes=8000)
+    assert spool.may_keep_refused()
+    (tmp_path / "events-1.jsonl.rejected").write_bytes(b"x" * 1000)
+    spool.tend()
+    assert not spool.may_keep_refused() and spool.write(events("a")).duplicates == 0
+
+
 # --- MongoDB alone
 
 

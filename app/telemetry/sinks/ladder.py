@@ -7,7 +7,7 @@ kept in the spool, whose drainer puts them into a `.rejected` file with the reas
 What was tried on both rungs and answered 503 is remembered, so that it counts as new when it comes again (`in_doubt`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from app.breaker import Breaker
 from app.clock import Clock
@@ -23,7 +23,10 @@ sampled = SampledLog(log)
 
 
 class Ladder:
-    def __init__(self, primary: Sink | None, spool: Sink, clock: Clock, metrics: Metrics):
+    """`may_keep` is asked whether there is room for events that MongoDB refuses: a client could fill the disk with them."""
+
+    def __init__(self, primary: Sink | None, spool: Sink, clock: Clock, metrics: Metrics, may_keep: Callable[[], bool] = lambda: True):
+        self._may_keep = may_keep
         self._primary = primary
         self._spool = spool
         self._clock = clock
@@ -57,9 +60,12 @@ class Ladder:
         return None
 
     def _keep(self, events: list[StoredEvent], refused: Mapping[int, str]) -> None:
-        """Nothing is thrown away because MongoDB refuses it."""
-        sampled.error("mongo_refused_events", count=len(refused), error=next(iter(refused.values()))[:300], events_go_to="spool")
-        self._write_to_spool([events[place] for place in refused], in_doubt=events)
+        """Nothing is thrown away because MongoDB refuses it, while there is room for such events."""
+        is_kept = self._may_keep()
+        goes_to = "spool" if is_kept else "nowhere: the .rejected files have used up their share of SPOOL_MAX_BYTES"
+        sampled.error("mongo_refused_events", count=len(refused), error=next(iter(refused.values()))[:300], events_go_to=goes_to)
+        if is_kept:
+            self._write_to_spool([events[place] for place in refused], in_doubt=events)
 
     def _write_to_spool(self, events: list[StoredEvent], in_doubt: list[StoredEvent]) -> Written:
         """Where it fails, MongoDB may have what is `in_doubt`, and the caller is answered that nothing is saved."""

@@ -37,6 +37,7 @@ from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
 from app.trusted_time import TrustedTime
 
 NEARLY_FULL = 0.9
+REJECTED_PART = 8  # an eighth of SPOOL_MAX_BYTES, beside it, for what a healthy MongoDB refuses
 FULL = 0.99
 LITTLE_DISK_BYTES, NO_DISK_BYTES = 16_777_216, 65_536
 REMEMBERED_BYTES = 67_108_864  # how far back ids, and apps that are not noted, are looked for at the start: half a second of reading
@@ -77,6 +78,7 @@ class SpoolSink:
         self._metrics = metrics
         self._clock = clock
         self._known = RecentIds(known_ids)
+        self._rejected_bytes = 0
         self._reserved: set[str] = set()  # of the writes that are under way
         self._has_ended = Event()
         self._shared = SharedIds(folder, known_ids) if is_store and known_ids else None
@@ -158,6 +160,10 @@ class SpoolSink:
         """Every second: of what each application has stored here."""
         self._account.look()
 
+    def may_keep_refused(self) -> bool:
+        """False when the lines put aside have used up their share of the room."""
+        return self._rejected_bytes < self._max_bytes // REJECTED_PART
+
     def find(self, query: EventQuery) -> Page:
         return self._index.find(query)
 
@@ -229,6 +235,7 @@ class SpoolSink:
 
     def _measure(self) -> None:
         self._writer.measure()
+        self._rejected_bytes = sum(size_of(path) for path in self.folder.glob(f"*{REJECTED}"))
         self._metrics.spool_bytes.set(self._writer.folder_bytes)
 
     def _recall(self) -> None:

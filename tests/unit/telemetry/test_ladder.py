@@ -161,3 +161,26 @@ def test_events_that_a_healthy_mongo_refuses_go_to_the_spool_and_nobody_else_is_
     assert ladder.write([1]).storage == "spool"
     ladder.mongo.error = None
     assert ladder.write([2]).storage == "mongo"
+
+
+class RefusingMongo(MemorySink):
+    def write(self, events):
+        written = super().write(events[1:])
+        return written._replace(refused={0: "MongoDB: never"})
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_what_mongo_refuses_for_good_is_kept_while_there_is_room_and_is_refused_either_way(has_room):
+    spool = FailingSink("spool")
+    ladder = Ladder(RefusingMongo(), spool, Clock(), Metrics(), lambda: has_room)
+    written = ladder.write(with_ids("bad", "good"))
+    assert (written.storage, list(written.refused)) == ("memory", [0])
+    assert [event.id for event in spool.events] == ([f"{KNOWN_ID_MARK}bad"] if has_room else [])
+
+
+def test_where_a_refused_event_cannot_be_kept_nothing_is_answered_and_the_rest_is_in_doubt():
+    ladder = Ladder(RefusingMongo(), FailingSink("spool", SinkFull("no room")), Clock(), Metrics())
+    is_refused(ladder, "bad", "good")
+    ladder._primary = MemorySink()
+    ladder._primary.write(with_ids("good"))
+    assert ladder.write(with_ids("good")).duplicates == 0

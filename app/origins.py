@@ -25,8 +25,8 @@ def allows(patterns: Iterable[str], origin: str) -> bool:
 
 
 def is_own(origin: str, host: str) -> bool:
-    """Whether a page of this origin came from where it sends its request to. By host and port alone: a proxy in front may speak
-    https where we are spoken to in http."""
+    """Whether a page of this origin asks the host that it was loaded from. Compares host and port only, since a proxy may take
+    https and pass on http."""
     try:
         return _host_and_port(origin) == _host_and_port(f"{urlsplit(origin).scheme}://{host}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""How much one transport session may send, whatever it joins and leaves. Pure: the caller brings the time.
+"""How much one transport session may send, across all namespaces that it joins and leaves. Pure: the caller passes the time.
 
 Invariants:
 - What a session has executed in any period is at most the burst and the rate times the period; only leaving a namespace is
@@ -37,8 +37,8 @@ class Allowance:
         self.has_resumed = False  # the first resume of a session costs no more than its CONNECT
 
     def take(self, now: int) -> int:
-        """0 where one more frame is within the rate; else in how many milliseconds to send it again. Frames that are refused
-        at once are given times one after another, so that a client that keeps to them comes back at the rate."""
+        """0 where one more frame is within the rate; else the milliseconds after which to send it again. Frames that are refused
+        together get successive times, so that a client that waits as asked sends them again at the rate."""
         self._note(now)
         wait_ms = self._bucket.take(now)
         if not wait_ms:

@@ -56,7 +56,7 @@ class Members:
         """Takes a token for one frame, or raises `rate_limited`."""
         allowance = self.allowance(connection_id, now)
         if wait_ms := allowance.take(now):
-            message = "Frames went on at many times the rate; the connection is closed." if allowance.is_flooding else TOO_MANY
+            message = "Frames kept coming at many times the rate; the connection is closed." if allowance.is_flooding else TOO_MANY
             raise ApiError("rate_limited", message, retry_after_ms=wait_ms)
 
     def allowance(self, connection_id: str, now: int) -> Allowance:

@@ -77,7 +77,7 @@ class RoomsNamespace(Namespace):
         self.members.join(connection_id, identity, state_of(self.server.eio, self._eio_sid(connection_id)).allowance)
 
     def _disconnect(self, connection_id: str, reason: str | None = None) -> None:
-        """`reason` is python-socketio's, or one of ours where we closed the transport."""
+        """`reason` is python-socketio's, or what `close_transport` was given."""
         if connection_id in self.members:
             self._note("disconnected", self.members[connection_id].identity, namespace=self.namespace, reason=reason)
         self._leave(connection_id)
@@ -86,7 +86,8 @@ class RoomsNamespace(Namespace):
         self.members.leave(connection_id)
 
     def connect_again(self, connection_id: str, environ: dict, auth: Any = None) -> bool:
-        """For a second CONNECT of a connection that is in the namespace: whether it goes on as what it is, with its new token."""
+        """For a second CONNECT in the same namespace. True where the token is of the same user: the connection keeps its place and
+        its subscriptions, and gets the new token."""
         try:
             identity = identity_of_connect(self._gatekeeper, environ, auth)
             self._take_identity(connection_id, identity, None, say_nothing)
@@ -204,4 +205,4 @@ def _what_was_said(arguments: tuple) -> Any:
 
 
 def say_nothing(_frame: dict[str, Any]) -> None:
-    """For what is not answered where it is in order."""
+    """The answer to a frame that is only answered where it is wrong."""

@@ -81,7 +81,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
 
 
 def _may_call(patterns: tuple[str, ...], origin: str | None, environ: dict) -> bool:
-    """None is who is no browser. A page of our own is let in whatever CORS_ORIGINS has: to a browser it is no other origin."""
+    """A client that is no browser sends no origin. A page of the server's own origin may connect whatever CORS_ORIGINS lists."""
     return origin is None or origins.allows(patterns, origin) or origins.is_own(origin, environ.get("HTTP_HOST", ""))
 
 

@@ -1,6 +1,6 @@
 """Log lines that a user causes at will: connect, subscribe, a frame that is refused. Each user has a share of them, so that
-one user's lines do not push out another's, and all users together have a bound, so that nobody fills the disk of the logs.
-The next line of the same event carries the number of those that were held back, as `suppressed`.
+one user's lines do not displace another's, and all users together have a bound, so that the logs do not fill the disk.
+The next line of the same event carries the number of suppressed lines, as `suppressed`.
 """
 
 from typing import Any

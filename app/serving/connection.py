@@ -231,7 +231,7 @@ class Connection:
         if websocket is not None:
             self._respond(environ)
             websocket.close()
-        self._linger()  # for a websocket, too: its last word would be lost where it is closed on frames that nobody read
+        self._linger()  # for a websocket, too: closing on unread frames would reset the connection and lose its last message
 
     def _respond(self, environ: dict) -> bool:
         """True when the connection may be used again."""

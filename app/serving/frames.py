@@ -4,7 +4,7 @@ A mask is taken off as one large number and text is decoded by C, since both byt
 other client for a quarter of a second a message.
 """
 
-from app.serving.turns import LARGE_BYTES
+from app.serving.turns import NOTICEABLE_BYTES
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
@@ -51,8 +51,8 @@ class MessageReader:
 
     @property
     def ready_bytes(self) -> int:
-        """What `next` would take apart in one piece, where that is large: of a frame that is whole, and the fragments before it."""
-        if len(self._buffer) - self._at <= LARGE_BYTES and len(self._message) <= LARGE_BYTES:
+        """What `next` would decode in one piece, where that takes noticeably long: a whole frame, and the fragments before it."""
+        if len(self._buffer) - self._at <= NOTICEABLE_BYTES and len(self._message) <= NOTICEABLE_BYTES:
             return 0
         head = self._next_head()
         if head is None or len(self._buffer) < head[2] + 4 + head[3]:

@@ -182,7 +182,7 @@ class Server(StreamServer):
         while not self.closed or self.connections:
             gevent.sleep(LOOK_EVERY_S)
             now = time.monotonic()
-            patience = self.keepalive_s - LOOK_EVERY_S if self._is_crowded else 0  # connections that ask for nothing make room first
+            patience = self.keepalive_s - LOOK_EVERY_S if self._is_crowded else 0  # idle ones are closed first
             for connection in list(self.connections):
                 if connection.deadline is not None and connection.deadline < now + (patience if connection.is_idle else 0):
                     _cut(connection)

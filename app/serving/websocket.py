@@ -16,7 +16,7 @@ from gevent.lock import BoundedSemaphore
 
 from app.errors import ApiError
 from app.serving import frames
-from app.serving.turns import Turn, wait_before_large
+from app.serving.turns import Turn, wait_before_large, wait_if_round_is_over
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ENGINE_IO_PATH = "/socket.io/"
@@ -108,7 +108,9 @@ class WebSocket:
         """The next message; None when there will be none, whoever ended it."""
         try:
             while not self.closed:
-                wait_before_large(self._reader.ready_bytes)
+                if size := self._reader.ready_bytes:
+                    wait_before_large(size)
+                    wait_if_round_is_over(size)
                 found = self._reader.next()
                 self._turn.check()  # also where nothing is whole yet: a read that finds something waits for nobody
                 if found is None:

@@ -159,7 +159,7 @@ def test_of_four_hundred_frames_at_once_each_is_answered_and_the_connection_stay
 
 
 @pytest.mark.parametrize("packet", ['42/realtime,["message",{"type":"unsubscribe","topic":"t"}]', '42/realtime,["ping"]'])
-def test_only_who_goes_on_at_many_times_the_rate_is_closed_and_told_why(app, raw, packet):
+def test_a_client_that_sends_at_many_times_the_rate_for_long_is_closed_with_an_error_that_says_so(app, raw, packet):
     texts, seconds = flood(raw(), [packet] * 100)
     assert 2 <= seconds < 9  # RT_FLOOD_MS
     assert sum("rate_limited" in text for text in texts) > 100
@@ -167,7 +167,7 @@ def test_only_who_goes_on_at_many_times_the_rate_is_closed_and_told_why(app, raw
     assert_line(app, event="disconnected", user="root", reason="flood")
 
 
-def test_a_polling_client_that_goes_on_is_told_why_by_its_last_poll(app):
+def test_a_polling_client_gets_that_error_by_its_last_poll(app):
     url = f"{app.url}/socket.io/?EIO=4&transport=polling"
     url += f"&sid={json.loads(requests.get(url, timeout=5).text[1:])['sid']}"
     for body in (f'40/realtime,{{"token":"{token("root", "admin")}"}}', "\x1e".join(['42/realtime,["ping"]'] * 5000)):
@@ -178,7 +178,7 @@ def test_a_polling_client_that_goes_on_is_told_why_by_its_last_poll(app):
 
 
 @pytest.mark.parametrize("packet", ["3", '42["ping"]', "41/other,", '43/realtime,1["x"]'])
-def test_a_flood_that_nobody_answers_is_held_to_the_rate_and_ends_the_same_way(raw, packet):
+def test_a_flood_of_packets_without_an_answer_is_closed_the_same_way(raw, packet):
     _, seconds = flood(raw(), [packet] * 100)
     assert 2 <= seconds < 9
 

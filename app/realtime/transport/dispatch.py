@@ -1,7 +1,7 @@
-"""Socket.IO packets of one session, each to the part of python-socketio that answers it.
+"""Hands each Socket.IO packet of a session to the part that answers it.
 
-It stands in place of the library's own dispatch, which takes packets at no rate, keeps attachments, refuses a second CONNECT in a
-way that clients take for the end, and answers a namespace that does not exist without a word.
+It replaces the dispatch of python-socketio, which limits no rate, keeps attachments in memory, refuses a second CONNECT with a
+packet that clients take for the end of the connection, and refuses an unknown namespace without a message.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Dispatch:
         handle(eio_sid, state, packet)
 
     def admit(self, eio_sid: str, state: SessionState) -> bool:
-        """Whether one more packet that nobody answers is within the rate; what is not costs its sender time."""
+        """Whether a packet that gets no answer is within the rate. If it is not, the session is read more slowly."""
         if not state.allowance.take(self._clock()):
             return True
         slow_down(self._eio, eio_sid, state.allowance)
@@ -77,11 +77,11 @@ class Dispatch:
         self._note_connect(eio_sid, state, namespace)
 
     def _connect_again(self, eio_sid: str, state: SessionState, sid: str, packet: WirePacket) -> None:
-        """After two calls of connect() in a row, say. Where it is the same user, the answer is the place that he has, with all that
-        he subscribed to. Anybody else leaves and connects anew."""
+        """A client sends a second CONNECT after two calls of connect(), for example. The same user keeps its place and its
+        subscriptions. Any other token ends them first, and is then treated as in a first CONNECT."""
         namespace = packet.namespace or "/"
         if not self.admit(eio_sid, state):
-            return  # it stays connected, and was told so
+            return  # it is still connected, as the answer to its first CONNECT said
         if self._server.namespace_handlers[namespace].connect_again(sid, self._server.environ[eio_sid], packet.data):
             self._server._send_packet(eio_sid, WirePacket(CONNECT, {"sid": sid}, namespace=namespace))
             return
@@ -103,12 +103,13 @@ class Dispatch:
             close_transport(self._eio, eio_sid, "connects_refused")
 
     def _disconnect(self, eio_sid: str, state: SessionState, packet: WirePacket) -> None:
-        """Leaving is never refused, but takes a token all the same."""
+        """Leaving is never refused, but takes a token."""
         self._server._handle_disconnect(eio_sid, packet.namespace, self._server.reason.CLIENT_DISCONNECT)
         self.admit(eio_sid, state)
 
     def _event(self, eio_sid: str, state: SessionState, packet: WirePacket) -> None:
-        """A namespace takes the token of an event itself, since it can answer; to one that was not joined nobody answers."""
+        """The namespace takes the token of an event, since it answers with the event's id. An event for a namespace that the session
+        has not joined gets no answer."""
         namespace, manager = packet.namespace or "/", self._server.manager
         sid = manager.sid_from_eio_sid(eio_sid, namespace)
         if manager.is_connected(sid, namespace):
@@ -122,7 +123,7 @@ class Dispatch:
             self._server._handle_ack(eio_sid, packet.namespace, packet.id, packet.data)
 
     def _binary(self, eio_sid: str, state: SessionState, packet: WirePacket) -> None:
-        """No frame here has binary, so it is answered before its attachments are there, and they cost nothing but their reading."""
+        """No frame takes binary data. So the packet is refused before its attachments arrive, which are then read and dropped."""
         if not self._has_joined(eio_sid, packet.namespace or "/"):
             raise ValueError("a binary packet to a namespace that was not joined")
         state.attachments_due = packet.attachment_count

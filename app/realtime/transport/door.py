@@ -1,8 +1,8 @@
-"""Engine.IO over HTTP: its answers get what every answer of the house has, and one address has a share of what it may ask for.
+"""Engine.IO over HTTP: gives its answers the headers and the error shape of every answer, and each address a share of requests.
 
-A handshake asks for no token and costs a session, so each address may have so many at once and so many a second; the guard
-then closes those that nobody joins with. Every other request is held to a rate of the address, too. A websocket and a poll
-keep their connection, so they may only take so many of them: the rest is kept for requests that are answered at once.
+A handshake needs no token and creates a session, so handshakes have a rate per address; the guard closes sessions that join no
+namespace. All other requests of an address have a rate of their own. A websocket or a poll occupies its connection, so together
+they may occupy only a part of a worker's connections. The others are reserved for short requests.
 """
 
 import math
@@ -42,7 +42,7 @@ class Door:
         self._clock = clock
         self._metrics = metrics
         self._cors = cors
-        self._held = 0  # connections that a websocket or a poll keeps
+        self._held = 0  # connections that websockets and polls occupy now
 
     def __call__(self, environ, start_response):
         if not environ["PATH_INFO"].startswith(ENGINE_IO_PATH):
@@ -104,7 +104,7 @@ def _query(environ) -> dict[str, list[str]]:
 
 
 def _check_form(environ, query: dict[str, list[str]]) -> None:
-    """What the library takes for granted, and fails at."""
+    """Refuses requests for which engineio raises, and JSONP."""
     if "j" in query:
         raise ApiError("bad_request", "JSONP is not offered.")
     wants_websocket = query.get("transport", [""])[0] == "websocket"

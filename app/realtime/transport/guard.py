@@ -26,7 +26,7 @@ from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.posts import PACKETS_OF_A_POST, read_post
 from app.realtime.transport.session import STATE, SessionState, close_transport, state_of
 from app.realtime.transport.websocket import CLOSING_GRACE_S, GuardedWebSocket
-from app.serving.turns import Turn, wait_before_large
+from app.serving.turns import Turn, wait_before_large, wait_if_round_is_over
 
 log = SampledLog(get_logger(__name__))
 
@@ -61,7 +61,7 @@ class Guard:
         self._eio._async = {**self._eio._async, "websocket": self._make_websocket, "queue": partial(Outbox, self._send_buffer_bytes)}
 
     def sweep(self, join_timeout_ms: int) -> None:
-        """Close the sessions that were opened so long ago and never joined a namespace: nobody knows who they are."""
+        """Close sessions that are older than that and have joined no namespace: they are anonymous."""
         while self._unjoined and self._unjoined[0][0] <= uptime() - join_timeout_ms:
             _, eio_sid = self._unjoined.popleft()
             if eio_sid in self._eio.sockets and not has_joined(self._server, eio_sid):
@@ -69,7 +69,7 @@ class Guard:
                 close_transport(self._eio, eio_sid, "never_joined")
 
     def wsgi(self, application):
-        """Look at every POST before the library does, and at polls of sessions that have ended."""
+        """Handles every POST, and the last poll of a session that was closed; engineio handles the rest."""
 
         def guarded(environ, start_response):
             if not environ.get("PATH_INFO", "").startswith(self._path):
@@ -92,14 +92,14 @@ class Guard:
             websocket.cut()
 
     def _post(self, application, environ, start_response):
-        """The library answers a body without packets, and so says whether the session and its origin are right. Those that came
-        are then received one by one, in turns, where it would decode thousands in one piece."""
+        """engineio gets the request with an empty body, to check its session and its origin and to make the answer. The packets are
+        then received one by one, in turns, since engineio would decode thousands in one piece."""
         body = {name: environ[name] for name in ("wsgi.input", "CONTENT_LENGTH") if name in environ}
         environ |= {"wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}
         eio_sid = _sid(environ)
         session = self._eio.sockets.get(eio_sid)
         if session is not None and session.closed:
-            return self._refuse_post(environ, start_response)  # the library would raise
+            return self._refuse_post(environ, start_response)  # engineio would raise
         answer = []
         result = application(environ, lambda *start: answer.append(start))
         if answer[0][0][:3] == "200":
@@ -116,7 +116,8 @@ class Guard:
         return [b"Bad Request"]
 
     def _last_words(self, environ, start_response):
-        """What waits for a polling client whose session we have closed, such as why. None where there is nothing."""
+        """The answer to the first poll after the server closed the session: what was queued, such as the reason. None where nothing
+        is queued."""
         session = self._eio.sockets.get(_sid(environ))
         if session is None or not session.closed or session.upgraded or not (packets := session.queue.drain()):
             return None
@@ -129,8 +130,9 @@ class Guard:
         for text in packets:
             turn.check()
             wait_before_large(len(text))
+            wait_if_round_is_over(len(text))
             if session.closed:
-                return  # for one of those before
+                return  # because of an earlier packet
             if text[0] not in PACKETS_OF_A_POST or self._dispatch.admit(session.sid, state):
                 session.receive(Packet(encoded_packet=text))
 
@@ -152,7 +154,7 @@ class Guard:
         return GuardedWebSocket(handler, self._open, self._dispatch)
 
     def _receive(self, eio_sid: str, data) -> None:
-        """Whatever cannot be read raises something; handlers of ours never do."""
+        """A packet that cannot be read raises; the handlers of the namespaces never do."""
         if (session := self._eio.sockets.get(eio_sid)) is None or session.closed:
             return  # it was closed for what came before
         try:

@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 
-from app.serving.turns import wait_before_large
+from app.serving.turns import wait_before_large, wait_if_round_is_over
 
 MAX_PACKETS_PER_POST = 10_000  # a stock client sends all that it has in one tick
 SEPARATOR = "\x1e"
@@ -19,6 +19,7 @@ def read_post(environ: dict, max_bytes: int) -> list[str]:
     if length > max_bytes:
         raise ValueError("the body is longer than allowed")
     wait_before_large(length)
+    wait_if_round_is_over(length)
     body = environ["wsgi.input"].read(length)
     if len(body) < length:
         raise ValueError("the body is longer than is read")
@@ -34,7 +35,7 @@ def read_post(environ: dict, max_bytes: int) -> list[str]:
 
 
 def is_packet(text: str, control_packets: frozenset[str]) -> bool:
-    """A message is only one where it can be Socket.IO: the library would decode any other as JSON, however long it is."""
+    """A message has to be a Socket.IO packet: engineio would decode any other text as JSON, however long it is."""
     if text[:1] == MESSAGE:
         return text[1:2] in SOCKET_IO_TYPES
     return text[:1] in control_packets and len(text) <= MAX_CONTROL_LENGTH

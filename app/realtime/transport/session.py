@@ -1,7 +1,7 @@
-"""What is kept beside Engine.IO's own state of one session, and how a session ends.
+"""The state that is kept for one Engine.IO session beside engineio's own, and how the server ends or slows a session.
 
-Before a session has joined a namespace nobody knows who it is. So a packet of it may be as long as a token and a resume of
-the permitted number of topics, and not longer.
+A session that has joined no namespace is anonymous. Its packets may be as long as a token and a resume of the permitted number
+of topics, and not longer.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ def max_connect_bytes(max_topics: int, max_token_bytes: int) -> int:
 class SessionState:
     allowance: Allowance
     max_packet_bytes: int
-    user_id: str | None = None  # of who joined a namespace last
+    user_id: str | None = None  # of the last CONNECT that was accepted
     attachments_due: int = 0  # of a binary packet that has been answered; they are counted and not kept
 
 
@@ -42,7 +42,7 @@ def close_transport(eio: engineio.Server, eio_sid: str | None, reason: str) -> N
 
 
 def slow_down(eio: engineio.Server, eio_sid: str | None, allowance: Allowance) -> None:
-    """After a refusal was answered: nothing more is read for a while, or never again."""
+    """Call it after a packet over the rate was answered: the session is read again after a pause, or is closed."""
     if allowance.is_flooding:
         close_transport(eio, eio_sid, "flood")
     else:

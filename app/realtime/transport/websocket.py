@@ -77,8 +77,8 @@ class GuardedWebSocket(WebSocketWSGI):
             self._sock.identify(f"user:{self._user_id}")
 
     def _wait_for_probe(self):
-        """The library answers every poll at once from here until the upgrade is done, and waits for ever. But a websocket that a
-        proxy has swallowed must not keep a session from polling: so it polls on until the probe is there."""
+        """While `upgrading` is set engineio answers each poll at once and empty, and it would wait for the probe without a timeout.
+        A websocket that hangs in a proxy must not stop the session from polling, so `upgrading` is set when the probe is there."""
         self._session.upgrading, self._has_probed = self._has_probed, True
         message = None
         with gevent.Timeout(PROBE_TIMEOUT_S, False):
@@ -100,6 +100,6 @@ class GuardedWebSocket(WebSocketWSGI):
 
 
 def _protocol(environ: dict) -> list[tuple[str, str]]:
-    """A browser that offers subprotocols fails the opening unless one of them is chosen. None changes anything here."""
+    """Chooses the first subprotocol that the client offers; a browser fails the opening where none is chosen."""
     first = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")[0].strip()
     return [("Sec-WebSocket-Protocol", first)] if TOKEN.fullmatch(first) else []

@@ -35,7 +35,7 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands in place of an argument that cannot be used, so that its sender is told why. `said` is what can be read of it."""
+    """Replaces an argument that cannot be used, with the reason for the error frame. `said` is what can be read of it."""
 
     sentence: str
     said: Any = None

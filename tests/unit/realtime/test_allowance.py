@@ -27,7 +27,7 @@ def test_each_that_waits_as_told_is_served_then(allowance):
     assert [allowance.take(NOW + wait) for wait in sorted(waits)] == [0] * 300
 
 
-def test_nobody_is_told_to_wait_for_more_than_ten_seconds(allowance):
+def test_the_longest_wait_that_is_asked_for_is_ten_seconds(allowance):
     assert max(allowance.take(NOW) for _ in range(5000)) <= 10_001
 
 

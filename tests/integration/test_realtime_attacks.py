@@ -1,7 +1,4 @@
-"""What a stranger, who has an address and no credential, and a user who means harm can do to the server: the tests play them.
-
-Whoever they are, the others go on: no answer is a 5xx, the log keeps its size, /livez answers.
-"""
+"""Attacks by an anonymous client and by a user with a token. No answer is a 5xx, the log is bounded, /livez is answered in time."""
 
 import contextlib
 import json
@@ -64,26 +61,26 @@ def livez_ms(app, session):
     return (time.perf_counter() - started) * 1000
 
 
-# How long a packet may be before anybody knows whose it is
+# The length of a packet before a namespace is joined
 
 
-def test_forty_strangers_who_send_all_of_a_large_connect_but_its_last_byte_delay_nobody(app, raw):
+def test_forty_attackers_who_send_all_of_a_large_connect_but_its_last_byte_delay_no_other_client(app, raw):
     """One of them in the JSON that costs most. The bystander's time without them is measured first."""
     text = '40/realtime,{"token":"\\ud800","x":[' + "[]," * ((CONNECT_BYTES - 50) // 3) + "[]]}"
     data = frame(text)
     with requests.Session() as bystander:
         alone = statistics.median(livez_ms(app, bystander) for _ in range(20))
-        strangers = [raw(auth=None) for _ in range(40)]
-        for stranger in strangers:
+        attackers = [raw(auth=None) for _ in range(40)]
+        for attacker in attackers:
             with contextlib.suppress(OSError):
-                stranger.sock.sendall(data[:-1])
-        for stranger in strangers:
+                attacker.sock.sendall(data[:-1])
+        for attacker in attackers:
             with contextlib.suppress(OSError):
-                stranger.sock.sendall(data[-1:])
+                attacker.sock.sendall(data[-1:])
         slowest = max(livez_ms(app, bystander) for _ in range(20))
     print(f"/livez {alone:.1f} ms alone, at most {slowest:.1f} ms beside them")
     assert slowest < 20 + 10 * alone  # measured quietly: 20 ms; other work on the machine counts here, too
-    assert all(is_closed(stranger) for stranger in strangers)
+    assert all(is_closed(attacker) for attacker in attackers)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +389,7 @@ def test_whatever_comes_over_a_websocket_leaves_others_alone_and_the_log_keeps_i
     assert len(log_lines()) < 250  # each of the connections that join has two
 
 
-# Room for everybody else
+# Connections kept for short requests
 
 
 @pytest.mark.parametrize("kind", ["websockets", "polls"])

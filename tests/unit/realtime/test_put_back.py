@@ -8,6 +8,7 @@ import shutil
 import time
 
 import pytest
+import structlog
 
 from app.clock import system_clock
 from app.metrics import Metrics
@@ -69,6 +70,12 @@ class Server:
 
     def epoch(self, topic="t"):
         return self.log.head(topic).epoch
+
+
+@pytest.fixture(autouse=True)
+def log_on_stdout():
+    """An application that another test made in this process has sent the log elsewhere."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture

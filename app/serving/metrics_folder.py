@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from app.disk import private
 from app.settings import SettingsError
 
 LOCK = ".lock"
@@ -28,7 +29,7 @@ class MetricsFolder:
         """Counters of a run that was killed belong to the past. Raises SettingsError."""
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path / LOCK, os.O_RDWR | os.O_CREAT, 0o640)
+            self._fd = private(self._path / LOCK, os.O_RDWR | os.O_CREAT)
             if self._is_alone():
                 _remove(self._path.glob("*.db"))
             with suppress(OSError):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from app.disk import private
 from app.serving.turns import Turn
 from app.spool.segment import has_writer, segments, size_of, whole_lines
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
@@ -200,7 +201,7 @@ class SpoolAccount:
     def _write(self, path: Path, noted: Noted) -> bool:
         half = path.with_name(f".{path.name}{HALF}.{os.getpid()}")
         with suppress(OSError):
-            with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "wb") as file:
+            with open(half, "wb", opener=private) as file:
                 file.write(msgspec.json.encode(noted))
             half.rename(_beside(path))
             return True

@@ -115,6 +115,13 @@ def test_what_has_only_its_day_is_in_no_minute_and_no_hour(store):
     assert read(store, DAY_MS) == [cell(n=3)]
 
 
+def test_the_apps_that_are_counted_are_known_the_first_ones_first(store):
+    for seq, app in enumerate(["z", "m", "a", "m"], 1):
+        store.apply(Delta("w1", seq, AT + seq, [cell(AT - seq * DAY_MS, app=app), cell(AT, app=app, env="prod")]))
+    assert store.apps(10) == ["z", "m", "a"]
+    assert store.apps(2) == ["z", "m"]
+
+
 def test_a_store_that_is_well_says_so_and_tending_it_changes_nothing(store):
     store.apply(delta(cell()))
     store.tend()

@@ -15,6 +15,7 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
+import gevent
 from gevent.event import Event
 
 from app.clock import Clock
@@ -23,13 +24,14 @@ from app.metrics import Metrics
 from app.serving.turns import Turn
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
-from app.telemetry.stats.shares import Places, fitted
+from app.telemetry.stats.shares import MAX_APPS, Places, fitted
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
 from app.telemetry.stats.tally import Names, Tally, slices
 
 log = get_logger(__name__)
 
 FOLD_EVERY_S = 0.2
+RECALL_AGAIN_S = 5.0
 EVENTS_A_SLICE = 1000  # about half a millisecond, then everybody else has a turn
 MAX_WAITING_BATCHES = 5000
 MAX_COUNTERS = 20_000
@@ -77,6 +79,7 @@ class Rollups:
 
     def run(self, stop: Event) -> None:
         """The background task; its last act is a flush."""
+        gevent.spawn(self._recall, stop)
         flush_in_s = self._flush_every_s
         while not stop.wait(min(FOLD_EVERY_S, self._flush_every_s)):
             self.fold()
@@ -86,6 +89,15 @@ class Rollups:
                 flush_in_s = self._flush_every_s
         self._is_closed = True  # a request that is answered later than this flushes by itself
         self.flush()
+
+    def _recall(self, stop: Event) -> None:
+        """Beside the flushes: a store that is away must not hold them up."""
+        while not stop.is_set():
+            try:
+                self._places.keep(self._store.apps(MAX_APPS))
+                return
+            except RollupsUnavailable:  # the flushes report it
+                stop.wait(RECALL_AGAIN_S)
 
     def fold(self) -> None:
         """Yields by the fair turn, since the queue may be long; what others bring meanwhile is folded, too."""

@@ -31,6 +31,10 @@ class Places:
         self._day = 0
         self._nearest = (0, 0)
 
+    def keep(self, apps: Iterable[str]) -> None:
+        """These were counted before this process began: they keep their places, whoever sends first now."""
+        self._named |= frozenset(apps)
+
     def at(self, now: int) -> "Places":
         if now // DAY_MS != self._day:
             self._day = now // DAY_MS

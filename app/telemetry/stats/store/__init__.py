@@ -1,7 +1,8 @@
-"""Where cells are kept. The port is four methods, and every twin passes the same contract test:
+"""Where cells are kept. The port is five methods, and every twin passes the same contract test:
 
     apply(delta)                              adds it to its minutes, hours and days, once, however often it is repeated
     read(level_ms, app, env, since, until)    the cells that begin in [since, until); `env` None means every env
+    apps(at_most)                             the applications that are counted here, the first ones first
     tend()                                    called again and again: keeps itself within its bound
     check()                                   its state for health: {"state", "error"?, …}
 
@@ -19,11 +20,13 @@ class RollupsUnavailable(Exception):
 
 
 class RollupStore(Protocol):
-    """The first two may raise RollupsUnavailable."""
+    """The first three may raise RollupsUnavailable."""
 
     def apply(self, delta: Delta) -> None: ...
 
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Cell]: ...
+
+    def apps(self, at_most: int) -> list[str]: ...
 
     def tend(self) -> None: ...
 

@@ -68,6 +68,10 @@ class FileRollups:
             query, values = f"{query} AND env = ?", [*values, env]
         return self._ask(lambda db: [cell for row in db.execute(query, values) if (cell := _readable(row[0])) is not None])
 
+    def apps(self, at_most: int) -> list[str]:
+        query = "SELECT app FROM apps ORDER BY since, app LIMIT ?"
+        return [app for (app,) in self._ask(lambda db: db.execute(query, (at_most,)).fetchall())]
+
     def check(self) -> dict[str, Any]:
         found = self._file.check() | {"maxBytes": self._max_bytes}
         with suppress(RollupsUnavailable):

@@ -41,6 +41,9 @@ class RollupLadder:
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Cell]:
         return self._primary.read(level_ms, app, env, since, until)
 
+    def apps(self, at_most: int) -> list[str]:
+        return self._primary.apps(at_most)
+
     def check(self) -> dict[str, Any]:
         """Of the file; MongoDB has a check of its own."""
         return self._primary.check() | self._file.check()

@@ -24,6 +24,9 @@ class MemoryRollups:
             if level == level_ms and cell.app == app and env in (None, cell.env) and since <= cell.at < until
         ]
 
+    def apps(self, at_most: int) -> list[str]:
+        return list(dict.fromkeys(app for _, app, *_ in self._cells))[:at_most]
+
     def check(self) -> dict[str, str]:
         return {"state": "up"}
 

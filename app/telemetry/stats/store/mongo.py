@@ -23,7 +23,7 @@ from app.clock import to_datetime, to_ms
 from app.logs import get_logger
 from app.mongo import answers_understood, durable_concern
 from app.mongo_errors import judge
-from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
+from app.telemetry.stats.cell import DAY_MS, LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo_room import MAX_BYTES, MongoRoom
 
@@ -76,6 +76,17 @@ class MongoRollups:
             with pymongo.timeout(READ_S):
                 for document in self._collection.find(wanted, WANTED):
                     yield _cell(document)
+        except PyMongoError as error:
+            raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def apps(self, at_most: int) -> list[str]:
+        """By their days, which are few."""
+        group = {"$group": {"_id": "$app", "since": {"$min": "$createdAt"}}}
+        steps = [{"$match": {"level": DAY_MS}}, group, {"$sort": {"since": 1, "_id": 1}}, {"$limit": at_most}]
+        try:
+            self._database.command("ping")
+            with pymongo.timeout(READ_S):
+                return [row["_id"] for row in self._collection.aggregate(steps)]
         except PyMongoError as error:
             raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
 

@@ -8,6 +8,7 @@ from app.telemetry.batch import read_batch
 from app.telemetry.stats.cell import DAY_MS, MINUTE_MS
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.shares import Places
+from app.telemetry.stats.store import RollupsUnavailable
 from tests.apps import NOW, Clock
 
 
@@ -216,6 +217,37 @@ def test_an_app_that_a_write_key_names_has_its_place_although_invented_ones_came
     rollups.note(sent([{"app": "shop"}, {"app": "late"}]), (), "web")
     rollups.flush()
     assert (counted(store, app="shop"), counted(store, app="late")) == ({"a": 1}, {})
+
+
+def test_an_app_that_was_counted_before_a_restart_keeps_its_place_although_invented_ones_come_first(store, metrics):
+    before = Rollups(store, Clock(), metrics, flush_every_s=60)
+    before.note(sent([{"app": "shop"}]), (), "web")
+    before.flush()
+    rollups, stop = Rollups(store, Clock(), metrics, flush_every_s=60), Event()
+    for n in range(3):
+        rollups.note(ATTACKS["apps"](n), (), "web")
+    task = gevent.spawn(rollups.run, stop)
+    gevent.sleep(0.3)
+    rollups.note(sent([{"app": "shop"}]), (), "web")
+    stop.set()
+    task.join(timeout=5)
+    assert counted(store, app="shop") == {"a": 2}
+
+
+def test_a_store_that_cannot_say_what_was_counted_before_holds_up_no_flush(store, metrics):
+    def fail(at_most):
+        gevent.sleep(60)
+        raise RollupsUnavailable("away")
+
+    store.apps = fail
+    rollups, stop = Rollups(store, Clock(), metrics, flush_every_s=0.01), Event()
+    task = gevent.spawn(rollups.run, stop)
+    rollups.note(pages("a"))
+    gevent.sleep(0.05)
+    assert counted(store) == {"a": 1}
+    stop.set()
+    task.join(timeout=5)
+    assert task.dead
 
 
 def test_what_happened_long_ago_or_will_counts_in_its_day_and_in_no_minute(store, metrics):

@@ -665,7 +665,7 @@
         this._left(topic, error && error.code !== "unknown_topic" ? error : null);
         this._tend(topic);
       };
-      topic.request = this._requests.add({ type: "unsubscribe", topic: topic.name }, settle, { giveUpMs: GIVE_UP_MS, onLate: () => this._checkTopic(topic.name, false) });
+      topic.request = this._requests.add({ type: "unsubscribe", topic: topic.name }, settle, { giveUpMs: GIVE_UP_MS, accepts: isPlace, onLate: () => this._checkTopic(topic.name, false) });
       this._requests.pump();
     }
 
@@ -770,7 +770,7 @@
       try {
         const token = await this._askToken();
         if (attempt !== this._attempt) return;
-        this._requests.add({ type: "auth", token }, settle, { renews: false });
+        this._requests.add({ type: "auth", token }, settle, { renews: false, accepts: (answer) => answer.ok === true });
         this._requests.pump();
       } catch (error) {
         settle(error);

@@ -276,7 +276,8 @@ class RealtimeClient:
             if failure:
                 self._renewed(failure, None)
             else:
-                self.requests.add(Request({"type": "auth", "token": token}, self._renewed, renews=False))
+                frame, is_right = {"type": "auth", "token": token}, lambda answer: answer.get("ok") is True
+                self.requests.add(Request(frame, self._renewed, renews=False, accepts=is_right))
                 self.requests.pump()
 
     def _renewed(self, error: dict | None, _answer: dict | None) -> None:

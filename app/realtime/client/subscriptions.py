@@ -170,7 +170,7 @@ class Subscriptions:
             self.has_left(topic, error if error and error["code"] != "unknown_topic" else None)
             self.tend(topic)
 
-        request = Request({"type": "unsubscribe", "topic": topic.name}, settle)
+        request = Request({"type": "unsubscribe", "topic": topic.name}, settle, accepts=is_place)
         request.on_late = lambda: self._check_topic(topic.name, False)
         topic.request = self._client.requests.add(request, GIVE_UP_S)
         self._client.requests.pump()

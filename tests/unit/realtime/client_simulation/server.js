@@ -51,7 +51,7 @@ class Server {
 /** What a server does with one connection. Frames go out in order; answers to publishes may overtake one another. */
 class Session {
   constructor(server, engine) {
-    Object.assign(this, { server, engine, cursors: new Map(), unsubscribed: [], isJoined: false, hasExpired: false, isMute: false });
+    Object.assign(this, { server, engine, cursors: new Map(), unsubscribed: [], late: new Set(), isJoined: false, hasExpired: false, isMute: false });
   }
 
   send(message, isOrdered = true) {
@@ -111,6 +111,7 @@ class Session {
     if (scripted) return answer(scripted);
     if (!chance(this.server.faults)) return this.handle(frame, answer);
     const fault = pick(["late", "twice", "never", "unheard", "refused", "refused", "refused", "nonsense", "closed"]);
+    if (fault === "late") this.late.add(frame.topic);
     if (fault === "late") later(random() * 9000, () => this.engine.isOpen && this.handle(frame, answer));
     else if (fault === "twice") this.handle(frame, (given) => { answer(given); answer(given); });
     else if (fault === "never") this.handle(frame, () => {});

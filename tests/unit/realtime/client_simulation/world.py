@@ -253,7 +253,8 @@ class World:
                 seq = third
             else:
                 follows = epoch in (None, first) and seq is not None and second == seq + 1
-                self.check(seq is None or follows or was_told, f"{listener.topic}: {second} of {first} after {seq} of {epoch}")
+                begins = (seq, second) == (0, 1)  # an epoch that nobody told of, of which nothing can be missing
+                self.check(seq is None or follows or was_told or begins, f"{listener.topic}: {second} of {first} after {seq} of {epoch}")
                 epoch, seq, was_told = first, second, False
 
     def check_close(self):

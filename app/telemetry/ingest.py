@@ -23,7 +23,7 @@ OVERLOADED_RETRY_AFTER_MS = 1000
 SMALL_BYTES = 8_192
 FEW_OBJECTS, MANY_OBJECTS = 1000, 10_000  # a batch of a thousand ordinary events has a few thousand
 MAX_OBJECTS_AT_ONCE = 60_000
-VALUES_AN_OBJECT = 10  # so many numbers of a list cost the collector what one array or object does
+BYTES_AN_OBJECT = 40  # so many bytes of a list of digits cost the collector what one array or object does
 Note = Callable[..., None]
 
 
@@ -147,4 +147,4 @@ def _objects_in(body: bytes) -> int:
     """What its decoded values cost the collector, at most and in arrays and objects; 0 for a small one, of which nobody has many."""
     if len(body) <= SMALL_BYTES:
         return 0
-    return body.count(b"[") + body.count(b"{") + body.count(b",") // VALUES_AN_OBJECT
+    return body.count(b"[") + body.count(b"{") + len(body) // BYTES_AN_OBJECT

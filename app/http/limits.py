@@ -101,6 +101,8 @@ def hit_by(limiter: Limiter, settings: Settings):
 def count_further(count: int) -> None:
     """For a request that asks for several things at once: each of them counts as a request of its own, the first one is counted
     already. One that asks for more than the limit allows needs a window in which nothing else was counted. Raises `rate_limited`."""
+    if count == 0:
+        return
     (limiter,) = current_app.extensions["limiter"]
     limit = parse(parts().settings.rate_limit_http)
     cost = min(count, limit.amount - 1)

@@ -129,56 +129,54 @@ def values_from(file: BinaryIO, start: int, depth: int) -> Iterator[Piece]:
 
 
 class _Scan:
-    """Where it is within a document: `text` begins at the offset `at`; `base` is how deep the objects that are asked for stand."""
+    """Where it is within a document: `text` begins at the offset `at`, and up to `done` it is settled; `base` is how deep the
+    objects that are asked for stand."""
 
     def __init__(self, at: int, base: int):
         self.text = bytearray()
         self._at = at
-        self._base = base
-        self._depth = base
+        self._base = self._depth = base
+        self._done = 0
         self._next = 0  # place in `text` that was not looked at yet
-        self._value_start = -1
         self._is_in_text = False
 
     def feed(self, block: bytes) -> Iterator[Piece]:
         self.text += block
-        end = len(self.text)
-        if (len(self.text) - len(self.text.rstrip(b"\\"))) % 2:
-            end -= 1  # what it escapes comes with the next block
-        done = 0
+        end = len(self.text) - self._ends_with_escape()  # what it escapes comes with the next block
         for token in TOKENS.finditer(self.text, self._next, end):
-            sign = token[0]
-            if len(sign) == 2:
+            sign, place = token[0], token.start()
+            if sign == b'"':
+                self._is_in_text = not self._is_in_text
+            elif self._is_in_text or len(sign) == 2:
                 continue
-            if self._is_in_text or sign == b'"':
-                self._is_in_text = (not self._is_in_text) if sign == b'"' else True
-                continue
-            place = token.start()
-            if sign in b"{[":
-                if sign == b"[" and self._depth == self._base == 0:
-                    yield from self._gap(done, place)
-                    self._base = self._depth = 1
-                    done = place + 1
-                    continue
-                if self._depth == self._base:
-                    yield from self._gap(done, place)
-                    self._value_start = done = place
-                self._depth += 1
+            elif sign in b"{[":
+                yield from self._opened(sign, place)
             else:
-                self._depth -= 1
-                if self._depth < self._base:  # the array at the top ends
-                    yield from self._gap(done, place)
-                    self._base = self._depth = 0
-                    done = place + 1
-                elif self._depth == self._base:
-                    done = place + 1
-                    yield Piece(self._at + self._value_start, self._at + done, bytes(self.text[self._value_start : done]))
-                    self._value_start = -1
-        self._next = end - done
-        self._at += done
-        if self._value_start >= 0:
-            self._value_start -= done
-        del self.text[:done]
+                yield from self._closed(place)
+        self._next = end - self._done
+        self._at += self._done
+        del self.text[: self._done]
+        self._done = 0
+
+    def _ends_with_escape(self) -> bool:
+        return (len(self.text) - len(self.text.rstrip(b"\\"))) % 2 == 1
+
+    def _opened(self, sign: bytes, place: int) -> Iterator[Piece]:
+        if self._depth == self._base:
+            yield from self._gap(self._done, place)
+            self._done = place
+        self._depth += 1
+        if sign == b"[" and self._base == 0 and self._depth == 1:  # the array at the top
+            self._base, self._done = 1, place + 1
+
+    def _closed(self, place: int) -> Iterator[Piece]:
+        self._depth -= 1
+        if self._depth == self._base:
+            start, self._done = self._done, place + 1
+            yield Piece(self._at + start, self._at + self._done, bytes(self.text[start : self._done]))
+        elif self._depth < self._base:  # the array at the top ends
+            yield from self._gap(self._done, place)
+            self._base, self._depth, self._done = 0, 0, place + 1
 
     def _gap(self, start: int, end: int) -> Iterator[Piece]:
         gap = bytes(self.text[start:end]).removeprefix(codecs.BOM_UTF8 if self._at + start == 0 else b"")

@@ -139,20 +139,13 @@ def _shares(found: Objections, sizes: list[int]) -> list[Objections]:
     if not any(found):
         return [found] * len(sizes)
     shares, ends = [Objections([], {}, {}) for _ in sizes], list(accumulate(sizes))
-
-    def place(index: int) -> tuple[Objections, int]:
-        batch = bisect_right(ends, index)
-        return shares[batch], index - ends[batch] + sizes[batch]
-
     for index in found.there:
-        share, at = place(index)
-        share.there.append(at)
-    for index, reason in found.refused.items():
-        share, at = place(index)
-        share.refused[at] = reason
-    for index, reason in found.unforeseen.items():
-        share, at = place(index)
-        share.unforeseen[at] = reason
+        batch = bisect_right(ends, index)
+        shares[batch].there.append(index - ends[batch] + sizes[batch])
+    for kind in ("refused", "unforeseen"):
+        for index, reason in getattr(found, kind).items():
+            batch = bisect_right(ends, index)
+            getattr(shares[batch], kind)[index - ends[batch] + sizes[batch]] = reason
     return shares
 
 

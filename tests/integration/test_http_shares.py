@@ -1,8 +1,9 @@
 """One client beside the others, over real sockets: bodies that are held back, and connections without number."""
 
+import select
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,18 @@ def test_an_address_with_all_its_connections_is_told_429_and_the_metrics_count_i
     assert 'http_turned_away_total{reason="unfinished"}' in metrics
 
 
+def first_answer(clients):
+    """Of whichever is answered first; one may have been reset before it could read."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for client in select.select(clients, [], [], 1)[0]:
+            with suppress(OSError):
+                if answer := client.recv(1000):
+                    return answer
+            clients.remove(client)
+    raise AssertionError("nobody was answered")
+
+
 @pytest.mark.parametrize(("origins", "origin"), [("*", "https://any.test"), ("https://app.test", "https://app.test")])
 def test_a_page_can_read_why_its_slow_request_was_dropped(origins, origin):
     bounds = {"HTTP_MAX_UNFINISHED_BYTES": 2_100_000, "HTTP_MAX_UNKNOWN_BYTES": 2_100_000, "CORS_ORIGINS": origins}
@@ -130,7 +143,7 @@ def test_a_page_can_read_why_its_slow_request_was_dropped(origins, origin):
         clients = [begin(app, stack, BATCHES, f"X-Write-Key: {WRITE_KEY}\r\nOrigin: {origin}\r\n") for _ in range(10)]
         for client in clients:
             send(client, HELD)
-        answer = clients[0].recv(1000)
+        answer = first_answer(clients)
     assert b" 503 " in answer and f"\r\nAccess-Control-Allow-Origin: {'*' if origins == '*' else origin}\r\n".encode() in answer
 
 

@@ -346,7 +346,7 @@ def test_a_message_that_mongodb_refuses_for_good_is_put_aside_and_those_behind_i
     (row,) = (app.data_dir / "realtime" / "messages.rejected").read_text().splitlines()
     assert json.loads(json.loads(row)["line"])["seq"] == 2
     assert '"archive_message_refused"' in app.log
-    assert 'realtime_archived_total{fate="refused"} 1.0' in requests.get(f"{app.url}/metrics", timeout=5).text
+    assert 'realtime_archived_total{fate="refused"} 1.0' in app.metrics().text
 
 
 def test_over_a_data_directory_that_was_put_back_from_a_copy_no_number_names_two_messages(switchyard, mongo_uri, tmp_path):

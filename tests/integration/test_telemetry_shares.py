@@ -62,6 +62,18 @@ def test_one_app_does_not_fill_the_spool_for_another_even_after_kill_9(switchyar
     assert honest(app).json()["saved"] == 1
 
 
+def test_two_workers_know_what_each_other_stored_within_seconds(switchyard, redis_url):
+    app = switchyard(**SETTINGS, **UNLIMITED, SPOOL_MAX_BYTES=60_000_000, REDIS_URL=redis_url, WEB_CONCURRENCY=2)
+    small = {"app": "web", "events": [{"type": "page", "name": "/", "props": {"pad": "x" * 30_000}}] * 14}
+
+    def is_full():
+        return requests.post(app.url + URL, json=small, headers=KEY, timeout=10).status_code == 503
+
+    wait_until(lambda: all(is_full() for _ in range(10)), within_s=60)
+    assert 30_000_000 < spool_bytes(app) < 48_000_000  # of 39 MB, and what the two stored in two seconds
+    assert honest(app).json()["saved"] == 1
+
+
 def test_invented_apps_leave_the_app_of_a_bound_key_its_part(switchyard):
     app = switchyard(**SETTINGS, **UNLIMITED, SPOOL_MAX_BYTES=60_000_000)
     for number in range(60):

@@ -150,7 +150,6 @@ def test_a_page_can_read_why_its_slow_request_was_dropped(origins, origin):
 def test_servers_of_several_addresses_share_the_bounds_of_their_process():
     class OnTwo(Switchyard):
         def command(self):
-            self.second = self.port + 1
             return [*super().command(), "-b", f"127.0.0.1:{self.port}", "-b", f"unix:{self.folder}/s"]
 
     bounds = {"HTTP_CONNECTIONS_PER_ADDRESS": 3, "TRUSTED_PROXIES": 1}

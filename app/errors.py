@@ -43,7 +43,7 @@ CATALOGUE: dict[str, ErrorRow] = {
     "unknown_topic": ErrorRow(404, False, "There is no subscription to this topic."),
     "method_not_allowed": ErrorRow(405, False, "This address does not offer that method."),
     "conflict": ErrorRow(409, False, "It exists already."),
-    "epoch_changed": ErrorRow(409, False, "The topic's numbering began anew; positions of the old epoch mean nothing now."),
+    "epoch_changed": ErrorRow(409, False, "The topic's numbering restarted; positions of the old epoch are no longer valid."),
     "history_gap": ErrorRow(410, False, "Some of the messages asked for are no longer kept."),
     "refused": ErrorRow(409, False, "The database does not take this event."),
     "precondition_failed": ErrorRow(412, False, "It is not in the state that If-Match names; read it again."),

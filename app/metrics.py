@@ -29,7 +29,7 @@ class MetricRow:
 
 CATALOGUE: dict[str, MetricRow] = {
     "http_requests_total": MetricRow(Counter, "Answers by route and status.", ("method", "route", "status")),
-    "http_request_seconds": MetricRow(Histogram, "Time from the first byte read to the answer made.", ("route",)),
+    "http_request_seconds": MetricRow(Histogram, "Time from the first byte of the request to the finished answer.", ("route",)),
     "http_rate_limited_total": MetricRow(Counter, "Requests refused by the rate limit."),
     "http_turned_away_total": MetricRow(
         Counter, "Connections refused or ended for lack of room: connections of one address, unfinished bytes.", ("reason",)
@@ -49,7 +49,7 @@ CATALOGUE: dict[str, MetricRow] = {
     "spool_backlog_bytes": MetricRow(Gauge, "Bytes in the spool that still wait for MongoDB.", (), "livemax"),
     "spool_oldest_age_seconds": MetricRow(Gauge, "Age of the oldest event that still waits for MongoDB.", (), "livemax"),
     "spool_drained_events_total": MetricRow(Counter, "Events moved from the spool into MongoDB."),
-    "spool_rejected_lines_total": MetricRow(Counter, "Lines of the spool that are no events, put aside in a .rejected file."),
+    "spool_rejected_lines_total": MetricRow(Counter, "Lines of the spool that are no events, moved to a .rejected file."),
     "flags_evaluated_total": MetricRow(Counter, "Flag evaluations answered.", ("result",)),
     "flags_snapshot_age_seconds": MetricRow(Gauge, "Seconds since the flag snapshot was last known to be current.", (), "livemax"),
     "realtime_connections": MetricRow(Gauge, "Open connections on /realtime."),
@@ -57,18 +57,18 @@ CATALOGUE: dict[str, MetricRow] = {
     "realtime_published_total": MetricRow(Counter, "Messages appended to a topic log."),
     "realtime_delivered_total": MetricRow(Counter, "Messages handed to a connection."),
     "realtime_resends_total": MetricRow(Counter, "Windows sent again because nothing was acknowledged in time."),
-    "realtime_delivery_failed_total": MetricRow(Counter, "Subscriptions that go on unacknowledged after the last resend."),
-    "realtime_window_stalls_total": MetricRow(Counter, "Times that a full window held back what was there to send."),
+    "realtime_delivery_failed_total": MetricRow(Counter, "Subscriptions that continue without acknowledgements after the last resend."),
+    "realtime_window_stalls_total": MetricRow(Counter, "Times that a full window held back messages."),
     "realtime_slow_consumers_total": MetricRow(Counter, "Connections closed because they read too slowly."),
     "realtime_replays_total": MetricRow(Counter, "Subscriptions with a position by recovered: yes, or why not.", ("recovered",)),
     "realtime_archived_total": MetricRow(
-        Counter, "Messages of durable topics by fate: stored in MongoDB, spooled on disk first, refused and put aside, dropped.", ("fate",)
+        Counter, "Messages of durable topics by fate: stored in MongoDB, spooled on disk first, refused and moved aside, dropped.", ("fate",)
     ),
     "realtime_archive_backlog_bytes": MetricRow(Gauge, "Bytes of durable topics on disk that wait for MongoDB.", (), "livemax"),
     "realtime_errors_total": MetricRow(Counter, "Error frames sent, by code.", ("code",)),
     "realtime_send_queue_bytes": MetricRow(Gauge, "Bytes that wait in the server to be sent to the clients of /realtime."),
-    "process_cpu_seconds_total": MetricRow(Counter, "User and system CPU time of all workers, those included that ended."),
-    "process_resident_memory_bytes": MetricRow(Gauge, "Resident memory of all workers; a page that they share counts in each."),
+    "process_cpu_seconds_total": MetricRow(Counter, "User and system CPU time of all workers, including ended ones."),
+    "process_resident_memory_bytes": MetricRow(Gauge, "Resident memory of all workers; a page shared by several counts in each."),
     "process_open_fds": MetricRow(Gauge, "Files and sockets that all workers have open."),
     "process_max_fds": MetricRow(Gauge, "Files and sockets that all workers may have open; 0 is no limit."),
     "process_start_time_seconds": MetricRow(Gauge, "When the oldest worker started, in seconds since 1970.", (), "livemin"),

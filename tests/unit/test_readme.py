@@ -1,4 +1,4 @@
-"""The README's tables are the catalogues: whoever adds a row there adds it here, and the failure says which."""
+"""The pages of docs/reference are the catalogues: a row added to one in the code is added to its page, and the failure says which."""
 
 import re
 from pathlib import Path
@@ -9,24 +9,42 @@ from app.errors import CATALOGUE as ERRORS
 from app.metrics import CATALOGUE as METRICS
 from app.settings import Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_every_setting_stands_in_the_table():
-    missing = [name.upper() for name in Settings.model_fields if f"| `{name.upper()}` |" not in README]
-    assert missing == []
+def rows_of(page: str, first: str) -> list[str]:
+    """The rows of the page's tables whose first cell is code, `first` being its pattern."""
+    return re.findall(rf"^\| `{first}` \|.*$", (REFERENCE / page).read_text(), re.MULTILINE)
 
 
-def test_every_error_code_stands_in_the_table_with_its_status_and_sentence():
+def test_every_setting_has_a_row_with_the_default_and_the_meaning_of_the_example_and_no_other_row_exists():
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    expected = []
+    for above, line in zip(lines, lines[1:], strict=False):
+        if found := re.fullmatch(r"(\w+)=(.*)", line):
+            default = f"`{found[2]}`" if found[2] else ""
+            expected.append(f"| `{found[1]}` | {default} | {above.removeprefix('# ')} |")
+    assert len(expected) == len(Settings.model_fields)
+    assert rows_of("settings.md", "[A-Z_]+") == expected
+
+
+def test_every_error_code_has_a_row_with_its_status_and_sentence_and_no_other_row_exists():
     rows = [f"| `{code}` | {row.status} | {'yes' if row.retryable else 'no'} | {row.sentence} |" for code, row in ERRORS.items()]
-    assert [row for row in rows if row not in README] == []
+    assert rows_of("errors.md", "[a-z_]+") == rows
 
 
-def test_every_metric_stands_in_the_table():
+def test_every_metric_has_a_row_and_no_other_row_exists():
     rows = [f"| `{name}` | {row.kind.__name__.lower()} | {', '.join(row.labels)} | {row.help} |" for name, row in METRICS.items()]
-    assert [row for row in rows if row not in README] == []
+    assert rows_of("metrics.md", "[a-z_]+") == rows
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:app|tests|migrations_indexes)/[\w/.]+?)`", README))))
-def test_every_path_that_is_named_exists(path):
-    assert (Path(__file__).parents[2] / path).exists()
+def named_paths() -> set[tuple[str, str]]:
+    pattern = r"`((?:app|bench|tests|docs|migrations_indexes)/[\w/.-]+?)`"
+    return {(page.relative_to(ROOT).as_posix(), path) for page in PAGES for path in re.findall(pattern, page.read_text())}
+
+
+@pytest.mark.parametrize(("page", "path"), sorted(named_paths()))
+def test_every_path_that_is_named_exists(page, path):
+    assert (ROOT / path).exists(), f"{page} names {path}"

@@ -62,7 +62,7 @@ CATALOGUE: dict[str, MetricRow] = {
     "realtime_slow_consumers_total": MetricRow(Counter, "Connections closed because they read too slowly."),
     "realtime_replays_total": MetricRow(Counter, "Subscriptions with a position by recovered: yes, or why not.", ("recovered",)),
     "realtime_archived_total": MetricRow(
-        Counter, "Messages of durable topics by fate: stored in MongoDB, spooled on disk first, refused and moved aside, dropped.", ("fate",)
+        Counter, "Messages of durable topics by fate: stored in MongoDB, spooled on disk first, refused, dropped.", ("fate",)
     ),
     "realtime_archive_backlog_bytes": MetricRow(Gauge, "Bytes of durable topics on disk that wait for MongoDB.", (), "livemax"),
     "realtime_errors_total": MetricRow(Counter, "Error frames sent, by code.", ("code",)),

@@ -1,4 +1,4 @@
-"""The measurements of the README, runnable by anyone: `make bench-ingest`.
+"""The measurements of docs/benchmarks.md, runnable by anyone: `make bench-ingest`.
 
     ingest         the command: which workloads, how long, and the tables at the end
     workloads      what is sent

@@ -35,13 +35,13 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
-    "batch": Measurement("50 events a request", "mongo", Workload(50), 16, has_latency=True),
-    "single": Measurement("1 event a request", "mongo", Workload(1), 16, has_latency=True),
-    "thousand": Measurement("1000 events a request", "mongo", Workload(1000), 4),
-    "gzip": Measurement("50 events a request, gzip", "mongo", Workload(50, gzip=True), 16),
+    "batch": Measurement("50 events per request", "mongo", Workload(50), 16, has_latency=True),
+    "single": Measurement("1 event per request", "mongo", Workload(1), 16, has_latency=True),
+    "thousand": Measurement("1000 events per request", "mongo", Workload(1000), 4),
+    "gzip": Measurement("50 events per request, gzip", "mongo", Workload(50, gzip=True), 16),
     "bad": Measurement("1 bad event among 50", "alone", Workload(50, bad=1), 16),
-    "files-1": Measurement("50 events a request into files, 1 connection", "files", Workload(50), 1),
-    "files-16": Measurement("50 events a request into files, 16 connections", "files", Workload(50), 16),
+    "files-1": Measurement("50 events per request into files, 1 connection", "files", Workload(50), 1),
+    "files-16": Measurement("50 events per request into files, 16 connections", "files", Workload(50), 16),
 }
 QUICK = ("batch", "single", "files-16")
 

@@ -1,4 +1,4 @@
-"""The tables: as text while it runs, as markdown for the README at the end."""
+"""The tables: as text while it runs, as markdown for docs/benchmarks.md at the end."""
 
 import os
 import platform
@@ -30,7 +30,8 @@ def text(result: Result) -> str:
 
 def markdown(results: Sequence[Result]) -> str:
     """A row a measurement and peer; ratios below 1 are in Switchyard's favour."""
-    rows = ["| workload | compared with | CPU µs a request: ours, theirs | ratio of CPU: median (range) | requests/s: ours, theirs |",
+    rows = ["| workload | compared with | CPU µs per request: Switchyard, peer | CPU ratio: median (range) "
+            "| requests/s: Switchyard, peer |",
             "|---|---|---|---|---|"]  # fmt: skip
     for result in results:
         for place, side in enumerate(result.sides[1:], 1):
@@ -40,12 +41,12 @@ def markdown(results: Sequence[Result]) -> str:
             rows.append(f"| {result.title} | {side.label} | {', '.join(cpu_us)} | {ratio} | {', '.join(rates)} |")
     measured = [result for result in results if result.open]
     if measured:
-        rows += ["", "| open loop | who | p50 ms | p99 ms | CPU µs a request |", "|---|---|---|---|---|"]
+        rows += ["", "| open loop | server | p50 ms | p99 ms | CPU µs per request |", "|---|---|---|---|---|"]
     for result in measured:
         for place, side in enumerate(result.sides):
             p50, p99 = (spread(result.latencies_ms(place, percent)).median for percent in (50, 99))
             cpu_us = spread([window.cpu_us for window in result.open[place]]).median
-            rows.append(f"| {result.title}, {result.open_rate:,.0f} a second | {side.label} | {p50:.1f} | {p99:.1f} | {cpu_us:,.0f} |")
+            rows.append(f"| {result.title}, {result.open_rate:,.0f} per second | {side.label} | {p50:.1f} | {p99:.1f} | {cpu_us:,.0f} |")
     return "\n".join(rows)
 
 

@@ -1,5 +1,8 @@
 """The contract is a valid one, and says of every route what it takes and who may ask."""
 
+import re
+from pathlib import Path
+
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -35,6 +38,19 @@ def test_every_route_for_clients_is_in_it(app, contract):
             path = rule.rule.replace("<path:", "<").replace("<", "{").replace(">", "}")
             for method in rule.methods - {"HEAD", "OPTIONS"}:
                 assert (method, path) in known, f"{method} {path} is not documented"
+
+
+def routes_of_the_page():
+    """(method, path) of the table's first column, where a cell may name several: `GET PUT /a`, `GET /b`."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "http.md").read_text()
+    first_cells = re.findall(r"^\| (`[A-Z][^|]*) \|", page, re.MULTILINE)
+    spans = [span.split() for cell in first_cells for span in re.findall("`([^`]+)`", cell)]
+    return {(method, path.partition("?")[0]) for *methods, path in spans for method in methods}
+
+
+def test_the_page_of_the_docs_has_every_route_and_no_other(app):
+    rules = [(rule.rule.replace("<path:", "<"), rule.methods - {"HEAD", "OPTIONS"}) for rule in app.url_map.iter_rules()]
+    assert routes_of_the_page() == {(method, path) for path, methods in rules for method in methods}
 
 
 def test_every_operation_says_who_may_ask_and_what_it_does(contract):

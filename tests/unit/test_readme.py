@@ -1,4 +1,4 @@
-"""The pages of docs/reference are the catalogues: a row added to one in the code is added to its page, and the failure says which."""
+"""The pages of docs/ say what the code says: a row, a module or a path that one has and the other lacks fails, and is named."""
 
 import re
 from pathlib import Path
@@ -48,3 +48,9 @@ def named_paths() -> set[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "path"), sorted(named_paths()))
 def test_every_path_that_is_named_exists(page, path):
     assert (ROOT / path).exists(), f"{page} names {path}"
+
+
+def test_the_map_of_the_architecture_has_every_module_and_package():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    names = [f"app/{path.name}" + ("/" if path.is_dir() else "") for path in (ROOT / "app").iterdir() if not path.name.startswith("__")]
+    assert [name for name in names if f"`{name}`" not in page] == []

@@ -1,5 +1,8 @@
 """What is documented is what is understood and what is said."""
 
+import re
+from pathlib import Path
+
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
@@ -72,3 +75,19 @@ def test_what_the_server_says_is_as_documented(name, frame):
 def test_it_is_served_to_everybody(tmp_path):
     answer = make_app(tmp_path).test_client().get("/asyncapi.json")
     assert answer.status_code == 200 and answer.json == orjson.loads(orjson.dumps(document()))
+
+
+def test_the_page_of_the_docs_names_every_field_of_every_frame():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "realtime.md").read_text()
+    frames = re.search("^```$(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
+    fields = {field for schema in {**CLIENT_FRAMES, **SERVER_FRAMES}.values() for part in _objects(schema) for field in part}
+    assert [field for field in sorted(fields) if not re.search(rf"\b{field}\b", frames)] == []
+
+
+def _objects(schema):
+    """The properties of an object, of its alternatives and of the items of its lists."""
+    for alternative in (schema, *schema.get("oneOf", []), *schema.get("anyOf", [])):
+        properties = alternative.get("properties", {})
+        yield properties
+        for each in properties.values():
+            yield each.get("items", {}).get("properties", {})

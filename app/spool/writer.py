@@ -14,11 +14,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import gevent
-
 from app.clock import system_clock
 from app.disk import make_folder, private, sync_folder
 from app.group_commit import GroupCommit, Interrupted
+from app.pool_thread import in_thread
 from app.serving.turns import Turn
 from app.spool.segment import lock_alone, new_name, segments, size_of
 
@@ -173,7 +172,7 @@ class SegmentWriter:
             raise
 
     def _sync_in_a_thread(self, fd: int) -> None:
-        gevent.get_hub().threadpool.apply(self._sync, (fd,))
+        in_thread(self._sync, fd)
 
     def _take_back(self) -> None:
         """After a failed sync nobody knows what is on disk; so this segment ends here, at its last good byte."""

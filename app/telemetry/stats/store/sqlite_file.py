@@ -13,10 +13,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import gevent
-
 from app.disk import lock, make_file, private
 from app.logs import get_logger
+from app.pool_thread import in_thread
 
 log = get_logger(__name__)
 
@@ -49,7 +48,7 @@ class SqliteFile:
 
     def _do(self, work: Work, begin: str) -> Any:
         """Raises sqlite3.Error, OSError."""
-        return gevent.get_hub().threadpool.apply(self._in_thread, (work, begin))
+        return in_thread(self._in_thread, work, begin)
 
     def _in_thread(self, work: Work, begin: str) -> Any:
         """Invariants: work is repeated only where its transaction was rolled back; what is moved aside is the very file that was

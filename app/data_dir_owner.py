@@ -51,7 +51,7 @@ class DataDirOwner:
         """The store of the others, or None where it is ours now."""
         with self._turn():
             if self._fd is None:
-                self._fd = disk.private(self._path, os.O_RDWR | os.O_CREAT)
+                self._fd = disk.open_lock(self._path)
             before = os.pread(self._fd, 4096, 0).decode(errors="replace").strip()
             if before == self._store:
                 disk.lock(self._fd, shared=True)
@@ -63,17 +63,18 @@ class DataDirOwner:
         return None
 
     def _write(self, before: str) -> None:
-        text = f"{self._store}\n".encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
-        os.fsync(self._fd)
+        with open(self._path, "rb+", opener=disk.private) as file:  # `_fd`, which is held for long, can only read
+            file.write(f"{self._store}\n".encode())
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
         if before:
             log.warning("data_dir_changes_store", folder=str(self._path.parent), before=before, now=self._store)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """From reading `owner` until it is locked; a process needs milliseconds for that."""
-        fd = disk.private(self._path.with_name(f".{NAME}.lock"), os.O_RDWR | os.O_CREAT)
+        fd = disk.open_lock(self._path.with_name(f".{NAME}.lock"))
         try:
             while not disk.lock(fd):
                 time.sleep(LOOK_AGAIN_S / 10)

@@ -5,6 +5,7 @@ Private, since whoever can open a lock can hold it: another account of the machi
 An umask may make them narrower still. `open(path, mode, opener=private)` is how a file is made here.
 """
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -18,6 +19,12 @@ WIDER = 0o777 & ~FOLDER_MODE
 def private(path: str | os.PathLike, flags: int) -> int:
     """For the `opener` of open(): the descriptor of a file that, where it is made by this, others cannot open."""
     return os.open(path, flags, FILE_MODE)
+
+
+def open_lock(path: str | os.PathLike) -> int:
+    """The descriptor of a lock file, made where there is none. It can only read: while a process holds a descriptor that can write,
+    the kernel refuses to mount the file system read-only, and a lock is held for as long as a server lives."""
+    return private(path, os.O_RDONLY | os.O_CREAT)
 
 
 def make_file(path: Path) -> None:
@@ -43,13 +50,29 @@ def is_open_to_others(folder: Path) -> bool:
 def lock(fd: int, *, shared: bool = False) -> bool:
     """True when it is held, until the file is closed; False while another process holds it. Raises OSError, with a sentence where
     the file system offers no locks: some of NFS and FUSE."""
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, how)
+        except OSError as error:
+            if error.errno != errno.EBADF or shared:
+                raise
+            _let_write(fd)
+            fcntl.flock(fd, how)
     except BlockingIOError:
         return False
     except OSError as error:
         raise OSError(error.errno, f"the file system offers no locks (flock): {error.strerror}") from None
     return True
+
+
+def _let_write(fd: int) -> None:
+    """Linux locks a file on NFS as fcntl does, and fcntl takes an exclusive lock only by a descriptor that can write (flock(2))."""
+    writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+    try:
+        os.dup2(writable, fd, inheritable=False)
+    finally:
+        os.close(writable)
 
 
 def lacks_locks(folder: Path) -> str | None:

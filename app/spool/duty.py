@@ -1,9 +1,9 @@
 """Work that one process does for all: whoever holds the lock. Others ask again, or say that it is being done."""
 
+import os
 from pathlib import Path
-from typing import BinaryIO
 
-from app.disk import private
+from app.disk import open_lock
 from app.spool.segment import lock_alone
 
 
@@ -12,24 +12,24 @@ class Duty:
 
     def __init__(self, path: Path):
         self._path = path
-        self._file: BinaryIO | None = None
+        self._fd: int | None = None
 
     @property
     def is_ours(self) -> bool:
-        return self._file is not None
+        return self._fd is not None
 
     def take(self) -> bool:
         """Raises OSError."""
-        file = open(self._path, "ab", opener=private)  # noqa: SIM115 - it stays open for as long as the duty lasts
+        fd = open_lock(self._path)
         try:
-            if lock_alone(file.fileno()):
-                self._file = file
+            if lock_alone(fd):
+                self._fd = fd
         finally:
             if not self.is_ours:
-                file.close()
+                os.close(fd)
         return self.is_ours
 
     def end(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

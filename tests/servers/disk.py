@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 
 from tests.servers import commands, keeper
 from tests.servers.real import Unavailable
@@ -30,11 +31,22 @@ class SmallDisk:
 
     @contextlib.contextmanager
     def read_only(self):
-        commands.run("mount", "-o", "remount,ro", self.folder)
+        self._remount_read_only()
         try:
             yield
         finally:
             commands.run("mount", "-o", "remount,rw", self.folder)
+
+    def _remount_read_only(self, patience_s=5):
+        """A file that is just being written to makes it busy for a moment; one that a server holds open for writing, for ever."""
+        ends = time.monotonic() + patience_s
+        while True:
+            try:
+                return commands.run("mount", "-o", "remount,ro", self.folder)
+            except Unavailable:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.05)
 
     def close(self):
         commands.run("umount", "--lazy", self.folder)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import orjson
 
 from app.clock import system_clock
-from app.disk import make_folder, private, sync_folder
+from app.disk import make_folder, open_lock, private, sync_folder
 from app.logs import get_logger
 from app.realtime.log.publishers import THE_SERVER
 from app.realtime.log.shares import Shares
@@ -145,7 +145,7 @@ class FileNumbers:
     def _turn(self):
         """One at a time from looking at the old file until the new one is there. The lock file stays: were it removed, two could
         hold one each."""
-        fd = private(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT)
+        fd = open_lock(self._path.with_name(f"{self._path.name}.lock"))
         try:
             give_up_at = time.monotonic() + TURN_WITHIN_S
             while not lock_alone(fd):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import gevent
 
-from app.disk import make_folder, private
+from app.disk import make_folder, open_lock, private
 from app.logs import get_logger
 from app.spool.segment import lock_alone, lock_to_read
 from app.telemetry.batch import KNOWN_ID_CHARS
@@ -77,7 +77,7 @@ class SharedIds:
         try:
             if self._lock < 0:
                 make_folder(self._path.parent)
-                self._lock = private(self._lock_path, os.O_RDWR | os.O_CREAT)
+                self._lock = open_lock(self._lock_path)
             if not lock_alone(self._lock) and not self._waited_for_lock():
                 return False
         except OSError as error:
@@ -115,9 +115,9 @@ class SharedIds:
             self._open()
 
     def _open(self) -> None:
-        self._file, self._read = private(self._path, os.O_RDWR | os.O_CREAT), 0
+        self._file, self._read = open_lock(self._path), 0
         if lock_alone(self._file):
-            os.ftruncate(self._file, 0)
+            os.truncate(self._path, 0)
         lock_to_read(self._file)  # for as long as it is open
 
     def _take_in(self, text: str) -> None:
@@ -131,8 +131,17 @@ class SharedIds:
             return
         records = (sign + sign.join(ids)).encode()
         if len(records) == RECORD * len(ids):  # else one of them was not made here
-            written = os.pwrite(self._file, records, self._read)
+            written = self._write(records)
             self._read += written - written % RECORD
+
+    def _write(self, records: bytes) -> int:
+        """By a descriptor of its own, since one that is held for long can only read (`open_lock`). The name is that of `_file`: only
+        the holder of the lock gives it to another file."""
+        fd = private(self._path, os.O_WRONLY)
+        try:
+            return os.pwrite(fd, records, self._read)
+        finally:
+            os.close(fd)
 
     def _failed(self, error: OSError) -> list[str]:
         """Nothing is known of other processes."""

@@ -60,6 +60,7 @@ class DevServer:
         self._parts.lifecycle.start()
         if not is_running_from_reloader():  # there the reloader's own signal handler ends the process
             gevent.signal_handler(signal.SIGTERM, self._server.close)
+            self._on_ctrl_c = gevent.signal_handler(signal.SIGINT, self._interrupt)
         spare_what_stays()
         self._server.start()
         print(self._parts.welcome(f"{self._scheme}://{self._shown_host()}:{self.port}"), flush=True)
@@ -71,6 +72,14 @@ class DevServer:
             self.server_close()
         if self._parts.lifecycle.has_failed:
             sys.exit(1)
+
+    def _interrupt(self) -> None:
+        """Ctrl-C, taken by the loop: as a KeyboardInterrupt it would be raised in whatever runs at that moment, and be lost where
+        that may not raise, such as a finalizer. A second Ctrl-C ends the process without a drain."""
+        self._on_ctrl_c.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print(file=sys.stderr)
+        self._server.close()
 
     def server_close(self) -> None:
         self._server.close()

@@ -181,11 +181,14 @@ class Server(StreamServer):
     def _keep_deadlines(self) -> None:
         while not self.closed or self.connections:
             gevent.sleep(LOOK_EVERY_S)
-            now = time.monotonic()
-            patience = self.keepalive_s - LOOK_EVERY_S if self._is_crowded else 0  # idle ones are closed first
-            for connection in list(self.connections):
-                if connection.deadline is not None and connection.deadline < now + (patience if connection.is_idle else 0):
-                    _cut(connection)
+            self.cut_overdue(time.monotonic())
+
+    def cut_overdue(self, now: float) -> None:
+        """Where few connections are left, those that have been idle since the last look are cut, too."""
+        patience = self.keepalive_s - LOOK_EVERY_S if self._is_crowded else 0
+        for connection in list(self.connections):
+            if connection.deadline is not None and connection.deadline < now + (patience if connection.is_idle else 0):
+                _cut(connection)
 
     @property
     def _is_crowded(self) -> bool:

@@ -7,6 +7,7 @@ every socket; so what anybody else waits is one turn, however many have more to 
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -76,10 +77,12 @@ def _usher() -> None:
 
 
 class Turn:
-    """How long one greenlet has been going on: `waited_since` after everything that may have waited, `check` before more work."""
+    """How long one greenlet has been working: `waited_since` after everything that may have waited, `check` before more work.
+    `now` gives seconds that never go back."""
 
-    def __init__(self):
-        self._ends = time.monotonic() + TURN_S
+    def __init__(self, now: Callable[[], float] = time.monotonic):
+        self._now = now
+        self._ends = now() + TURN_S
 
     @classmethod
     def of_the_round(cls) -> "Turn":
@@ -89,12 +92,12 @@ class Turn:
         return turn
 
     def waited_since(self, started: float) -> None:
-        """`started` is time.monotonic() before the wait."""
-        now = time.monotonic()
+        """`started` is the time before the wait, by the same clock."""
+        now = self._now()
         if now - started > AT_ONCE_S:
             self._ends = now + TURN_S
 
     def check(self) -> None:
-        if time.monotonic() >= self._ends:
+        if self._now() >= self._ends:
             let_others_go_first()
-            self._ends = time.monotonic() + TURN_S
+            self._ends = self._now() + TURN_S

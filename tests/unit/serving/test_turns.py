@@ -9,6 +9,7 @@ import pytest
 from gevent import socket
 
 from app.serving.turns import (
+    AT_ONCE_S,
     LARGE_BYTES,
     NOTICEABLE_BYTES,
     TURN_S,
@@ -70,21 +71,38 @@ def test_those_who_stand_in_line_have_their_turns_one_after_another():
 
 
 def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
-    others = []
-    gevent.spawn_later(0, others.append, "they had their turn")
-    turn = Turn()
-    turn.check()
-    assert others == []
-    began = time.monotonic()
-    while time.monotonic() < began + TURN_S:
-        turn.waited_since(time.monotonic())  # what is there at once is no wait
-    turn.waited_since(began)
-    turn.check()
-    assert others == []
-    while time.monotonic() < began + 3 * TURN_S:
-        pass
-    turn.check()
-    assert len(others) == 1
+    clock, others = Clock(), []
+
+    def has_yielded(turn):
+        before = len(others)
+        greenlet = gevent.spawn(others.append, "they had their turn")
+        turn.check()
+        greenlet.kill()
+        return len(others) > before
+
+    turn = Turn(clock)
+    assert not has_yielded(turn)
+    clock.now += TURN_S
+    turn.waited_since(clock.now - AT_ONCE_S / 2)  # what is there at once is no wait
+    assert has_yielded(turn)
+    assert not has_yielded(turn), "it is a new one"
+    clock.now += TURN_S
+    turn.waited_since(clock.now - TURN_S / 2)
+    assert not has_yielded(turn), "the others had theirs during the wait"
+    clock.now += TURN_S / 2
+    assert not has_yielded(turn)
+    clock.now += TURN_S
+    assert has_yielded(turn)
+
+
+class Clock:
+    """Seconds that pass where a test says so, however busy the machine is."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
 
 
 def work_for(seconds):

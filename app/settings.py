@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -354,9 +355,21 @@ def read_app_env(default: str, env_file: str | Path | None = ".env") -> str:
 
 def _read(env_file: str | Path | None) -> dict[str, str | None]:
     try:
+        if env_file:
+            _refuse_unreadable_lines(Path(env_file))
         return dotenv_values(env_file) if env_file else {}
     except (OSError, ValueError) as error:
         raise SettingsError(f"switchyard: {env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
+
+
+def _refuse_unreadable_lines(env_file: Path) -> None:
+    """The library skips a line that it cannot read, half a pair of quotes for example, and a server would start without that setting."""
+    if not env_file.is_file():
+        return
+    with env_file.open(encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            if binding.error:
+                raise SettingsError(f"switchyard: {env_file}, line {binding.original.line}: cannot be read; write NAME=value, with no quotes")
 
 
 def warn_of_misspelt_names(log, env_file: str | Path | None = ".env") -> None:

@@ -241,6 +241,14 @@ def test_production_starts_with_any_of_the_keys(key):
     assert given(APP_ENV="production", **key).is_production
 
 
+@pytest.mark.parametrize("line", ['WRITE_KEYS="web:wk_0123456789abcdef', "CORS_ORIGINS='https://a.example", "PORT 8080", "=x"])
+def test_a_line_of_the_env_file_that_cannot_be_read_stops_the_boot_and_is_named(tmp_path, line):
+    (tmp_path / ".env").write_text(f"# a comment\nHOST=127.0.0.1\n{line}\n")
+    with pytest.raises(SettingsError, match=r"\.env, line 3: cannot be read") as refusal:
+        load_settings(tmp_path / ".env")
+    assert "wk_0123" not in str(refusal.value)
+
+
 def test_app_env_is_what_the_environment_says_else_the_env_file_else_the_servers_default(tmp_path, monkeypatch):
     assert read_app_env("production") == "production"
     (tmp_path / ".env").write_text("APP_ENV=development\n")

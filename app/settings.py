@@ -369,7 +369,7 @@ def _refuse_unreadable_lines(env_file: Path) -> None:
     with env_file.open(encoding="utf-8") as file:
         for binding in parse_stream(file):
             if binding.error:
-                raise SettingsError(f"switchyard: {env_file}, line {binding.original.line}: cannot be read; write NAME=value, with no quotes")
+                raise SettingsError(f"switchyard: {env_file}, line {binding.original.line}: cannot be read; write NAME=value")
 
 
 def warn_of_misspelt_names(log, env_file: str | Path | None = ".env") -> None:

@@ -9,8 +9,7 @@ def create_app(settings=None, parts=None):
     from flask import Flask
 
     from app import cli, console, flags, http, logs, realtime, telemetry
-    from app.settings import warn_of_misspelt_names
-    from app.settings_in_use import in_use
+    from app.settings_in_use import in_use, warn_of_misspelt_names
     from app.wiring import build
 
     settings = settings or in_use()

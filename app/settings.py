@@ -372,10 +372,9 @@ def _refuse_unreadable_lines(env_file: Path) -> None:
                 raise SettingsError(f"switchyard: {env_file}, line {binding.original.line}: cannot be read; write NAME=value")
 
 
-def warn_of_misspelt_names(log, env_file: str | Path | None = ".env") -> None:
-    """Of names that are like a setting, and not certainly meant as one: no reason to stop the boot."""
-    for name, meant in setting_names.lookalikes({**_read(env_file), **os.environ}, _names()).items():
-        log.warning("setting_misspelt", name=name, meant=meant, consequence=f"{name} is not read")
+def misspelt_names(env_file: str | Path | None = ".env") -> dict[str, str]:
+    """Names that are like a setting, and not certainly meant as one, with that setting: no reason to refuse a start."""
+    return setting_names.lookalikes({**_read(env_file), **os.environ}, _names())
 
 
 def _refuse_unknown_names(env_file: str | Path | None) -> None:

@@ -4,7 +4,8 @@ gunicorn's master reads them at its start and at each SIGHUP. Its workers are fo
 never read the environment or `.env` again. A server under `flask run` reads them once.
 
 The invariants:
-1. Every worker uses the settings of its master, however often it is replaced.
+1. Every worker uses the settings of its master, however often it is replaced. No start of a worker reads `.env`, which may have
+   become unreadable since.
 2. After the start the settings change only to values that a start would have taken: the reading, the listening address and
    building the application are tried first.
 3. Nothing that is wrong in the settings ends a server that has served once. The log and /healthz report it.
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings, SettingsError, load_settings, read_app_env
+from app.settings import Settings, SettingsError, load_settings, misspelt_names, read_app_env
 
 log = logging.getLogger(__name__)  # the master has no structlog
 TRIAL_S = 30
@@ -41,6 +42,7 @@ class SettingsInUse:
         self._verdict = ""
         self._served = mmap.mmap(-1, 1)  # shared by the master and all its workers
         self.settings: Settings | None = None
+        self.misspelt: dict[str, str] = {}
         self.refusal = ""
 
     def take(self, default_env: str = "development", *, try_first: Callable[[Settings], None] | None = None) -> Settings:
@@ -49,7 +51,7 @@ class SettingsInUse:
         self._read = lambda: load_settings(self._env_file, app_env=read_app_env(default_env, self._env_file))
         seen = self._stamp()
         try:
-            fresh = self._read()
+            fresh, misspelt = self._read(), misspelt_names(self._env_file)
             if self.settings is not None and try_first:
                 try_first(fresh)
         except (SettingsError, Exception) as error:
@@ -57,7 +59,7 @@ class SettingsInUse:
                 raise
             self.refuse(str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}")
         else:
-            self.settings, self.refusal = fresh, ""
+            self.settings, self.misspelt, self.refusal = fresh, misspelt, ""
         self._file_seen, self._verdict = seen, ""
         return self.settings
 
@@ -108,6 +110,12 @@ def in_use() -> Settings:
 
         raise AppImportError(WITHOUT_CONFIGURATION)
     return IN_USE.settings or IN_USE.take()
+
+
+def warn_of_misspelt_names(log) -> None:
+    """Of those that stood beside the settings in use."""
+    for name, meant in IN_USE.misspelt.items():
+        log.warning("setting_misspelt", name=name, meant=meant, consequence=f"{name} is not read")
 
 
 def _is_in_gunicorn() -> bool:

@@ -106,6 +106,30 @@ def test_a_worker_that_is_replaced_uses_the_settings_of_its_server_and_waits_whe
     assert "Traceback" not in gunicorn.log
 
 
+def become_a_folder(env_file):
+    env_file.unlink()
+    env_file.mkdir()
+
+
+BROKEN_ENV_FILES = {
+    "is not UTF-8": lambda env_file: env_file.write_bytes(b"# caf\xe9\n"),
+    "has half a pair of quotes": lambda env_file: env_file.write_text('JWT_ISSUER="half\n'),
+    "is a folder": become_a_folder,
+}
+
+
+def test_no_start_of_a_worker_reads_the_env_file(gunicorn):
+    for what, break_it in BROKEN_ENV_FILES.items():
+        break_it(gunicorn.folder / ".env")
+        (killed,) = gunicorn.workers
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda killed=killed: gunicorn.workers not in ([], [killed]) and gunicorn.answers())
+        gunicorn.hup()
+        assert gunicorn.sample_rate == 0.5, what
+        assert gunicorn.settings_health["state"] == "degraded", what
+    assert gunicorn.log.count("Booting worker") == 1 + 2 * len(BROKEN_ENV_FILES), "no worker failed"
+
+
 def test_flask_run_reports_an_error_in_the_env_file_and_goes_on():
     with WithEnvFile("flask") as app:
         app.write(RT_MAX_TOPIC="1")

@@ -74,18 +74,19 @@ class Ingest:
             objects = _objects_in(body)
             if objects <= FEW_OBJECTS:
                 return self._save(body, default_type, sender)
-            with self._decoded.hold(objects):
+            with self._decoded.hold(objects, "" if sender is None else sender.party):
                 return self._save(body, default_type, sender, has_many=objects > MANY_OBJECTS)
         finally:
             self.in_flight -= 1
 
     def _save(self, body: bytes, default_type: str | None, sender: Sender | None, has_many: bool = False) -> dict[str, Any]:
-        batch = read_batch_bytes(body, self._clock(), self._max_events, default_type)
+        batch = self._read(body, default_type, sender)
         if sender is not None:
             batch = sender.admit(batch)
         if (gates := self._configs.gates) is not None:
             batch = gates.admit(batch)
         if not batch.events:
+            self._charge_unstored(body, sender)
             return self._answer(batch, None)
         wait_before_large(len(body))  # a sink encodes all of it in one piece
         batch, charges = self._charge(batch, len(body), sender)
@@ -93,6 +94,19 @@ class Ingest:
         if written.refused:
             batch = without(dict.fromkeys(written.refused, CATALOGUE["refused"].sentence), batch, "refused")
         return self._answer(batch, written)
+
+    def _read(self, body: bytes, default_type: str | None, sender: Sender | None) -> Batch:
+        if self._budgets is not None and sender is not None and len(body) > SMALL_BYTES:
+            self._budgets.refuse_if_spent(len(body), sender)
+        try:
+            return read_batch_bytes(body, self._clock(), self._max_events, default_type)
+        except ApiError:
+            self._charge_unstored(body, sender)
+            raise
+
+    def _charge_unstored(self, body: bytes, sender: Sender | None) -> None:
+        if self._budgets is not None and sender is not None:
+            self._budgets.charge_unstored(len(body), sender)
 
     def _charge(self, batch: Batch, body_bytes: int, sender: Sender | None) -> tuple[Batch, list[Charge]]:
         if sender is None or self._budgets is None:

@@ -2,7 +2,8 @@
 hundred bytes, so requests and bytes on the wire say little about what a sender stores.
 
 Counted is what will be written, inflated, before it is written: the body, and for every event what a stored one has in addition.
-It is given back where nothing could be stored. Duplicates count: they cost as much to recognise.
+It is given back where nothing could be stored. Duplicates count: they cost as much to recognise. A batch that is refused or
+rejected whole counts with its body, since it was read.
 """
 
 import math
@@ -55,6 +56,18 @@ class ByteBudgets:
         for bucket, bytes_ in charges:
             bucket.left -= bytes_
         return batch, charges
+
+    def refuse_if_spent(self, body_bytes: int, sender: Sender) -> None:
+        """To be called before a body is read: one that the sender could not store anyway is not worth reading. Raises ApiError
+        `rate_limited`; charges nothing."""
+        if not sender.identity.is_service:
+            self._charge("address", self._addresses, sender.party, body_bytes, [], self._now())
+
+    def charge_unstored(self, body_bytes: int, sender: Sender) -> None:
+        """For a body that was read and of which nothing is stored. It counts for the address alone: a write key is public, and
+        rubbish sent with it must not use up what others may store with it."""
+        if not sender.identity.is_service:
+            self._addresses.bucket(sender.party, self._now()).left -= body_bytes
 
     def give_back(self, charges: list[Charge]) -> None:
         for bucket, bytes_ in charges:

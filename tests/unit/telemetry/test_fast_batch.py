@@ -2,13 +2,14 @@
 
 import codecs
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import ApiError
-from app.telemetry import fast_batch
+from app.telemetry import damaged, fast_batch
 from app.telemetry.batch import Batch, read_batch
 from app.telemetry.damaged import decode_batch
 from app.telemetry.fast_batch import read_batch_bytes
@@ -203,3 +204,38 @@ def test_what_is_no_json_outside_of_events_is_no_batch(body):
 
 def test_too_many_events_are_counted_before_any_is_decoded():
     assert both(b'{"app":"web","events":[NaN,1,2,3,4,5]}')[0] == "payload_too_large"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [b'{"a":NaN},' * 40_000, b"NaN," * 100_000, b'"","",' * 40_000, b"[1],{}," * 10_000],
+    ids=["NaN in objects", "NaN", "strings", "leaves"],
+)
+def test_a_damaged_batch_is_read_no_further_than_the_first_event_too_many(events, monkeypatch):
+    places = []
+    refuse = damaged.refuse_too_many
+    monkeypatch.setattr(damaged, "refuse_too_many", lambda sent, max_events: (places.append(sent), refuse(sent, max_events)))
+    with pytest.raises(ApiError) as refused:
+        damaged.split(b'{"app":"a","events":[%b{}]}' % events, 5)
+    assert (refused.value.code, places[-1]) == ("payload_too_large", 6)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"app":"a","events":[{"a":"' + rb"\"" * 100_000,
+        b'{"app":"a","events":[' + rb"\"" * 100_000,
+        b'{"app":"a' + rb"\"" * 100_000,
+        b'{"app":"a","events":[' + b'{"a":[' * 40_000,
+        b'{"app":"a","events":[' + b'"" ' * 100_000 + b"NaN]}",
+    ],
+    ids=["an open string", "between events", "in the envelope", "open brackets", "strings without commas"],
+)
+def test_no_text_takes_quadratic_time_to_be_split(body):
+    started = time.thread_time()
+    damaged.split(body, 1000)
+    assert time.thread_time() - started < 1  # it was minutes
+
+
+def test_an_events_key_that_is_no_list_or_stands_deeper_is_passed_over():
+    assert damaged.split(b'{"x":{"events":[1,2]},"y":"events","events":[NaN,[[3]]],"z":1}', 5).events == [b"NaN", b"[[3]]"]

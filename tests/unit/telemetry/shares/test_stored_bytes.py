@@ -1,6 +1,7 @@
 """What one sender may store: by address or user, by write key and by app, whatever it is packed in."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -9,9 +10,11 @@ from app.identity import Identity
 from app.metrics import Metrics
 from app.telemetry.batch import Batch
 from app.telemetry.fast_batch import read_batch_bytes
+from app.telemetry.ingest import Ingest
 from app.telemetry.shares.budget import Budget
 from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import EVENT_BYTES, ByteBudgets, ByteRates
+from app.telemetry.sinks.memory import MemorySink
 from app.telemetry.spool.segment import encode
 from tests.apps import NOW
 
@@ -193,3 +196,41 @@ def test_rows_of_events_that_were_rejected_before_keep_their_index():
     bound = sender(identity=Identity(kind="write_key", write_key_name="web", apps=frozenset({"web"})))
     batch = bound.admit(read([{"type": "page"}, {"type": "page", "name": "a"}, {"type": "page", "name": "b", "app": "x"}])[0])
     assert isinstance(batch, Batch) and [(row["index"], row["code"]) for row in batch.rejected] == [(0, "bad_request"), (2, "forbidden")]
+
+
+class OpenConfigs:
+    gates = None
+
+
+@pytest.fixture
+def ingest(budgets, metrics):
+    """Takes batches of at most two events."""
+    sink, limits = MemorySink(), {"max_events": 2, "max_in_flight": 9, "configs": OpenConfigs(), "budgets": budgets}
+    return Ingest(sink, lambda: NOW, metrics, note=lambda *_: None, **limits)
+
+
+UNSTORED = {
+    "no JSON": b'{"pad":"%b"',
+    "too many events": b'{"app":"a","events":[0,0,0],"pad":"%b"}',
+    "too many events, one of them damaged": b'{"app":"a","events":[NaN,0,0],"pad":"%b"}',
+    "only bad events": b'{"app":"a","events":[0],"pad":"%b"}',
+    "no events": b'{"app":"a","events":[],"pad":"%b"}',
+}
+
+
+@pytest.mark.parametrize("form", UNSTORED.values(), ids=UNSTORED)
+def test_a_body_of_which_nothing_is_stored_is_charged_to_its_address_and_not_to_its_key(ingest, budgets, form):
+    for _ in range(2):
+        with suppress(ApiError):
+            ingest.save(form % (b"x" * 9_000), sender=sender())
+    with pytest.raises(ApiError) as refused:
+        ingest.save(form % (b"x" * 9_000), sender=sender())
+    assert refused.value.code == "rate_limited"
+    assert budgets.take(*of_bytes(9000), sender("ip:192.0.2.2"))[0].events
+
+
+def test_a_large_body_of_an_address_in_debt_is_refused_before_it_is_read(ingest, budgets):
+    budgets.charge_unstored(20_000, sender())
+    with pytest.raises(ApiError) as refused:
+        ingest.save(b"no JSON" * 2_000, sender=sender())
+    assert refused.value.code == "rate_limited"

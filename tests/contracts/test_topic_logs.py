@@ -1,10 +1,13 @@
 """What every topic log promises, proved over each twin, so that the humble one can be believed and the real one trusted."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.realtime.log import Appended
 from app.realtime.log.memory import Keep, MemoryTopicLog
 from tests.apps import NOW
+from tests.unit.realtime.simulation.promises import check_who_holds_what, no_lighter_user_loses_a_topic
 
 LIMITS = {"max_messages": 5, "max_bytes": 100_000, "max_topics": 3}
 
@@ -222,6 +225,48 @@ def test_a_topic_that_a_user_began_and_the_server_speaks_on_is_the_servers(make_
     publish(log, "mallory", "notice:global"), publish(log, "SERVER", "notice:global")
     publish(log, "mallory", *[f"new:{number}" for number in range(10)])
     assert log.head("notice:global").seq == 2
+
+
+@pytest.mark.parametrize(("first", "victim"), [("mallory", "ann"), ("MALLORY", "SERVICE")])
+def test_the_first_publisher_of_a_topic_gives_it_up_to_another_with_messages_in_it(make_log, first, victim):
+    log = make_log(max_messages=100, max_topics=20)
+    publish(log, first, "chat:1")
+    place = publish(log, victim, *["chat:1"] * 10)
+    retried = publish(log, victim, "chat:1", id="m")
+    publish(log, first, *[f"new:{number}" for number in range(100)])
+    assert publish(log, victim, "chat:1") == Appended(place.seq + 2, place.epoch)
+    assert publish(log, victim, "chat:1", id="m") == Appended(retried.seq, place.epoch, duplicate=True)
+    assert seqs(log.read("chat:1", 0, 100)) == list(range(1, 14))
+    assert log.counts()["topics"] <= 22
+
+
+def test_topics_that_all_hold_messages_of_another_pass_to_that_user_until_both_hold_as_many(make_log):
+    log = make_log(max_messages=100, max_topics=20)
+    for number in range(18):
+        publish(log, "mallory", f"chat:{number}"), publish(log, "ann", f"chat:{number}")
+    publish(log, "mallory", *[f"new:{number}" for number in range(100)])
+    assert [log.head(f"chat:{number}").seq for number in range(18)] == [2] * 18
+
+
+def test_over_its_bytes_the_first_publisher_of_a_topic_gives_it_up_too(make_log):
+    log = make_log(max_messages=100, max_topics=1000, max_total_bytes=100_000)
+    publish(log, "mallory", "chat:1")
+    place = publish(log, "ann", *["chat:1"] * 10)
+    publish(log, "mallory", *[f"new:{number}" for number in range(300)], payload=b"x" * 4000)
+    assert (log.head("chat:1").epoch, seqs(log.read("chat:1", 0, 100))) == (place.epoch, list(range(1, 12)))
+    assert log.counts()["bytes"] <= 100_000
+
+
+@pytest.mark.parametrize("limit", [{"max_topics": 6}, {"max_topics": 100, "max_total_bytes": 4000}])
+@settings(max_examples=200, deadline=None)
+@given(published=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 11), st.sampled_from([0, 300])), max_size=80))
+def test_whatever_users_publish_a_topic_is_forgotten_only_with_messages_of_users_that_hold_as_many(limit, published):
+    log = MemoryTopicLog(**{**LIMITS, "max_messages": 50, **limit})
+    for user, topic, size in published:
+        with no_lighter_user_loses_a_topic(log, user):
+            publish(log, user, f"t{topic}", payload=b"x" * size)
+        assert log.counts()["bytes"] == sum(entry.bytes for entry in log._topics.values())
+        check_who_holds_what(log)
 
 
 @pytest.mark.parametrize("victim", ["ann", "SERVICE"])

@@ -10,12 +10,16 @@ after too many other messages is a new message.
 The invariant of what all share (shares.py): what a user publishes never evicts a topic or an id of the server, its services and
 admins, and evicts another user's only where that user holds more. A topic counts against the party that owns it, the first that
 published to it, or the first trusted one. A message counts against its publisher, also in another party's topic.
+
+A party that has to give up a topic gives up its own history only. While a lighter party of the same kind (user, or trusted) has
+messages in the topic, the topic passes to that party, and its epoch and its seq continue.
 """
 
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from app.realtime.log import Appended, Head, Message, NoNumbers, Numbers, Page
 from app.realtime.log.publishers import Publisher, Publishers
@@ -25,6 +29,7 @@ from app.realtime.topics import matches
 MAX_TOTAL_BYTES = 268_435_456
 MAX_IDS = 100_000
 ENVELOPE_BYTES = 256  # what a message costs beside its payload, so that empty payloads count too
+LOOKED_AT = 16  # topics of a party that has to give up one; a topic in which only that party published goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,7 @@ class MemoryTopicLog:
             self._make_room_for_topics(entry)
         elif publisher.is_trusted and not entry.owner.is_trusted:
             self._hand_over(entry, publisher)
+            self._make_room_for_topics(entry)
         entry.owner.owned.move_to_end(topic)
         entry.seq += 1
         return entry
@@ -205,27 +211,37 @@ class MemoryTopicLog:
             self._make_room_for_bytes(entry)
 
     def _make_room_for_topics(self, current: _Topic) -> None:
+        """Ends: each step forgets a topic, or passes one to a party that then still holds less than the one that gave it up."""
         shares = self._topic_shares
-        while shares.is_over() and any(self._takes_a_topic_of(loser, current) for loser in shares.losers()):
+        while shares.is_over() and any(self._gives_up_a_topic(loser, current, _holds_less) for loser in shares.losers()):
             pass
 
     def _make_room_for_bytes(self, current: _Topic) -> None:
+        """Ends: each step forgets messages, or takes a topic from the party that holds most bytes, which no step gives back."""
         shares = self._byte_shares
         while shares.is_over() and any(self._takes_bytes_of(loser, current) for loser in shares.losers()):
             pass
 
-    def _takes_a_topic_of(self, loser: Publisher, current: _Topic) -> bool:
-        """The one published to least recently, but for the topic that is published to right now."""
-        topic = next(iter(loser.owned), current.name)
-        if topic == current.name:
+    def _gives_up_a_topic(self, loser: Publisher, current: _Topic, may_inherit: Callable[[Publisher, Publisher], bool]) -> bool:
+        """Of those published to least recently, but never the one that is published to right now. `may_inherit(heir, loser)`."""
+        entries = [self._topics[name] for name in islice(loser.owned, LOOKED_AT) if name != current.name]
+        if not entries:
             return False
-        self._forget(self._topics[topic])
+        if alone := next((entry for entry in entries if not entry.guests), None):
+            self._forget(alone)
+            return True
+        for entry in entries:
+            peers = [guest for guest in dict.fromkeys(entry.guests.values()) if guest.is_trusted is loser.is_trusted]
+            if heirs := [guest for guest in peers if may_inherit(guest, loser)]:
+                self._hand_over(entry, min(heirs, key=_topics_held))
+                return True
+        self._forget(entries[0])
         return True
 
     def _takes_bytes_of(self, loser: Publisher, current: _Topic) -> bool:
         """A topic of its own; else its oldest message in a topic of another, with those before it; last the topic that is published
         to right now, but for its newest message."""
-        if self._takes_a_topic_of(loser, current):
+        if self._gives_up_a_topic(loser, current, _any_party):
             return True
         entry = self._topics[next((topic for topic in loser.guest_in if topic != current.name), current.name)]
         before = self._byte_shares.total
@@ -244,17 +260,20 @@ class MemoryTopicLog:
         self._forgotten += 1
 
     def _hand_over(self, entry: _Topic, owner: Publisher) -> None:
-        """A topic that a user began and the server speaks on is the server's; what users said there still counts against them."""
+        """The topic counts against `owner` from now on; what the owner before published there still counts against that one."""
         before, entry.owner = entry.owner, owner
         before.topics.change(-1)
         owner.topics.change(1)
         owner.owned[entry.name] = before.owned.pop(entry.name)
+        owner.guest_in.pop(entry.name, None)
         for message in entry.messages:
-            if message.seq not in entry.guests:
+            publisher = entry.guests.get(message.seq, before)
+            if publisher is owner:
+                del entry.guests[message.seq]
+            elif publisher is before:
                 entry.guests[message.seq] = before
                 before.is_guest_in(entry.name)
         self._publishers.leave(before)
-        self._make_room_for_topics(entry)
 
     def _drop_oldest(self, entry: _Topic) -> Publisher:
         """Returns the publisher whose message it was."""
@@ -285,3 +304,17 @@ class MemoryTopicLog:
 
 def _size(message: Message) -> int:
     return ENVELOPE_BYTES + len(message.payload)
+
+
+def _holds_less(heir: Publisher, loser: Publisher) -> bool:
+    """Also after one topic has passed from one to the other."""
+    return heir.topics.amount + 1 < loser.topics.amount
+
+
+def _any_party(_heir: Publisher, _loser: Publisher) -> bool:
+    """A topic that passes takes no bytes with it."""
+    return True
+
+
+def _topics_held(publisher: Publisher) -> int:
+    return publisher.topics.amount

@@ -13,6 +13,9 @@ it belongs to the process that began last. It makes a new file in the place of t
 where nobody holds it any more; it holds the old one until the new one is in its place, and beginners take turns. Any trouble
 with the disk removes the file, or spoils it; where not even that can be done, the topics go on in new epochs at once, and what
 is published in those is passed over in silence by a later process that takes the file over: nothing on this disk could tell it.
+
+The invariant of what all share: a party that has to give up a topic does not end its numbering while a lighter party of the same kind
+(user, or trusted) has published to it lately. The topic then counts against that party, and its epoch and its seq continue.
 """
 
 import os
@@ -20,6 +23,7 @@ import time
 import zlib
 from collections import OrderedDict
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +41,8 @@ log = get_logger(__name__)
 
 SLOT_BYTES = 512  # so that none lies across two pages; the longest topic with its epoch has room in it
 TEXT_BYTES = SLOT_BYTES - 9  # the others are its checksum: a slot without the right one vouches for nothing
+GUESTS = 4  # parties beside its owner that a topic may pass to: as many as have room in a slot
+LOOKED_AT = 16  # topics of a party that has to give up one; a topic that no other party may inherit goes first
 TOUCHED_MS = 1000  # between the time in a slot and that of its file
 TURN_WITHIN_S = 10  # a beginner needs milliseconds: after this the one before hangs
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -48,9 +54,11 @@ class _Place(NamedTuple):
     seq: int
     at: int
     owner: "_Owner"
+    guests: tuple[str, ...] = ()  # other users that published to it, by their short names, the latest first; none where it is the server's
 
     def row(self, topic: str) -> dict:
-        return {"topic": topic, "epoch": self.epoch, "seq": self.seq, "at": self.at, "by": self.owner.name}
+        row = {"topic": topic, "epoch": self.epoch, "seq": self.seq, "at": self.at, "by": self.owner.name}
+        return {**row, "with": self.guests} if self.guests else row
 
 
 class _Owner:
@@ -187,7 +195,8 @@ class FileNumbers:
         self._fd = private(half, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         lock_alone(self._fd)
         for row in rows:
-            self._assign(row["topic"], row["epoch"], row["seq"], row["at"], row.get("by", THE_SERVER))
+            place = self._assign(row["topic"], row["epoch"], row["seq"], row["at"], row.get("by", THE_SERVER))
+            self._places[row["topic"]] = place._replace(guests=tuple(row.get("with", ()))[:GUESTS])
         for topic, place in self._places.items():
             self._put(topic, place)
         self._write_header(is_sealed=False)
@@ -198,8 +207,16 @@ class FileNumbers:
         slot = self._slot_of(topic, owner)
         holder = self._places[topic].owner if topic in self._places else self._owners[owner]
         holder.topics.move_to_end(topic)
-        place = self._places[topic] = _Place(slot, epoch, seq, at, holder)
+        place = self._places[topic] = _Place(slot, epoch, seq, at, holder, self._guests_of(topic, holder, owner))
         return place
+
+    def _guests_of(self, topic: str, holder: _Owner, publisher: str) -> tuple[str, ...]:
+        if holder.name == THE_SERVER:
+            return ()
+        guests = self._places[topic].guests if topic in self._places else ()
+        if publisher in (holder.name, *guests[:1]):
+            return guests
+        return (publisher, *(guest for guest in guests if guest != publisher))[:GUESTS]
 
     def _slot_of(self, topic: str, owner: str) -> int:
         """Its own, or that of a topic which is forgotten for it, or a new one: slots are used from the first without a gap. A topic
@@ -208,23 +225,43 @@ class FileNumbers:
         if place is not None and (owner != THE_SERVER or place.owner.name == THE_SERVER):
             return place.slot
         if place is not None:
-            self._leave(topic, place.owner)
-        holder = self._owners.setdefault(owner, _Owner(owner, self._shares))
-        holder.topics[topic] = None
-        holder.held.change(1)
-        if place is not None:
-            self._places[topic] = place._replace(owner=holder)
+            self._hand_over(topic, THE_SERVER)
             return place.slot
+        self._own(topic, owner)
         forgotten = self._forget_one_for(topic) if self._shares.is_over() else None
         return forgotten.slot if forgotten else len(self._places) + 1
 
     def _forget_one_for(self, topic: str) -> _Place | None:
-        for loser in self._shares.losers():
-            victim = next(iter(loser.topics))
-            if victim != topic:
-                self._leave(victim, loser)
-                return self._places.pop(victim)
+        """Ends: before a topic is forgotten, each step passes one to a party that then still holds less than the one that gave it up."""
+        while loser := next((loser for loser in self._shares.losers() if next(iter(loser.topics)) != topic), None):
+            topics = [name for name in islice(loser.topics, LOOKED_AT) if name != topic]
+            victim = next((name for name in topics if not self._places[name].guests), None)
+            if victim is None and (passed := next((name for name in topics if self._heir_of(name)), None)):
+                self._hand_over(passed, self._heir_of(passed))
+                self._put(passed, self._places[passed])
+                continue
+            victim = victim or topics[0]
+            self._leave(victim, loser)
+            return self._places.pop(victim)
         return None
+
+    def _heir_of(self, topic: str) -> str | None:
+        """The lightest party that the topic may pass to."""
+        place = self._places[topic]
+        held = {name: self._owners[name].held.amount if name in self._owners else 0 for name in place.guests}
+        return min((name for name in held if held[name] + 1 < place.owner.held.amount), key=held.__getitem__, default=None)
+
+    def _hand_over(self, topic: str, owner: str) -> None:
+        place = self._places[topic]
+        self._leave(topic, place.owner)
+        guests = (place.owner.name, *(name for name in place.guests if name != owner))[:GUESTS]
+        self._places[topic] = place._replace(owner=self._own(topic, owner), guests=() if owner == THE_SERVER else guests)
+
+    def _own(self, topic: str, owner: str) -> _Owner:
+        holder = self._owners.setdefault(owner, _Owner(owner, self._shares))
+        holder.topics[topic] = None
+        holder.held.change(1)
+        return holder
 
     def _leave(self, topic: str, owner: _Owner) -> None:
         del owner.topics[topic]
@@ -295,7 +332,10 @@ def _row(slot: bytes) -> dict:
 def _check(rows: list[dict]) -> None:
     for row in rows:
         topic, epoch, seq, at, owner = (*(row[key] for key in ("topic", "epoch", "seq", "at")), row.get("by", THE_SERVER))
+        guests = row.get("with", [])
         if not (type(topic) is type(epoch) is type(owner) is str and type(seq) is type(at) is int and topic and epoch and seq >= 0):
+            raise ValueError("a slot does not say how far a topic was numbered")
+        if not (type(guests) is list and all(type(guest) is str and guest for guest in guests)):
             raise ValueError("a slot does not say how far a topic was numbered")
     if len({row["topic"] for row in rows}) < len(rows):
         raise ValueError("a topic is in two slots")

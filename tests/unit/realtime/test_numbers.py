@@ -391,3 +391,40 @@ def test_a_user_with_thousands_of_topics_takes_no_numbering_of_others(machine):
     machine.kill(again)
     third = machine.start(max_topics=16)
     assert [third.head(topic).seq for topic in kept] == [1, 1, 1], "whose topics they are outlives the process"
+
+
+def test_a_topic_that_others_publish_to_keeps_its_numbering_when_its_first_publisher_gives_it_up(machine):
+    log = machine.start(max_topics=16)
+
+    def publish(user, topic):
+        return log.append(topic, b"1", next(times), None, user)
+
+    publish("mallory", "t:chat"), publish("mallory", "t:chat:2")
+    place, other = publish("ann", "t:chat"), publish("bob", "t:chat:2")
+    for round_ in range(2):
+        for number in range(100):
+            publish("mallory", f"t:new:{round_}:{number}")
+        machine.kill(log)
+        log = machine.start(max_topics=16)
+    assert (log.head("t:chat").epoch, log.head("t:chat").seq) == (place.epoch, place.seq)
+    assert (log.head("t:chat:2").epoch, log.head("t:chat:2").seq) == (other.epoch, other.seq)
+
+
+def test_parties_that_take_turns_at_giving_topics_up_end_no_numbering_of_a_third(machine):
+    log = machine.start(max_topics=16)
+    for user in ("mallory", "eve", "ann", "eve", "trent", "peggy", "mallory"):
+        place = log.append("t:chat", b"1", next(times), None, user)
+    for number in range(200):
+        log.append(f"t:new:{number}", b"1", next(times), None, ("mallory", "eve", "trent", "peggy")[number // 50])
+    machine.kill(log)
+    again = machine.start(max_topics=16)
+    assert (again.head("t:chat").epoch, again.head("t:chat").seq) == (place.epoch, place.seq)
+
+
+def test_the_longest_topic_has_room_with_all_that_publish_to_it(machine):
+    log = machine.start()
+    for user in range(10):
+        log.append("t" * 255, b"1", next(times), None, f"user {user}")
+    log.numbers.note("t" * 255, "e" * 24, 2**53 - 1, next(times), "0123456789ab")
+    machine.kill(log)
+    assert machine.start().head("t" * 255).seq == 2**53 - 1

@@ -29,6 +29,27 @@ def the_server_loses_nothing_to(world, user, is_trusted):
     assert all(before[kind].items() <= after[kind].items() for kind in (0, 1)), f"{user} took something of the server"
 
 
+@contextmanager
+def no_lighter_user_loses_a_topic(log, user, is_trusted=False):
+    """Where a topic is forgotten for what a user publishes, no other user with messages in it holds far less than its owner."""
+    before = {name: (entry.epoch, entry.owner, set(entry.guests.values())) for name, entry in log._topics.items()}
+    yield
+    for name, (epoch, owner, guests) in before.items():
+        if is_trusted or owner.is_trusted or log.head(name).epoch == epoch:
+            continue
+        lighter = [guest.user for guest in guests if guest.user != user and guest.topics.amount + 1 < owner.topics.amount]
+        assert not lighter, f"{name} was forgotten with messages of {lighter}"
+
+
+def check_who_holds_what(log):
+    """What each party is counted for is what there is."""
+    for publisher in [*log._publishers._users.values(), *log._publishers._trusted.values()]:
+        owned = [name for name, entry in log._topics.items() if entry.owner is publisher]
+        assert sorted(publisher.owned) == sorted(owned) and publisher.topics.amount == len(owned)
+        guest_in = {name: list(entry.guests.values()).count(publisher) for name, entry in log._topics.items()}
+        assert publisher.guest_in == {name: count for name, count in guest_in.items() if count}
+
+
 def check_bounds(world):
     subscriptions = [subscription for connection in world.hub.members for subscription in connection.subscriptions.values()]
     merges = len(TOPICS)  # those of topics that everybody has just left, until they are due

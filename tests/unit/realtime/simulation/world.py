@@ -104,8 +104,12 @@ class World:
         self.published[place] = number
         self.history.setdefault(topic, []).append((head.epoch, head.seq + 1))
         user, is_trusted = self.random.choice(PUBLISHERS)
-        with promises.the_server_loses_nothing_to(self, user, is_trusted):
+        with (
+            promises.the_server_loses_nothing_to(self, user, is_trusted),
+            promises.no_lighter_user_loses_a_topic(self.log, user, is_trusted),
+        ):
             facts = self.hub.publish(topic, payload, self.clock, f"m{number}", user, is_trusted)
+        promises.check_who_holds_what(self.log)
         assert (facts["epoch"], facts["seq"]) == (head.epoch, head.seq + 1)
         if topic == DURABLE:
             self.last_durable = (topic, payload, f"m{number}", user, is_trusted), (topic, facts["epoch"], facts["seq"])

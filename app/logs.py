@@ -17,15 +17,9 @@ from typing import Any
 import orjson
 import structlog
 
+from app.credentials_in_text import MASK, NAME, mask, mask_known
 from app.settings import Settings
 
-SECRET_NAME = re.compile(r"token|authorization|write_?key|secret|password|cookie|payload", re.IGNORECASE)
-SECRET_TEXTS = (
-    re.compile(r"([?&](?:token|writeKey)=)[^\s&\"']+"),
-    re.compile(r"(\bBearer\s+)[^\s\"']+"),
-    re.compile(r"(://[^\s/:@]*:)\S+(?=@)"),  # the password of a connection string
-    re.compile(r"()\beyJ[\w-]{5,}\.[\w-]*\.?[\w-]*"),  # a JWT
-)
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 CHATTY_LIBRARIES = ("engineio", "socketio", "geventwebsocket", "pymongo", "urllib3", "flask-limiter")
 
@@ -37,23 +31,25 @@ def _mask_secrets(_logger, _method, line):
 def _masked(name: Any, value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value
-    if SECRET_NAME.search(str(name)):
-        return "***"
+    if NAME.search(str(name)):
+        return MASK
     if isinstance(value, dict):
         return {inner: _masked(inner, item) for inner, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_masked("", item) for item in value]
-    if isinstance(value, str):
-        for pattern in SECRET_TEXTS:
-            value = pattern.sub(r"\1***", value)
-    return value
+    return mask(value) if isinstance(value, str) else value
 
 
 def _render_json(_logger, _method, line) -> str:
     try:
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(line, default=_as_text, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:  # half of a surrogate pair in a text; a line that cannot be written would be lost
-        return json.dumps({str(name): repr(value) if isinstance(value, dict) else value for name, value in line.items()}, default=str)
+        return json.dumps({str(name): repr(value) if isinstance(value, dict) else value for name, value in line.items()}, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    """An exception, for example, whose text only exists now."""
+    return mask(str(value))
 
 
 def _renderer_for_a_person() -> Callable[..., str]:
@@ -61,7 +57,7 @@ def _renderer_for_a_person() -> Callable[..., str]:
     that a library (werkzeug) puts into its texts."""
     in_colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     render = structlog.dev.ConsoleRenderer(colors=in_colours, exception_formatter=structlog.dev.plain_traceback)
-    return render if in_colours else lambda *line: COLOUR.sub("", render(*line))
+    return lambda *line: mask_known(render(*line) if in_colours else COLOUR.sub("", render(*line)))
 
 
 SHARED_STEPS = [

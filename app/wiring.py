@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 from app import development, disk, mongo, redis_connection
 from app.clock import Clock, system_clock, uptime
+from app.credentials_in_text import never_show
 from app.data_dir_owner import FILES, DataDirOwner
 from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
@@ -329,8 +330,9 @@ def _flags(ground: Ground, realtime: Realtime) -> Flags:
 
 def _gatekeeper(ground: Ground, secrets: development.Secrets | None, jwks: Jwks | None) -> Gatekeeper:
     settings = ground.settings
+    verifier_secret = settings.jwt_secret or (secrets and secrets.jwt_secret)
     verifier = TokenVerifier(
-        secret=settings.jwt_secret or (secrets and secrets.jwt_secret),
+        secret=verifier_secret,
         public_key=settings.jwt_public_key,
         jwks=jwks,
         uptime=ground.uptime,
@@ -339,7 +341,9 @@ def _gatekeeper(ground: Ground, secrets: development.Secrets | None, jwks: Jwks 
         leeway_s=settings.jwt_leeway_s,
         max_length=settings.jwt_max_length,
     )
-    return Gatekeeper(verifier, settings.write_keys or (secrets.write_keys if secrets else {}), ground.clock)
+    write_keys = settings.write_keys or (secrets.write_keys if secrets else {})
+    never_show(key for key in (*write_keys, verifier_secret, settings.metrics_token) if key)
+    return Gatekeeper(verifier, write_keys, ground.clock)
 
 
 def _mongo_check(ground: Ground) -> Check:

@@ -7,6 +7,7 @@ from random import getrandbits
 import structlog
 from flask import Flask, g, request
 
+from app.credentials_in_text import mask
 from app.errors import ApiError
 from app.http.context import parts
 from app.log_sampling import SampledLog
@@ -75,7 +76,8 @@ class Accounts:
         suppressed = sampled.admits(f"{self._route} {status}")
         if suppressed is None:
             return
-        place = {"method": self._method, "route": self._route, "path": path[:MAX_PATH]}
+        shown = mask(path)[:MAX_PATH]  # in this order: half a write key would not be recognised
+        place = {"method": self._method, "route": self._route, "path": shown}
         wrong = {"error": error.code, "reason": error.summary} if error else {}
         tell = log.debug if status == 429 else log.info
         more = {"suppressed": suppressed} if suppressed else {}

@@ -1,13 +1,17 @@
 """gunicorn's `--access-logfile`, in its `--access-logformat`: one line an answer, without the credentials that an address or a
 header may carry.
+
+The format may name any header and any variable of the request. So credentials are masked twice: in the addresses, where it is known
+where a value ends, and in the finished line, whatever it was made of.
 """
 
 import logging
-import re
 import sys
 from datetime import timedelta
 
-SECRETS_IN_ADDRESSES = re.compile(r"([?&](?:token|writeKey|ticket)=)[^&]*", re.IGNORECASE)
+from app.credentials_in_text import mask, mask_address
+
+ADDRESSES = ("RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "HTTP_REFERER")
 SECRET_HEADERS = frozenset({"HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_X_WRITE_KEY", "HTTP_COOKIE"})
 OPENED = "101 Switching Protocols"
 
@@ -17,17 +21,22 @@ class AccessLog:
 
     def __init__(self, log, target: str):
         self._log = log
-        log._set_handler(log.access_log, target, fmt=logging.Formatter(log.access_fmt), stream=sys.stdout)
+        log._set_handler(log.access_log, target, fmt=_Masking(log.access_fmt), stream=sys.stdout)
         log.access_log.setLevel(logging.INFO)
         log.access_log.propagate = False
 
     def write(self, environ: dict, response, seconds: float) -> None:
         given = {name: value for name, value in environ.items() if name not in SECRET_HEADERS}
-        for name in ("RAW_URI", "REQUEST_URI"):
-            given[name] = SECRETS_IN_ADDRESSES.sub(r"\1***", environ[name])
-        given["QUERY_STRING"] = SECRETS_IN_ADDRESSES.sub(r"\1***", f"?{environ['QUERY_STRING']}")[1:]
+        for name in ADDRESSES:
+            if name in given:
+                given[name] = mask_address(given[name])
         headers = [(name[5:].replace("_", "-"), value) for name, value in given.items() if name.startswith("HTTP_")]
         self._log.access(_Answer(response), headers, given, timedelta(seconds=seconds))
+
+
+class _Masking(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
 
 
 class _Answer:

@@ -1,6 +1,7 @@
 """What an operator gives to gunicorn, or to `flask run`, on its command line: done, or refused with a sentence."""
 
 import datetime
+import http.client
 import os
 import re
 import socket
@@ -237,6 +238,24 @@ def test_the_access_log_may_be_the_standard_output_in_a_format_of_ones_own_and_s
         requests.get(f"{app.url}/api/flags", headers=secret, timeout=5)
         wait_until(lambda: "ACCESS GET /api/flags 200 [-] [-] [-] application/json" in app.log)
         assert "hunter2" not in app.log
+
+
+def test_neither_log_shows_a_write_key_wherever_a_client_puts_it():
+    wanted = "ACCESS %(r)s %(U)s %(q)s %(f)s %(a)s %({x-other}i)s %({http_x_other}e)s %({x-request-id}o)s"
+    with Started("gunicorn", "--access-logfile", "-", "--access-logformat", wanted, **PRODUCTION) as app:
+        key = WRITE_KEY.replace("k", "%6b", 1)
+        for text in (f"/api/flags?write%4bey={WRITE_KEY}", f"/nowhere/{WRITE_KEY}", f"/nowhere/{key}", f"/{'x' * 190}{WRITE_KEY}"):
+            asked = http.client.HTTPConnection("127.0.0.1", app.port, timeout=5)  # `requests` would decode what need not be encoded
+            asked.request("GET", text)
+            asked.getresponse().read()
+            asked.close()
+        names = ("Referer", "User-Agent", "X-Other", "X-Request-Id")
+        for name in names:
+            value = f"https://x/?writeKey={key}" if name == "Referer" else WRITE_KEY
+            requests.get(f"{app.url}/last/{name}", headers={name: value}, timeout=5)
+        wait_until(lambda: all(f"ACCESS GET /last/{name} " in app.log for name in names))
+        assert "request_refused" in app.log and "/nowhere/***" in app.log and "write%4bey=***" in app.log
+        assert not [line for line in app.log.splitlines() if WRITE_KEY[:10] in line or key in line]
 
 
 def test_without_the_option_there_is_no_access_log():

@@ -15,13 +15,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from app.logs import logging_config  # noqa: E402
 from app.serving import metrics_folder  # noqa: E402
+from app.serving.tls import CERTIFICATE, refuse_unreadable  # noqa: E402
 from app.settings import SettingsError, refuse_lonely_workers  # noqa: E402
 from app.settings_in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
 
 _arguments = Config().parser().parse_args(Config().get_cmd_args_from_env() + sys.argv[1:])
 os.environ.update(pair.split("=", 1) for pair in _arguments.raw_env or [] if "=" in pair)  # gunicorn does so only later
 _before = IN_USE.settings
-settings = IN_USE.take("production", try_first=lambda fresh: refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind))
+
+
+def _try_first(fresh):
+    refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind)
+    if (_before.host, _before.port) != (fresh.host, fresh.port):  # where it listens anew, gunicorn ends without these files
+        named = {"--certfile": _arguments.certfile, "--keyfile": _arguments.keyfile}
+        refuse_unreadable({option: os.path.join(_arguments.chdir or "", path) for option, path in named.items() if path})
+
+
+settings = IN_USE.take("production", try_first=_try_first)
 
 if _arguments.preload_app:
     raise SettingsError(
@@ -52,6 +62,7 @@ def on_starting(server):
             f"switchyard: the worker class {server.cfg.worker_class_str} would run nothing in the background; "
             "leave it out, gunicorn.conf.py names the one that does"
         )
+    CERTIFICATE.take(server.cfg)
     refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
     _metrics.open()
 
@@ -70,6 +81,7 @@ def on_reload(server):
     except SettingsError as error:
         IN_USE.settings = _before
         IN_USE.refuse(str(error))
+    CERTIFICATE.take(server.cfg)
 
 
 def nworkers_changed(server, new, old):

@@ -36,6 +36,7 @@ from app.realtime.log.memory import Keep, MemoryTopicLog
 from app.realtime.log.numbers import FileNumbers
 from app.realtime.realtime import Realtime
 from app.realtime.rules import Rules
+from app.serving.tls import CERTIFICATE
 from app.settings import Settings, SettingsError
 from app.settings_in_use import IN_USE
 from app.telemetry.config.configs import Configs
@@ -125,6 +126,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, uptime: Clock = up
     ground.lifecycle.every("metrics_files", 10, ground.metrics.look_after_files)
     checks = {"settings": IN_USE.check, "spool": spool.check, "rollups": rollups.check, "telemetry_config": configs.check}
     checks |= {"flags": flags.check, "realtime": realtime.check}
+    if CERTIFICATE.is_used:
+        checks["tls"] = CERTIFICATE.check
     if ground.database is not None:
         checks["spool"] = _drainer(ground, spool, primary, ingest).check
         checks["mongo"] = _mongo_check(ground)

@@ -19,6 +19,7 @@ from werkzeug.serving import is_running_from_reloader
 from app.serving.errors import log_what_nobody_catches
 from app.serving.garbage import spare_what_stays
 from app.serving.server import Server, server_options
+from app.serving.tls import load
 
 
 def install(app) -> None:
@@ -100,7 +101,7 @@ def _tls(given) -> ssl.SSLContext:
     """What `--cert` becomes in Flask: (certificate, key), "adhoc", or a context already."""
     if given == "adhoc":
         return werkzeug.serving.generate_adhoc_ssl_context()
-    return werkzeug.serving.load_ssl_context(*given) if isinstance(given, tuple) else given
+    return load(*given, names=("--cert", "--key")) if isinstance(given, tuple) else given
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,18 +1,17 @@
 """gunicorn's gevent worker with our server in it. gunicorn.conf.py names this class."""
 
-import ssl
 import sys
 import time
 
 from gevent.event import Event
 from gunicorn.arbiter import Arbiter
-from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.serving.access_log import AccessLog
 from app.serving.errors import log_what_nobody_catches
 from app.serving.garbage import spare_what_stays
 from app.serving.server import Server, server_options
+from app.serving.tls import CERTIFICATE
 from app.settings import SettingsError
 from app.settings_in_use import IN_USE
 
@@ -70,7 +69,8 @@ class Worker(GeventWorker):
 
     def _options(self, parts) -> dict:
         watch = {"on_answer": self._note_answer} if self._access_log or self.cfg.max_requests else {}
-        return {**server_options(parts, self.worker_connections), **watch, **self._tls()}
+        tls = {"ssl_context": CERTIFICATE.for_worker()} if self.cfg.is_ssl else {}
+        return {**server_options(parts, self.worker_connections), **watch, **tls}
 
     def _server(self, listener, options: dict) -> Server:
         listener.setblocking(1)
@@ -78,15 +78,6 @@ class Worker(GeventWorker):
         if self.cfg.workers > 1:
             server.max_accept = 1  # so that the workers share what arrives
         return server
-
-    def _tls(self) -> dict:
-        """`--certfile` and its companions."""
-        if not self.cfg.is_ssl:
-            return {}
-        try:
-            return {"ssl_context": ssl_context(self.cfg)}
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"switchyard: --certfile {self.cfg.certfile} and its key cannot be used: {error}") from None
 
     def _note_answer(self, environ, response, seconds) -> None:
         if self._access_log is not None:

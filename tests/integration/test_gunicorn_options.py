@@ -4,6 +4,7 @@ import datetime
 import http.client
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -17,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.apps import SECRET, WRITE_KEY, token
+from tests.apps import SECRET, WRITE_KEY, bearer, token
 from tests.servers.switchyard import Switchyard
 
 PRODUCTION = {"JWT_SECRET": SECRET, "WRITE_KEYS": f"web:{WRITE_KEY}"}
@@ -41,19 +42,21 @@ class OverTls(Started):
     def url(self):
         return f"https://localhost:{self.port}"
 
+    trusts = None
+
     def answers(self):
         try:
-            return requests.get(f"{self.url}/livez", timeout=2, verify=self.folder / "c.pem").status_code == 200
+            return requests.get(f"{self.url}/livez", timeout=2, verify=self.trusts or self.folder / "c.pem").status_code == 200
         except requests.RequestException:
             return False
 
 
-def certify(folder):
+def certify(folder, serial=1):
     """A certificate for localhost and its key, as c.pem and k.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     today = datetime.datetime.now(datetime.UTC)
-    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(serial)
     built = built.not_valid_before(today - datetime.timedelta(days=1)).not_valid_after(today + datetime.timedelta(days=1))
     built = built.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     pem = serialization.Encoding.PEM
@@ -199,6 +202,78 @@ def test_a_certificate_that_cannot_be_used_ends_the_start_with_a_sentence():
     assert ended.returncode != 0
     assert "switchyard: --certfile c.pem and its key cannot be used" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_certificate_that_is_missing_or_empty_or_of_another_key_ends_the_start_with_a_sentence(tmp_path):
+    certify(tmp_path)
+    certificate = (tmp_path / "c.pem").read_text()
+    certify(tmp_path)
+    other_key = (tmp_path / "k.pem").read_text()
+    both = ["--certfile", "c.pem", "--keyfile", "k.pem"]
+    starts = [
+        (both, {"k.pem": other_key}, "--certfile c.pem cannot be read: No such file or directory"),
+        (both, {"c.pem": certificate}, "--keyfile k.pem cannot be read: No such file or directory"),
+        (both, {"c.pem": "", "k.pem": other_key}, "--certfile c.pem is empty"),
+        (both, {"c.pem": certificate, "k.pem": other_key}, "--certfile c.pem and --keyfile k.pem do not belong together"),
+        (["--keyfile", "k.pem"], {"k.pem": other_key}, "--keyfile needs --certfile"),
+    ]
+    for arguments, files, sentence in starts:
+        ended = refused(*arguments, write=files)
+        assert ended.returncode != 0
+        assert ended.stderr.splitlines()[-1].startswith(f"switchyard: {sentence}")
+        assert "Traceback" not in ended.stderr
+
+
+def serial_number(app):
+    pem = ssl.get_server_certificate(("127.0.0.1", app.port))
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+def replace_worker(app, by_signal):
+    before = app.workers
+    if by_signal == "KILL":
+        os.kill(before[0], signal.SIGKILL)
+    else:
+        app.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: app.workers and not set(app.workers) & set(before))
+    wait_until(app.answers)
+
+
+def test_a_running_server_keeps_its_certificate_until_sighup_brings_a_good_one(tmp_path):
+    app = OverTls("gunicorn", "--certfile", "c.pem", "--keyfile", "k.pem", **PRODUCTION)
+    certify(app.folder)
+    trusted = app.folder / "first.pem"
+    trusted.write_bytes((app.folder / "c.pem").read_bytes())
+    app.trusts = trusted
+    certify(tmp_path, serial=2)
+    breaks = [
+        lambda: (app.folder / "c.pem").write_text(""),
+        lambda: (app.folder / "c.pem").unlink(),
+        lambda: (app.folder / "c.pem").write_bytes((tmp_path / "c.pem").read_bytes()),  # its key is not there yet
+    ]
+
+    def tls_health():
+        time.sleep(1)  # answers of /healthz are kept for a second
+        headers = bearer("root", "admin")
+        return requests.get(f"{app.url}/healthz", headers=headers, timeout=5, verify=app.trusts).json()["dependencies"]["tls"]
+
+    with app:
+        for break_it in breaks:
+            break_it()
+            replace_worker(app, "KILL")
+            replace_worker(app, "HUP")
+            assert serial_number(app) == 1
+            assert tls_health()["state"] == "degraded"
+        assert "do not belong together" in tls_health()["error"]
+        assert app.log.count("certificate_refused") == len(breaks)
+        assert app.log.count("Booting worker") == 1 + 2 * len(breaks), "no worker failed"
+
+        (app.folder / "k.pem").write_bytes((tmp_path / "k.pem").read_bytes())
+        app.trusts = app.folder / "c.pem"
+        replace_worker(app, "HUP")
+        assert serial_number(app) == 2
+        assert tls_health()["state"] == "up"
+        assert "Traceback" not in app.log
 
 
 @pytest.mark.parametrize("arguments", [["--preload"], ["--preload", "-w", "1"]])

@@ -61,7 +61,7 @@ class Connection:
         self._has_asked = False  # whose the unfinished request is
         self._origin: str | None = None  # of the page that sent the last request, where it is known
         self._parser = RequestParser(environ, server.max_body_bytes)
-        self._turn = Turn()
+        self._turn = Turn.of_a_reader()
 
     def serve(self) -> None:
         if self.socket.family.name != "AF_UNIX":

@@ -79,7 +79,7 @@ class WebSocket:
         self._buffer_bytes = server.websocket_buffer_bytes
         self._reader = frames.MessageReader(server.max_body_bytes)
         self._reader.feed(already_read)
-        self._turn = Turn()
+        self._turn = Turn.of_a_reader()
         self._holding = connection.holding
         self._holding.is_in_work, self._holding.drop = False, self._lose
         self._lose_connection = connection.lose

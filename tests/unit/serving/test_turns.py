@@ -1,5 +1,6 @@
 """Nobody who always has more to do keeps the others from their sockets."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -70,16 +71,16 @@ def test_those_who_stand_in_line_have_their_turns_one_after_another():
     assert order == list("abc" * 5)
 
 
+def has_yielded(turn):
+    others = []
+    greenlet = gevent.spawn(others.append, "they had their turn")
+    turn.check()
+    greenlet.kill()
+    return bool(others)
+
+
 def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
-    clock, others = Clock(), []
-
-    def has_yielded(turn):
-        before = len(others)
-        greenlet = gevent.spawn(others.append, "they had their turn")
-        turn.check()
-        greenlet.kill()
-        return len(others) > before
-
+    clock = Clock()
     turn = Turn(clock)
     assert not has_yielded(turn)
     clock.now += TURN_S
@@ -92,6 +93,23 @@ def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
     clock.now += TURN_S / 2
     assert not has_yielded(turn)
     clock.now += TURN_S
+    assert has_yielded(turn)
+
+
+def test_a_reader_that_was_kept_from_the_processor_does_not_stand_in_line():
+    turn = Turn.of_a_reader()
+    signal.sigtimedwait([], 2 * TURN_S)  # the whole process stands still
+    turn.waited_since(time.monotonic())
+    assert not has_yielded(turn)
+
+
+def test_a_reader_that_has_worked_for_a_turn_stands_in_line_unless_it_has_waited():
+    turn = Turn.of_a_reader()
+    work_for(TURN_S)
+    turn.waited_since(time.monotonic() - 2 * AT_ONCE_S)
+    assert not has_yielded(turn)
+    work_for(TURN_S)
+    turn.waited_since(time.monotonic())
     assert has_yielded(turn)
 
 

@@ -52,6 +52,7 @@ ATTACKS = {
     "half surrogates only": in_props(b'"' + b"\\ud800" * (SIZE // 6) + b'",'),
     "props that are full": events(WHOLE_PROPS, 15),
     "a thousand bad events": events(b'{"props":{"a":[1,2,3,4,5,6,7,8,9]}}', 1000),
+    "two kilobytes of bad events": events(b"0", 1000),
     "a thousand good events": events(ORDINARY, 1000),
 }
 

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
+from app.realtime.client import requests as client_requests
 from tests.apps import SECRET, bearer, token
 from tests.servers import node as node_server
 from tests.servers.deaf_proxy import DeafProxy
@@ -82,6 +83,14 @@ def deaf(app, request):
 def slow_url(app, proxy_to):
     proxy = proxy_to(app.port)
     with proxy.toxic("latency", stream="upstream", latency=SLOW_MS), proxy.toxic("latency", stream="downstream", latency=SLOW_MS):
+        yield f"http://127.0.0.1:{proxy.port}"
+
+
+@pytest.fixture
+def narrow_url(app, proxy_to):
+    """A link on which 60,000 bytes take as long as six looks for an answer."""
+    proxy = proxy_to(app.port)
+    with proxy.toxic("bandwidth", stream="upstream", rate=20):
         yield f"http://127.0.0.1:{proxy.port}"
 
 
@@ -170,6 +179,35 @@ def test_in_python_a_round_trip_of_more_than_a_second_still_connects(connect, sl
     client.sio.eio.ws.sock.close()  # and connects again
     assert client.publish("slow", 2)["seq"] == 2
     wait(lambda: seen == [1, 2])
+
+
+def test_in_node_a_payload_that_is_still_leaving_over_a_narrow_link_is_sent_once(run, sdk, narrow_url, tmp_path):
+    impatient = tmp_path / "impatient.js"
+    impatient.write_text(sdk.read_text().replace("const ANSWER_MS = 5000", "const ANSWER_MS = 500"))
+    assert impatient.read_text() != sdk.read_text()
+    states, frames, took_ms, published = run(
+        f"""
+        const states = [], frames = [], begin = Date.now();
+        const client = require({json.dumps(str(impatient))}).connect(io, url, {{ token, onState: (state) => states.push(state) }});
+        const emit = client.socket.emit;
+        client.socket.emit = function (name, frame, ...rest) {{ frames.push(frame.type); return emit.call(this, name, frame, ...rest); }};
+        const published = await client.publish(topic, "x".repeat(60000));
+        print([states, frames, Date.now() - begin, published]);
+        """,
+        url=narrow_url,
+    )
+    assert (states, frames, took_ms > 2500) == (["connecting", "live"], ["publish"], True)
+    assert set(published) == {"seq", "epoch"}
+
+
+def test_in_python_a_payload_that_is_still_leaving_over_a_narrow_link_is_sent_once(connect, narrow_url, monkeypatch):
+    monkeypatch.setattr(client_requests, "ANSWER_S", 0.5)
+    states, frames = [], []
+    client = connect(narrow_url, on_state=lambda state, detail: states.append(state))
+    emit, begin = client.emit, time.monotonic()
+    client.emit = lambda frame, callback=None: (frames.append(frame["type"]), emit(frame, callback))
+    assert set(client.publish("narrow", "x" * 60_000)) == {"seq", "epoch"}
+    assert (states, frames, time.monotonic() - begin > 2.5) == (["connecting", "live"], ["publish"], True)
 
 
 def test_in_node_a_payload_of_600_kb_is_refused_at_once_and_costs_no_connection(run):

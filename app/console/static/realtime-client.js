@@ -21,14 +21,18 @@
   const MAX_EARLY = 512; // messages kept of a topic that came before their turn; more are asked for again
   const IN_FLIGHT = 8; // requests that wait for their answer at a time
   const MAX_WAITING = 10000; // publishes that wait; one more is rejected with limit_exceeded
-  const ANSWER_MS = 5000; // then a request is sent again; an answer that comes later still counts
-  const SILENT_MS = 15000; // without any answer by then the connection is given up for a new one
+  const ANSWER_MS = 5000; // how often a request without an answer is looked at; an answer that comes later still counts
+  const PING_MS = 25000; // between two pings of the server, where the handshake does not name it
+  const LOST_MS = 60000; // a request that has no answer by then gets a new connection, even if the server still pings
+  const SLOWEST = 1; // bytes per millisecond: a slower link is taken for a dead one
+  const MAX_LEAVING_BYTES = 64000; // on their way at a time, so that the pong behind them is not late
   const CONNECT_MS = 10000; // for one attempt to connect; doubled after each timeout, up to
   const MAX_CONNECT_MS = 40000;
   const TOKEN_MS = 60000; // then a token function that has not answered is called again
   const GIVE_UP_MS = 60000;
   const MAX_WAIT_MS = 60000; // the longest retryAfterMs of a server that is obeyed
   const MAX_SPACING_MS = 10000;
+  const STANDS_MS = 5000; // a connection that ends earlier is followed by a longer wait than the one before
   const ENVELOPE_BYTES = 100; // what Socket.IO puts around a frame
   const MAX_FRAME_BYTES = 512000; // where the handshake does not name a maximum
   const MAX_RESUMED = 128; // topics that are resumed with the connection; the others are asked for one by one
@@ -40,9 +44,12 @@
   const after = (ms, act) => (ms < MAX_TIMER_MS ? setTimeout(act, Math.max(0, ms)) : null);
   const backoff = (attempt, first = 250, most = 10000) => Math.min(most, first * 2 ** Math.min(attempt, 20)) * (0.5 + Math.random());
   const newId = () => (root.crypto && root.crypto.randomUUID ? root.crypto.randomUUID() : Date.now().toString(36) + Math.random().toString(36).slice(2));
+  /** The server's retryAfterMs; 0, which means a back-off of our own, where it is no positive number. */
+  const waitNamedIn = ({ retryAfterMs: given }) => (Number.isFinite(given) && given > 0 ? Math.min(given, MAX_WAIT_MS) : 0);
   const failure = (answer) => Object.assign(new Error(answer.message || answer.code), answer);
   const unavailable = (message) => ({ type: "error", code: "unavailable", message, retryable: true });
   const isText = (value, most) => typeof value === "string" && value.length > 0 && value.length <= most;
+  const placeOf = ({ seq, epoch, duplicate }) => ({ seq, epoch, ...(duplicate ? { duplicate } : {}) });
   const isPlace = (answer) => Number.isInteger(answer.seq) && isText(answer.epoch, 1000);
 
   /** What a publish holds until it is answered: a copy, which a later change of the payload does not reach. Throws where it is not JSON. */
@@ -53,7 +60,7 @@
       if (isBinary) throw new TypeError("payload must be JSON, without binary parts");
       return value;
     });
-    return { copy: JSON.parse(text), text };
+    return { copy: JSON.parse(text), bytes: new TextEncoder().encode(text).length };
   }
 
   /** One topic: its messages once and in order, whatever comes twice or too early. `seq` is the position up to which all was handed on.
@@ -218,23 +225,39 @@
     }
   }
 
-  /** Frames that need an answer. A frame without one, or with a refusal that may pass, is sent again until it is settled. */
+  /** Frames that need an answer. A frame without one, or with a refusal that may pass, is sent again until it is settled.
+   *
+   *  Invariant: no second copy of a frame is sent while the first may still be leaving, that is: only on another connection, or where a frame
+   *  that was sent after it has been answered. A connection is given up only if nothing was received for longer than its server stays silent
+   *  plus the time that the unanswered bytes take at the SLOWEST rate, or if it leaves one request unanswered for LOST_MS more than that. */
   class Requests {
     constructor(client) {
-      Object.assign(this, { client, queue: [], inFlight: new Set(), spacing: 0, answeredAt: 0 });
+      Object.assign(this, { client, queue: [], inFlight: new Set(), spacing: 0 });
+      this.connected();
+    }
+
+    /** `sent` and `arrived` count bytes of this connection: an answer shows that all frames before its own have arrived. */
+    connected(pingMs = PING_MS) {
+      Object.assign(this, { sent: 0, arrived: 0, silentMs: pingMs + ANSWER_MS });
+      this.heard();
+    }
+
+    /** Anything at all was received: the connection lives. */
+    heard() {
+      this.heardAt = now();
     }
 
     /** `settle(error, answer)` is called once, but not where the connection ends that a request without `outlives` belongs to.
      *  `frame` may be a function, called each time it is sent. `onTrouble(error)` is called once, after the third failure,
      *  `onLate()` where a copy of a settled request is answered: the server may have acted on it just now. */
-    add(frame, settle, { giveUpMs = Infinity, outlives = false, text = "", renews = true, onTrouble = () => {}, onLate = () => {}, accepts = () => true } = {}) {
-      const request = { frame, settle, outlives, text, renews, onTrouble, onLate, accepts, attempt: 0, notBefore: 0, refusal: null, isOver: false };
+    add(frame, settle, { giveUpMs = Infinity, outlives = false, bytes = 0, renews = true, onTrouble = () => {}, onLate = () => {}, accepts = () => true } = {}) {
+      const request = { frame, settle, outlives, bytes, renews, onTrouble, onLate, accepts, attempt: 0, notBefore: 0, refusal: null, isOver: false };
       request.deadline = after(giveUpMs, () => this.finish(request, failure(request.refusal || this.client._why())));
       this.queue.push(request);
       return request; // the caller calls pump()
     }
 
-    /** A few at a time; after a `rate_limited` one at a time, at the pace that the server named. */
+    /** A few at a time, and few bytes; after a `rate_limited` one at a time, at the pace that the server named. */
     pump() {
       this.pumpTimer = clearTimeout(this.pumpTimer);
       while (this.client._isLive && this.queue.length && this.inFlight.size < (this.spacing ? 1 : IN_FLIGHT)) {
@@ -245,29 +268,36 @@
           this.pumpTimer = setTimeout(() => this.pump(), Math.max(due, this.spacedUntil || 0) - time + 1);
           return;
         }
+        if (this.inFlight.size && this.leaving() + this.queue[index].bytes > MAX_LEAVING_BYTES) return; // the next answer makes room
         if (this.spacing) this.spacedUntil = time + this.spacing;
         this.send(this.queue.splice(index, 1)[0]);
       }
     }
 
     send(request) {
-      if (this.client._isTooLarge(request.text)) return this.finish(request, failure(this.client._tooLarge()));
+      if (this.client._isTooLarge(request.bytes)) return this.finish(request, failure(this.client._tooLarge()));
       this.inFlight.add(request);
       const [attempt, connection] = [++request.attempt, this.client._attempt];
-      request.sentAt = request.sentAt || now();
-      request.timer = setTimeout(() => this.unanswered(request), ANSWER_MS);
+      const end = (this.sent += request.bytes + ENVELOPE_BYTES);
+      Object.assign(request, { sentAt: now(), end, timer: setTimeout(() => this.unanswered(request), ANSWER_MS) });
       const frame = typeof request.frame === "function" ? request.frame() : request.frame;
       this.client.socket.emit("message", frame, (answer) => {
-        if (connection === this.client._attempt) this.answered(request, attempt, answer);
+        if (connection !== this.client._attempt) return;
+        this.arrived = Math.max(this.arrived, end);
+        this.answered(request, attempt, answer);
       });
     }
 
+    leaving(end = this.sent) {
+      return Math.max(0, end - this.arrived);
+    }
+
     answered(request, attempt, given) {
-      this.answeredAt = now();
+      this.heard();
       const isAck = given && given.type === "ack" && request.accepts(given);
       const isLatest = this.inFlight.has(request) && attempt === request.attempt;
-      if (request.isOver) return isAck && request.onLate();
-      if (!(isAck || isLatest)) return;
+      if (request.isOver && isAck) request.onLate();
+      if (request.isOver || !(isAck || isLatest)) return this.pump();
       if (isAck) this.finish(request, null, given);
       else {
         const answer = given && given.type === "error" && isText(given.code, 100) ? given : unavailable("The server's answer makes no sense.");
@@ -279,19 +309,27 @@
     }
 
     unanswered(request) {
-      const isSilent = Math.min(now() - this.answeredAt, now() - request.sentAt) > SILENT_MS - ANSWER_MS;
-      this.again(request, unavailable("There is no answer."));
+      const isLost = request.end < this.arrived;
+      const isSilent = !isLost && this.isSilent(request);
+      if (isLost || isSilent) this.again(request, unavailable("There is no answer."));
+      else request.timer = setTimeout(() => this.unanswered(request), ANSWER_MS);
       if (isSilent) this.client._restart("no answer");
       this.pump();
+    }
+
+    isSilent({ sentAt, end }) {
+      const leavingMs = this.leaving(end) / SLOWEST;
+      return now() - Math.max(this.heardAt, sentAt) > this.silentMs + leavingMs || now() - sentAt > LOST_MS + leavingMs;
     }
 
     again(request, answer) {
       clearTimeout(request.timer);
       if (this.inFlight.delete(request)) this.queue.unshift(request);
       request.refusal = answer;
-      const named = Math.min(Number(answer.retryAfterMs) || 0, MAX_WAIT_MS);
+      const named = waitNamedIn(answer);
       if (answer.code === "rate_limited") this.slowDown(Math.min(named, MAX_SPACING_MS) + 5);
-      request.notBefore = now() + (answer.code === "rate_limited" ? named : named * (1 + Math.random() / 2) || backoff(Math.max(0, request.attempt - 1)));
+      const spread = answer.code === "rate_limited" ? 1 : 1 + Math.random() / 2;
+      request.notBefore = now() + Math.max(named * spread, backoff(Math.max(0, request.attempt - 1), named ? 5 : 250)); // never at once for ever
       if (request.attempt === 3) request.onTrouble(failure(answer));
     }
 
@@ -356,7 +394,8 @@
       }
       Object.assign(this, { _token: token, _renews: typeof token === "function", _onState: onState, _onError: onError, _news: [] });
       Object.assign(this, { _topics: new Map(), _unacked: new Map(), _resumed: new Set(), _requests: new Requests(this) });
-      Object.assign(this, { _attempt: 0, _refusals: 0, _isLive: false, _reason: null, _over: null });
+      Object.assign(this, { _attempt: 0, _refusals: 0, _falls: 0, _isLive: false, _reason: null, _over: null });
+      this._spacing = [options.reconnectionDelay || 250, options.reconnectionDelayMax || 10000];
       this._maxRefusals = options.reconnection === false ? 0 : options.reconnectionAttempts || Infinity;
       this._setState("connecting");
       this.socket = io(`${url.replace(/\/$/, "")}/realtime`, {
@@ -412,12 +451,12 @@
         } catch (error) {
           return reject(failure({ code: "bad_request", message: error.message, retryable: false }));
         }
-        if (this._isTooLarge(frame.text)) return reject(failure(this._tooLarge()));
+        if (this._isTooLarge(frame.bytes)) return reject(failure(this._tooLarge()));
         if (this._requests.queue.length >= MAX_WAITING) {
           return reject(failure({ code: "limit_exceeded", message: `${MAX_WAITING} requests wait already.`, retryable: true }));
         }
-        const settle = (error, answer) => (error ? reject(error) : resolve(answer));
-        this._requests.add(frame.copy, settle, { giveUpMs, outlives: true, text: frame.text, accepts: isPlace });
+        const settle = (error, answer) => (error ? reject(error) : resolve(placeOf(answer)));
+        this._requests.add(frame.copy, settle, { giveUpMs, outlives: true, bytes: frame.bytes, accepts: isPlace });
         this._requests.pump();
       });
     }
@@ -485,7 +524,8 @@
         this._resumed = new Set(standing.slice(0, MAX_RESUMED));
         const resume = Object.create(null); // a topic may be called __proto__
         for (const topic of this._resumed) resume[topic.name] = topic.place;
-        this._joinTimer = setTimeout(() => this._restart("no answer to the connect packet"), CONNECT_MS);
+        const leavingMs = JSON.stringify(resume).length / SLOWEST;
+        this._joinTimer = setTimeout(() => this._restart("no answer to the connect packet"), CONNECT_MS + leavingMs);
         give({ token, resume });
       } catch (error) {
         if (attempt !== this._attempt) return;
@@ -498,26 +538,32 @@
       clearTimeout(this._joinTimer);
       if (this.state === "closed") return this.socket.disconnect();
       Object.assign(this, { _isLive: true, _refusals: 0, _over: null, _reason: null });
-      this._requests.answeredAt = now();
+      this._standTimer = setTimeout(() => { this._falls = 0; }, STANDS_MS);
       const engine = this.socket.io.engine;
+      this._requests.connected((engine && (engine._pingInterval || engine.pingInterval)) || PING_MS);
+      if (engine && engine.on) engine.on("packet", () => this._requests.heard());
       this._maxFrameBytes = (engine && (engine._maxPayload || engine.maxPayload)) || MAX_FRAME_BYTES;
       for (const topic of this._resumed) topic.request = RESUMED;
       this._resumed = new Set();
-      this._resumeTimer = setTimeout(() => this._askUnresumed(), ANSWER_MS);
+      this._resumeTimer = setTimeout(() => this._awaitResumed(ANSWER_MS), ANSWER_MS);
       this._setState("live");
       for (const topic of [...this._topics.values()]) this._tend(topic);
       this._requests.pump();
     }
 
+    /** The stock client begins its back-off anew with each connection, however short; from the second short one on it is ours that counts. */
     _disconnected(reason) {
       this._lost(reason);
-      if (this.state !== "closed" && (!this.socket.active || !this._maxRefusals)) this._reconnectLater();
+      if (this.state === "closed") return;
+      if (this.socket.active && this._maxRefusals && this._falls) this.socket.disconnect();
+      if (!this.socket.active || !this._maxRefusals) this._reconnectLater();
+      else this._falls++;
     }
 
     /** The connection is gone, and with it all that was asked for on it. */
     _lost(reason) {
       if (!this._isLive && this._joinTimer) this._swapTransports(); // it was open and came to nothing
-      for (const name of ["_joinTimer", "_resumeTimer", "_ackTimer", "_renewTimer"]) this[name] = clearTimeout(this[name]);
+      for (const name of ["_joinTimer", "_standTimer", "_resumeTimer", "_ackTimer", "_renewTimer"]) this[name] = clearTimeout(this[name]);
       Object.assign(this, { _isLive: false, _renewing: false, _attempt: this._attempt + 1, _resumed: new Set() });
       if (this.socket.sendBuffer) this.socket.sendBuffer.length = 0; // what it kept was meant for the connection that is gone
       this._unacked.clear();
@@ -565,7 +611,8 @@
     _reconnectLater() {
       clearTimeout(this._retry);
       if (this._refusals >= this._maxRefusals) return this._close(this._reason || unavailable("All attempts to connect are used up."));
-      this._retry = setTimeout(() => this.socket.connect(), backoff(this._refusals++));
+      this._refusals++;
+      this._retry = setTimeout(() => this.socket.connect(), backoff(this._falls++, ...this._spacing));
     }
 
     _giveUp(error) {
@@ -590,11 +637,12 @@
     // What comes in
 
     _receive(frame) {
+      this._requests.heard();
       if (!frame || typeof frame !== "object") return;
       const topic = this._topics.get(frame.topic);
       if (frame.type === "event") this._receiveEvents(topic, frame);
       else if (frame.type === "ack") this._receiveAnswer(topic, frame);
-      else if (frame.type === "error") this._receiveError(topic, frame);
+      else if (frame.type === "error" && isText(frame.code, 100)) this._receiveError(topic, frame);
     }
 
     _receiveEvents(topic, frame) {
@@ -712,6 +760,12 @@
       this._left(topic);
     }
 
+    /** Answers may be on their way behind what is being received, but not for long. */
+    _awaitResumed(waitedMs) {
+      if (now() - this._requests.heardAt > ANSWER_MS - 1000 || waitedMs > PING_MS) this._askUnresumed();
+      else this._resumeTimer = setTimeout(() => this._awaitResumed(waitedMs + 1000), 1000);
+    }
+
     /** What was asked for with the connection and has no answer is asked for one by one. */
     _askUnresumed() {
       for (const topic of [...this._topics.values()].filter((each) => each.request === RESUMED)) {
@@ -727,9 +781,8 @@
       return answer.retryable === true || (answer.code === "token_expired" && this._renews && renews);
     }
 
-    _isTooLarge(text) {
-      const most = (this._maxFrameBytes || Infinity) - ENVELOPE_BYTES;
-      return text.length * 3 > most && new TextEncoder().encode(text).length > most;
+    _isTooLarge(bytes) {
+      return bytes > (this._maxFrameBytes || Infinity) - ENVELOPE_BYTES;
     }
 
     _tooLarge() {

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import engineio
 import socketio
 
 from .errors import unavailable
+from .requests import SLOWEST
 from .threads import backoff
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "/realtime"
 JOIN_S = 10.0  # for the server to let the connection in
+STANDS_S = 5.0  # a connection that ends earlier is followed by a longer wait than the one before
 RECONNECTING = {"reconnection": True, "reconnection_attempts": 0, "reconnection_delay": 0.25, "reconnection_delay_max": 10.0}
 
 
@@ -34,6 +37,7 @@ class Connecting:
             given.reconnection = False  # it would connect again with a limit of one second
         self.sio = given or _stock_client(options)
         self.wake, self.ended, self.closed = (self._threads.event() for _ in range(3))
+        self._joined_at = 0.0
 
     def run(self) -> None:
         """Connects until it is closed. A way that fails without a word of the server is tried next time by the other transport."""
@@ -41,18 +45,22 @@ class Connecting:
         options = {**RECONNECTING, **self._options}
         most = options["reconnection_attempts"] or math.inf if options["reconnection"] else 0
         first_s, most_s = options["reconnection_delay"], options["reconnection_delay_max"]
-        failures = 0
+        failures = falls = 0
         while not self.ended.is_set():
             has_joined, was_refused = self._attempt(transports[0])
             failures = 0 if has_joined else failures + 1
+            falls = 1 if has_joined and self._has_stood() else falls + 1
             if not has_joined and not was_refused:
                 transports.append(transports.pop(0))
             if failures > most or (has_joined and not most):
                 with self._client.lock:
                     self._client.end(self._client.reason or unavailable("All attempts to connect are used up."))
             if not self.ended.is_set():
-                self.ended.wait(backoff(max(0, failures - 1), first_s, most_s))
+                self.ended.wait(backoff(falls - 1, first_s, most_s))
         self.closed.set()
+
+    def _has_stood(self) -> bool:
+        return self._threads.now() - self._joined_at >= STANDS_S
 
     def _attempt(self, transports: list[str]) -> tuple[bool, bool]:
         """One connection, until it ends: whether the server let it in, and whether the server refused it."""
@@ -67,12 +75,16 @@ class Connecting:
             self._client.connection += 1
             connection = self._client.connection
             sio = self.sio = self._given or _stock_client(self._options)
+            if self._given is None:
+                sio.eio.heard = self._client.requests.heard
             self.wake.clear()
         for event, handle in self._handlers(connection).items():
             sio.on(event, handle, namespace=NAMESPACE)
         try:
             auth = partial(self._client.auth, token)
-            sio.connect(self._url, namespaces=[NAMESPACE], auth=auth, transports=transports, wait_timeout=JOIN_S)
+            wait_s = JOIN_S + len(json.dumps(self._client.auth(token))) / SLOWEST
+            sio.connect(self._url, namespaces=[NAMESPACE], auth=auth, transports=transports, wait_timeout=wait_s)
+            self._joined_at = self._threads.now()
         except Exception as error:  # whatever it is, this thread tries again
             self._client.lost(str(error))
             self._hang_up(sio)
@@ -101,6 +113,10 @@ class Connecting:
             "message": only_now(self._client.subscriptions.receive),
         }
 
+    def ping_s(self) -> float | None:
+        """Between two pings of the server, as the handshake named it."""
+        return getattr(getattr(self.sio, "eio", None), "ping_interval", None)
+
     def _hang_up(self, sio: Any) -> None:
         """In a thread of its own, since a polling client waits for its last answer; at the end in this one, before the process is gone."""
         if sio is self._given:
@@ -126,7 +142,17 @@ def _throw_away(sio: socketio.Client) -> None:
 
 
 class _Reader(engineio.Client):
-    """Handles packets in the thread that reads them. The stock client starts a thread for each, which reorders them and knows no limit."""
+    """Handles packets in the thread that reads them. The stock client starts a thread for each, which reorders them and knows no limit.
+    `heard` is called for each, pings too. A body gets the time that it takes on a slow link."""
+
+    heard: Callable[[], None] = staticmethod(lambda: None)
+
+    def _receive_packet(self, pkt: Any) -> None:
+        self.heard()
+        super()._receive_packet(pkt)
+
+    def _send_request(self, method: str, url: str, headers: Any = None, body: Any = None, timeout: float | None = None) -> Any:
+        return super()._send_request(method, url, headers, body, timeout and timeout + len(body or "") / SLOWEST)
 
     def start_background_task(self, target: Callable, *args: Any, **kwargs: Any) -> Any:
         is_disconnect = args and isinstance(args[0], str) and args[0].startswith("1")  # its handler waits for the thread that reads

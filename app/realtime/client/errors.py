@@ -6,11 +6,13 @@ import socketio
 
 
 class ConnectRefused(socketio.exceptions.ConnectionError):
-    """No connection. `answer` is the server's `{code, message, retryable}`; `unavailable` where no server was reached in the time given."""
+    """No connection. `answer` is the server's `{code, message, retryable}`, `code` the answer's; `unavailable` where no server was reached
+    in the time given."""
 
     def __init__(self, answer: dict):
         super().__init__(f"{answer.get('code')}: {answer.get('message')}")
         self.answer = answer
+        self.code = answer["code"]
 
 
 class RequestFailed(Exception):

@@ -11,14 +11,13 @@ import socketio
 
 from .connecting import NAMESPACE, Connecting
 from .errors import ConnectRefused, PublishFailed, bad_request, is_place, is_seq, unavailable
-from .requests import Request, Requests
+from .requests import FRAME_BYTES, PING_S, Request, Requests
 from .subscriptions import GIVE_UP_S, Subscriptions
 from .threads import Outcome, Subscription, Threads, Timers, backoff
 from .topic import Listener, Topic
 
 log = logging.getLogger(__name__)
 
-ENVELOPE_BYTES = 100  # what Socket.IO puts around a frame
 MAX_WAITING = 10_000  # publishes that wait; one more fails with limit_exceeded
 
 
@@ -112,7 +111,7 @@ class RealtimeClient:
         return lefts[-1] if lefts else self.subscriptions.done()
 
     def publish(self, topic: str, payload: Any, *, id: str | None = None, give_up_s: float = GIVE_UP_S) -> dict[str, Any]:
-        """`{topic, seq, epoch, duplicate?}` once it is in the log; sent again under the same id until then. Raises PublishFailed."""
+        """`{seq, epoch, duplicate?}` once it is in the log; sent again under the same id until then. Raises PublishFailed."""
         outcome = Outcome(self.threads.event())
         with self.lock:
             refusal = self._over or self._publish(topic, payload, id, give_up_s, outcome)
@@ -121,7 +120,7 @@ class RealtimeClient:
         outcome._event.wait()
         if outcome.error is not None:
             raise PublishFailed(outcome.error)
-        return outcome.answer
+        return {name: outcome.answer[name] for name in ("seq", "epoch", "duplicate") if name in outcome.answer}
 
     def _publish(self, topic: str, payload: Any, id: str | None, give_up_s: float, outcome: Outcome) -> dict | None:
         """The answer where it cannot be sent at all."""
@@ -185,7 +184,7 @@ class RealtimeClient:
             self._connecting.wake.set()
             return
         self.is_live, self.reason = True, None
-        self.requests.answered_at = self.threads.now()
+        self.requests.connected(self._connecting.ping_s() or PING_S)
         self._set_state("live", None)
         self._first.settle(None)
         self.subscriptions.connected()
@@ -252,7 +251,7 @@ class RealtimeClient:
         return answer.get("retryable") is True or (answer["code"] == "token_expired" and callable(self._token) and renews)
 
     def is_too_large(self, size: int) -> bool:
-        return size + ENVELOPE_BYTES > self._max_frame_bytes
+        return size + FRAME_BYTES > self._max_frame_bytes
 
     def too_large(self) -> dict:
         message = f"The server takes no message of more than {self._max_frame_bytes} bytes."

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from .realtime_client import RealtimeClient
 
 IN_FLIGHT = 8  # requests that wait for their answer at a time
-ANSWER_S = 5.0  # then a request is sent again; an answer that comes later still counts
-SILENT_S = 15.0  # without any answer by then the connection is given up for a new one
+ANSWER_S = 5.0  # how often a request without an answer is looked at; an answer that comes later still counts
+PING_S = 25.0  # between two pings of the server, where the handshake does not name it
+LOST_S = 60.0  # a request that has no answer by then gets a new connection, even if the server still pings
+SLOWEST = 1000.0  # bytes per second: a slower link is taken for a dead one
+MAX_LEAVING_BYTES = 64_000  # on their way at a time, so that the pong behind them is not late
+FRAME_BYTES = 100  # of a frame, beside its payload
 MAX_WAIT_S = 60.0  # the longest retryAfterMs of a server that is obeyed
 MAX_SPACING_S = 10.0
 
@@ -33,7 +37,8 @@ class Request:
     accepts: Callable[[dict], bool] = lambda answer: True
     attempt: int = 0
     not_before: float = 0.0
-    sent_at: float | None = None
+    sent_at: float = 0.0
+    end: int = 0  # the bytes that were sent on the connection up to the end of this frame
     refusal: dict | None = None
     is_over: bool = False
     timer: list | None = None
@@ -49,6 +54,10 @@ class Requests:
     `settle(error, answer)` is called once, but not where the connection ends to which a request without `outlives` belongs;
     `on_trouble(error)` once, after the third failure; `on_late()` where a copy of a settled request is answered: the server may have acted
     on it just now.
+
+    Invariant: no second copy of a frame is sent while the first may still be leaving, that is: only on another connection, or where a frame
+    that was sent after it has been answered. A connection is given up only if nothing was received for longer than its server stays silent
+    plus the time that the unanswered bytes take at the SLOWEST rate, or if it leaves one request unanswered for LOST_S more than that.
     """
 
     def __init__(self, client: "RealtimeClient", threads: Threads, timers: Timers):
@@ -56,8 +65,18 @@ class Requests:
         self.queue: deque[Request] = deque()
         self.in_flight: list[Request] = []
         self._spacing = self._spaced_until = 0.0
-        self.answered_at = 0.0
         self._pump_timer = self._spacing_timer = None
+        self.connected()
+
+    def connected(self, ping_s: float = PING_S) -> None:
+        """`_sent` and `_arrived` count bytes of this connection: an answer shows that all frames before its own have arrived."""
+        self._sent = self._arrived = 0
+        self._silent_s = ping_s + ANSWER_S
+        self.heard()
+
+    def heard(self) -> None:
+        """Anything at all was received: the connection lives. Called without the lock, too."""
+        self.heard_at = self._now()
 
     def add(self, request: Request, give_up_s: float = math.inf) -> Request:
         """The caller calls `pump` afterwards."""
@@ -66,7 +85,7 @@ class Requests:
         return request
 
     def pump(self) -> None:
-        """A few at a time; after a `rate_limited` one at a time, at the pace that the server named."""
+        """A few at a time, and few bytes; after a `rate_limited` one at a time, at the pace that the server named."""
         self._timers.cancel(self._pump_timer)
         while self._client.is_live and self.queue and len(self.in_flight) < (1 if self._spacing else IN_FLIGHT):
             now = self._now()
@@ -75,6 +94,8 @@ class Requests:
                 due = max(min(request.not_before for request in self.queue), self._spaced_until)
                 self._pump_timer = self._timers.set(due - now, self.pump)
                 return
+            if self.in_flight and self._leaving(self._sent) + request.bytes > MAX_LEAVING_BYTES:
+                return  # the next answer makes room
             if self._spacing:
                 self._spaced_until = now + self._spacing
             self.queue.remove(request)
@@ -87,17 +108,22 @@ class Requests:
         self.in_flight.append(request)
         request.attempt += 1
         attempt, connection = request.attempt, self._client.connection
-        request.sent_at = request.sent_at or self._now()
+        self._sent += request.bytes + FRAME_BYTES
+        request.sent_at, request.end = self._now(), self._sent
         request.timer = self._timers.set(ANSWER_S, lambda: self._unanswered(request))
-        frame = request.frame() if callable(request.frame) else request.frame
-        self._client.emit(frame, lambda *given: self._answered(request, attempt, connection, given))
+        frame, end = request.frame() if callable(request.frame) else request.frame, request.end
+        self._client.emit(frame, lambda *given: self._answered(request, attempt, connection, end, given))
 
-    def _answered(self, request: Request, attempt: int, connection: int, arguments: tuple) -> None:
+    def _leaving(self, end: int) -> int:
+        return max(0, end - self._arrived)
+
+    def _answered(self, request: Request, attempt: int, connection: int, end: int, arguments: tuple) -> None:
         with self._client.lock:
             if connection != self._client.connection:
                 return
             given = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
-            self.answered_at = self._now()
+            self.heard()
+            self._arrived = max(self._arrived, end)
             is_ack = given.get("type") == "ack" and request.accepts(given)
             if request.is_over:
                 if is_ack:
@@ -106,6 +132,7 @@ class Requests:
                 self.finish(request, None, given)
             elif request in self.in_flight and attempt == request.attempt:
                 self._refused(request, given)
+            self.pump()
 
     def _refused(self, request: Request, given: dict) -> None:
         makes_sense = given.get("type") == "error" and isinstance(given.get("code"), str)
@@ -114,16 +141,24 @@ class Requests:
             self._client.renew_token()
         if self._client.may_help(answer, request.renews):
             self.again(request, answer)
-            self.pump()
         else:
             self.finish(request, answer)
 
     def _unanswered(self, request: Request) -> None:
-        is_silent = self._now() - max(self.answered_at, request.sent_at) > SILENT_S - ANSWER_S
-        self.again(request, unavailable("There is no answer."))
+        is_lost = request.end < self._arrived
+        is_silent = not is_lost and self._is_silent(request)
+        if is_lost or is_silent:
+            self.again(request, unavailable("There is no answer."))
+        else:
+            request.timer = self._timers.set(ANSWER_S, lambda: self._unanswered(request))
         if is_silent:
             self._client.restart("no answer")
         self.pump()
+
+    def _is_silent(self, request: Request) -> bool:
+        now, leaving_s = self._now(), self._leaving(request.end) / SLOWEST
+        quiet_s = now - max(self.heard_at, request.sent_at)
+        return quiet_s > self._silent_s + leaving_s or now - request.sent_at > LOST_S + leaving_s
 
     def again(self, request: Request, answer: dict) -> None:
         self._timers.cancel(request.timer)
@@ -131,13 +166,12 @@ class Requests:
             self.in_flight.remove(request)
             self.queue.appendleft(request)
         request.refusal = answer
-        given = answer.get("retryAfterMs")
-        named = min(given / 1000, MAX_WAIT_S) if isinstance(given, int | float) and given > 0 else 0.0
-        if answer["code"] == "rate_limited":
+        named, attempt = _wait_named_in(answer), max(0, request.attempt - 1)
+        is_limited = answer["code"] == "rate_limited"
+        if is_limited:
             self._slow_down(min(named, MAX_SPACING_S) + 0.005)
-            request.not_before = self._now() + named
-        else:
-            request.not_before = self._now() + (named * random.uniform(1.0, 1.5) or backoff(max(0, request.attempt - 1)))
+        spread = 1.0 if is_limited else random.uniform(1.0, 1.5)
+        request.not_before = self._now() + max(named * spread, backoff(attempt, 0.005 if named else 0.25))  # never at once for ever
         if request.attempt == 3:
             request.on_trouble(answer)
 
@@ -194,3 +228,10 @@ class Requests:
         self._timers.cancel(self._pump_timer)
         self._timers.cancel(self._spacing_timer)
         self._spacing = self._spaced_until = 0.0
+
+
+def _wait_named_in(answer: dict) -> float:
+    """The server's retryAfterMs in seconds; 0, which means a back-off of our own, where it is no positive number."""
+    given = answer.get("retryAfterMs")
+    is_wait = isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
+    return min(given, MAX_WAIT_S * 1000) / 1000 if is_wait else 0.0

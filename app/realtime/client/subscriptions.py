@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import is_place
-from .requests import ANSWER_S, RESUMED, Request
+from .requests import ANSWER_S, PING_S, RESUMED, Request
 from .threads import Calls, Outcome
 from .topic import Listener, Topic
 
@@ -54,7 +54,7 @@ class Subscriptions:
         for topic in self._resumed:
             topic.request = RESUMED
         self._resumed = set()
-        self._resume_timer = self.timers.set(ANSWER_S, self.ask_unresumed)
+        self._resume_timer = self.timers.set(ANSWER_S, lambda: self._await_resumed(ANSWER_S))
         for topic in list(self.topics.values()):
             self.tend(topic)
 
@@ -77,6 +77,7 @@ class Subscriptions:
     # What comes in
 
     def receive(self, frame: Any = None, *_: Any) -> None:
+        self._client.requests.heard()
         if not isinstance(frame, dict):
             return
         name = frame.get("topic")
@@ -226,6 +227,14 @@ class Subscriptions:
             self._client.report(error, topic)
         topic.end(error)
         self.has_left(topic)
+
+    def _await_resumed(self, waited_s: float) -> None:
+        """Answers may be on their way behind what is being received, but not for long."""
+        quiet_s = self._client.threads.now() - self._client.requests.heard_at
+        if quiet_s > ANSWER_S - 1 or waited_s > PING_S:
+            self.ask_unresumed()
+        else:
+            self._resume_timer = self.timers.set(1.0, lambda: self._await_resumed(waited_s + 1))
 
     def ask_unresumed(self) -> None:
         """What was asked for with the connection and has no answer is asked for one by one."""

@@ -453,3 +453,157 @@ def test_functions_of_the_callers_that_throw_change_nothing(run):
         await run(1);
         print([client.state, seen]);
     """) == ["live", [1, 2, 3]]
+
+
+@pytest.mark.parametrize(("sizes", "bytes_per_ms", "within_s"), [([62000], 3.5, 20), ([30000], 1.2, 28), ([62000, 62000, 62000], 3.5, 58)])
+def test_on_a_narrow_link_a_payload_that_is_still_leaving_is_waited_for_and_sent_once(run, sizes, bytes_per_ms, within_s):
+    published, copies, connects, states = run(
+        """
+        Object.assign(server, { bytesPerMs: given.rate, maxPayload: 64000, pings: true });
+        const client = open();
+        await run(1);
+        const published = given.sizes.map((size) => outcome(client.publish("t", "x".repeat(size))));
+        const after = outcome(client.publish("t", "small"));
+        await run(70);
+        print([[...published, after].map(([answer, at]) => [answer.seq, at]), heard("publish").length, server.connects, states]);
+        """,
+        sizes=sizes,
+        rate=bytes_per_ms,
+    )
+    assert sorted(seq for seq, _ in published) == list(range(1, len(sizes) + 2)) and max(at for _, at in published) <= within_s
+    assert (copies, connects, states) == (len(sizes) + 1, 1, ["connecting", "live"])
+
+
+def test_on_a_narrow_link_an_answer_behind_a_large_message_is_waited_for(run):
+    published, copies, connects, seen = run("""
+        Object.assign(server, { bytesPerMs: 3.5, maxPayload: 64000, pings: true });
+        const client = open();
+        let seen = 0;
+        client.subscribe("t", () => seen++);
+        await run(1);
+        for (const id of ["1", "2", "3"]) server.append("t", id, "x".repeat(62000));
+        const published = outcome(client.publish("u", 1));
+        await run(58);
+        print([published[0].seq, heard("publish").length, server.connects, seen]);
+    """)
+    assert (published, copies, connects, seen) == (1, 1, 1, 3)
+
+
+def test_many_topics_are_resumed_over_a_narrow_link(run):
+    assert run("""
+        Object.assign(server, { bytesPerMs: 2, maxPayload: 64000, maxTopics: 128 });
+        const client = open();
+        for (let n = 0; n < 128; n++) client.subscribe(`${n}`.padEnd(255, "x"), () => {});
+        await run(90);
+        cut();
+        await run(90);
+        print([client.state, server.connects, heard("connect").length, session().cursors.size]);
+    """) == ["live", 2, 2, 128]
+
+
+def test_a_server_that_pings_and_answers_nothing_is_left_for_a_new_connection(run):
+    assert run("""
+        server.pings = true;
+        const client = open();
+        await run(1);
+        session().isMute = true;
+        const published = outcome(client.publish("t", 1, { giveUpMs: 100000 }));
+        await run(90);
+        print([published[0].seq, server.connects]);
+    """) == [1, 2]
+
+
+def test_a_request_that_the_server_lost_is_sent_again_where_a_later_one_is_answered(run):
+    assert run("""
+        const client = open();
+        await run(1);
+        const joined = session();
+        joined.receive = () => { delete joined.receive; }; // loses the first frame
+        const published = [1, 2].map((payload) => outcome(client.publish("t", payload)));
+        await run(10);
+        print([published.map((each) => each[0].seq), server.connects]);
+    """) == [[2, 1], 1]
+
+
+@pytest.mark.parametrize("part", ["namespace", "transport"])
+def test_a_server_that_accepts_and_closes_at_once_is_tried_more_and_more_rarely(run, part):
+    connects, later, state = run(
+        """
+        server.closesAtOnce = given.part;
+        const client = open();
+        await run(60);
+        const connects = server.connects;
+        await run(60);
+        const later = server.connects - connects;
+        server.closesAtOnce = null;
+        await run(30);
+        print([connects, later, client.state]);
+        """,
+        part=part,
+    )
+    assert connects <= 16 and later <= 13 and state == "live"
+
+
+def test_a_connection_that_stood_for_a_while_is_followed_by_a_new_one_soon(run):
+    assert run("""
+        const client = open();
+        for (let n = 0; n < 5; n++) { await run(10); cut(); }
+        await run(1);
+        print([client.state, server.connects]);
+    """) == ["live", 6]
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "unavailable"])
+@pytest.mark.parametrize("wait", ["-5", "0", "0.001", "'1e9'", "NaN", "Infinity", "null", "[7]", "1e400", "true"])
+def test_an_odd_retry_after_makes_no_hot_loop_and_no_endless_wait(run, code, wait):
+    frames, answered = run(f"""
+        const client = open();
+        await run(1);
+        let left = 1e9;
+        server.script = (frame) => left-- > 0 && frame.type === "publish" ? refusal("{code}", {{ retryAfterMs: {wait} }}) : null;
+        const published = outcome(client.publish("t", 1, {{ giveUpMs: Infinity }}));
+        await run(60);
+        const frames = heard("publish").length;
+        left = 0;
+        await run(61);
+        print([frames, published[0] && published[0].seq]);
+    """)
+    assert frames <= 25 and answered == 1
+
+
+def test_a_huge_retry_after_is_capped(run):
+    assert (
+        run("""
+        const client = open();
+        await run(1);
+        refuse("publish", ["unavailable"], { retryAfterMs: 1e300 });
+        const published = outcome(client.publish("t", 1, { giveUpMs: Infinity }));
+        await run(92);
+        print(published[0].seq);
+    """)
+        == 1
+    )
+
+
+def test_a_publish_resolves_to_its_place_and_nothing_else(run):
+    assert run("""
+        const client = open();
+        const published = [1, 2].map(() => outcome(client.publish("t", 1, { id: "own" })));
+        await run(2);
+        print(published.map((each) => each[0]));
+    """) == [{"seq": 1, "epoch": "E1"}, {"seq": 1, "epoch": "E1", "duplicate": True}]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_ended"), [('{ code: "internal" }', True), ('{ code: "unavailable", retryable: "yes" }', True), ("{}", False)]
+)
+def test_a_resumed_topic_that_is_refused_without_retryable_ends_and_a_refusal_without_a_code_is_none(run, refusal, is_ended):
+    code, told, state = run(f"""
+        server.script = (frame) => frame.type === "resume" ? {{ type: "error", ...{refusal} }} : null;
+        const client = open();
+        const ready = outcome(client.subscribe("t", () => {{}}).ready);
+        await run(10);
+        print([ready[0].since === 0 ? "stands" : ready[0], errors.map((each) => each.code), client.state]);
+    """)
+    assert state == "live" and (code == "stands") != is_ended
+    assert told == ([code] if is_ended else [])

@@ -348,3 +348,121 @@ def test_a_topic_that_is_no_name_is_refused_at_once(scene):
         with pytest.raises(SubscribeFailed, match="whole number"):
             client.subscribe("t", print, **place).wait()
     assert scene.heard("subscribe") == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bytes_per_s", "within_s"), [([62000], 3500, 20), ([30000], 1200, 28), ([62000, 62000, 62000], 3500, 58)]
+)
+def test_on_a_narrow_link_a_payload_that_is_still_leaving_is_waited_for_and_sent_once(scene, sizes, bytes_per_s, within_s):
+    scene.server.bytes_per_s, scene.server.max_frame_bytes = bytes_per_s, 64_000
+    client = scene.connect()
+    published = [scene.call(lambda text=text: client.publish("t", text)) for text in [*("x" * size for size in sizes), "small"]]
+    scene.run(70)
+    assert sorted(answer["seq"] for answer, _ in published) == list(range(1, len(sizes) + 2)) and max(at for _, at in published) <= within_s
+    assert len(scene.heard("publish")) == len(sizes) + 1
+    assert (scene.server.connects, scene.states) == (1, ["connecting", "live"])
+
+
+def test_on_a_narrow_link_an_answer_behind_a_large_message_is_waited_for(scene):
+    scene.server.bytes_per_s, scene.server.max_frame_bytes = 3500, 64_000
+    client = scene.connect()
+    seen = []
+    client.subscribe("t", lambda payload, message: seen.append(message["seq"]))
+    scene.run(1)
+    for id in ("1", "2", "3"):
+        scene.server.append("t", id, "x" * 62_000)
+    published = scene.call(lambda: client.publish("u", 1))
+    scene.run(58)
+    assert published[0]["seq"] == 1 and len(scene.heard("publish")) == 1
+    assert (scene.server.connects, seen) == (1, [1, 2, 3])
+
+
+def test_many_topics_are_resumed_over_a_narrow_link(scene):
+    scene.server.bytes_per_s, scene.server.max_frame_bytes, scene.server.max_topics = 2000, 64_000, 128
+    client = scene.connect()
+    for n in range(128):
+        client.subscribe(str(n).ljust(255, "x"), print)
+    scene.run(90)
+    scene.server.cut()
+    scene.run(90)
+    assert (client.state, scene.server.connects, len(scene.heard("connect"))) == ("live", 2, 2)
+    assert len(scene.server.sessions[0].cursors) == 128
+
+
+def test_a_server_that_pings_and_answers_nothing_is_left_for_a_new_connection(scene):
+    client = scene.connect()
+    scene.server.sessions[0].is_mute = True
+    for at in range(0, 90, 10):
+        scene.time.later(at, client.requests.heard)
+    published = scene.call(lambda: client.publish("t", 1, give_up_s=100))
+    scene.run(90)
+    assert published[0]["seq"] == 1 and scene.server.connects == 2
+
+
+def test_a_request_that_the_server_lost_is_sent_again_where_a_later_one_is_answered(scene):
+    client = scene.connect()
+    session = scene.server.sessions[0]
+    receive, lost = session.receive, []
+    session.receive = lambda frame, callback: receive(frame, callback) if lost else lost.append(frame)
+    published = [scene.call(lambda payload=payload: client.publish("t", payload)) for payload in (1, 2)]
+    scene.run(10)
+    assert [answer["seq"] for answer, _ in published] == [2, 1] and scene.server.connects == 1
+
+
+def test_a_server_that_accepts_and_closes_at_once_is_tried_more_and_more_rarely(scene):
+    scene.server.closes_at_once = True
+    client = scene.connect(run_s=60)
+    connects = scene.server.connects
+    scene.run(60)
+    later, scene.server.closes_at_once = scene.server.connects - connects, False
+    scene.run(30)
+    assert connects <= 16 and later <= 13 and client.state == "live"
+
+
+def test_a_connection_that_stood_for_a_while_is_followed_by_a_new_one_soon(scene):
+    client = scene.connect()
+    for _ in range(5):
+        scene.run(10)
+        scene.server.cut()
+    scene.run(2)
+    assert (client.state, scene.server.connects) == ("live", 6)
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "unavailable"])
+@pytest.mark.parametrize("wait", [-5, 0, 0.001, "1e9", math.nan, math.inf, None, [7], 10**400, True])
+def test_an_odd_retry_after_makes_no_hot_loop_and_no_endless_wait(scene, code, wait):
+    client = scene.connect()
+    scene.server.script = lambda frame: refusal(code, retryAfterMs=wait) if frame["type"] == "publish" else None
+    published = scene.call(lambda: client.publish("t", 1, give_up_s=math.inf))
+    scene.run(60)
+    assert len(scene.heard("publish")) <= 25
+    scene.server.script = lambda frame: None
+    scene.run(61)
+    assert published[0]["seq"] == 1
+
+
+def test_a_publish_returns_its_place_and_nothing_else(scene):
+    client = scene.connect()
+    published = [scene.call(lambda: client.publish("t", 1, id="own")) for _ in range(2)]
+    scene.run(2)
+    assert [answer for answer, _ in published] == [{"seq": 1, "epoch": "E1"}, {"seq": 1, "epoch": "E1", "duplicate": True}]
+
+
+def test_a_refused_connection_has_the_code_of_its_refusal(scene):
+    scene.server.refuses = "unauthorized"
+    scene.connect()
+    assert scene.refused.code == scene.refused.answer["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_ended"), [({"code": "internal"}, True), ({"code": "unavailable", "retryable": "yes"}, True), ({}, False)]
+)
+def test_a_resumed_topic_that_is_refused_without_retryable_ends_and_a_refusal_without_a_code_is_none(scene, given, is_ended):
+    client = scene.connect()
+    client.subscribe("t", print)
+    scene.run(1)
+    scene.server.script = lambda frame: {"type": "error", **given} if frame["type"] == "resume" else None
+    scene.server.cut()
+    scene.run(10)
+    assert client.state == "live" and ("t" not in scene.server.sessions[0].cursors) == is_ended
+    assert [error["code"] for error in scene.errors] == ([given["code"]] if is_ended else [])

@@ -17,6 +17,9 @@ class World {
     this.server.faults = pick([0, 0.05, 0.2, 0.4]);
     this.server.latency = pick([1, 20, 300, 1200]);
     this.server.maxTopics = pick([3, 5, 128]);
+    this.server.pings = chance(0.5);
+    this.isNarrow = chance(0.25);
+    if (this.isNarrow) Object.assign(this.server, { bytesPerMs: 3.5, maxPayload: 64000 });
   }
 
   check(isTrue, sentence) { if (!isTrue) this.broken.push(`${Math.round(time())} ms: ${sentence}`); }
@@ -101,8 +104,9 @@ class World {
     const [topic, id, giveUpMs] = [pick(TOPICS), `own${this.publishes.length}`, pick([500, 10000, 60000, Infinity])];
     const isLarge = chance(0.1);
     const entry = { topic, id, isLarge };
+    const payload = isLarge ? "x".repeat(this.server.maxPayload + 1000) : this.isNarrow && chance(0.1) ? id.padEnd(40000) : id;
     this.publishes.push(entry);
-    this.promise(`publish ${id}`, this.client.publish(topic, isLarge ? "x".repeat(3000) : id, { id, giveUpMs }), giveUpMs).then(
+    this.promise(`publish ${id}`, this.client.publish(topic, payload, { id, giveUpMs }), giveUpMs).then(
       (answer) => { entry.answer = answer; },
       (error) => { entry.error = error; },
     );

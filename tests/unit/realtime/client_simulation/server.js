@@ -11,6 +11,7 @@ class Server {
   constructor() {
     Object.assign(this, { logs: new Map(), sessions: new Set(), faults: 0, epochs: 0, maxTopics: 5, isDown: false, hangs: false, latency: 5, refuses: null });
     Object.assign(this, { connects: 0, secondConnects: 0, swallowsConnect: false, heard: [] });
+    Object.assign(this, { bytesPerMs: Infinity, maxPayload: 2000, pings: false, closesAtOnce: null });
     this.script = () => null; // the refusal that this frame gets
   }
 
@@ -55,7 +56,7 @@ class Session {
   }
 
   send(message, isOrdered = true) {
-    this.engine.toClient(() => this.engine.socket._fire("message", message), isOrdered);
+    this.engine.toClient(() => this.engine.socket._fire("message", message), isOrdered, message);
   }
 
   pumpTopic(topic) {
@@ -106,7 +107,7 @@ class Session {
   receive(frame, callback) {
     this.server.heard.push(frame);
     if (JSON.stringify(frame).length + 50 > this.engine.maxPayload) return this.engine.close("transport close");
-    const answer = (given) => callback && this.engine.toClient(() => callback(given), frame.type !== "publish");
+    const answer = (given) => callback && this.engine.toClient(() => callback(given), frame.type !== "publish", given);
     const scripted = this.server.script(frame);
     if (scripted) return answer(scripted);
     if (!chance(this.server.faults)) return this.handle(frame, answer);
@@ -132,6 +133,8 @@ class Session {
     server.connects++;
     server.sessions.add(this);
     engine.toClient(() => engine.socket._connected());
+    if (server.closesAtOnce === "namespace") engine.toClient(() => engine.socket._left());
+    if (server.closesAtOnce === "transport") engine.toClient(() => engine.close("transport close"));
     const entries = Object.entries(auth.resume || {});
     if (entries.length > server.maxTopics) return this.send(refusal("limit_exceeded"));
     for (const [topic, place] of entries) {
@@ -150,19 +153,27 @@ function refusal(code, more = {}) {
 /** One transport connection; both directions keep their order, whatever the latency. */
 class Engine {
   constructor(server, socket) {
-    Object.assign(this, { server, socket, isOpen: true, arrivals: { in: 0, out: 0 }, maxPayload: 2000, _maxPayload: 2000 });
+    Object.assign(this, { server, socket, isOpen: true, arrivals: { in: 0, out: 0 }, sent: { in: 0, out: 0 } });
+    Object.assign(this, { maxPayload: server.maxPayload, _maxPayload: server.maxPayload, onPacket: () => {} });
     this.session = new Session(server, this);
+    if (server.pings) this.ping();
   }
 
-  deliver(way, act, isOrdered = true) {
-    const at = time() + this.server.latency * (0.5 + random());
+  on(name, handler) { this.onPacket = handler; }
+
+  ping() { later(25000, () => { if (this.isOpen) { this.toClient(() => this.onPacket()); this.ping(); } }); }
+
+  /** A frame leaves when the one before has left, and takes the longer the larger it is. */
+  deliver(way, act, isOrdered, frame) {
+    this.sent[way] = Math.max(this.sent[way], time()) + (50 + (JSON.stringify(frame) || "").length) / this.server.bytesPerMs;
+    const at = this.sent[way] + this.server.latency * (0.5 + random());
     const arrival = isOrdered ? (this.arrivals[way] = Math.max(this.arrivals[way], at)) : at;
     later(arrival - time(), () => this.isOpen && act());
   }
 
-  toClient(act, isOrdered) { this.deliver("in", act, isOrdered); }
+  toClient(act, isOrdered = true, frame = null) { this.deliver("in", act, isOrdered, frame); }
 
-  toServer(act) { this.deliver("out", act); }
+  toServer(act, frame) { this.deliver("out", act, true, frame); }
 
   close(reason) {
     if (!this.isOpen) return;
@@ -201,7 +212,7 @@ class Socket {
       if (!isCurrent()) return;
       this.isOpening = false;
       const engine = (this.io.engine = new Engine(server, this));
-      this.options.auth((auth) => { if (this.io.engine.isOpen) { const { session } = this.io.engine; this.io.engine.toServer(() => session.join(auth)); } });
+      this.options.auth((auth) => { if (this.io.engine.isOpen) { const { session } = this.io.engine; this.io.engine.toServer(() => session.join(auth), auth); } });
     });
     return this;
   }
@@ -235,6 +246,14 @@ class Socket {
     later(random() * 500, () => { this.isStale = false; if (engine) engine.close("ping timeout"); });
   }
 
+  /** The server has ended the namespace; the stock client does not connect again by itself. */
+  _left() {
+    const { engine } = this.io;
+    engine.isOpen = this.connected = this.active = false;
+    this.server.sessions.delete(engine.session);
+    this._fire("disconnect", "io server disconnect");
+  }
+
   _closed(engine, reason) {
     if (engine !== this.io.engine || !this.active) return;
     this.connected = false;
@@ -251,7 +270,7 @@ class Socket {
   _send(frame, callback) {
     const engine = this.io.engine;
     const copy = JSON.parse(JSON.stringify(frame));
-    if (engine.isOpen) engine.toServer(() => engine.session.receive(copy, callback));
+    if (engine.isOpen) engine.toServer(() => engine.session.receive(copy, callback), copy);
   }
 
   disconnect() {

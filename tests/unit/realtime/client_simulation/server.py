@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 from socketio.exceptions import BadNamespaceError, ConnectionError
 
@@ -25,6 +26,7 @@ class Server:
         self.time, self.random = time, random
         self.logs, self.old_logs, self.sessions, self.epochs = {}, [], [], itertools.count(1)
         self.faults, self.latency_s, self.max_topics, self.max_frame_bytes = 0.0, 0.005, 5, 2000
+        self.bytes_per_s, self.closes_at_once = math.inf, False
         self.is_down = self.hangs = self.swallows_connect = False
         self.refuses, self.connects = None, 0
         self.script = lambda frame: None  # the refusal that this frame gets
@@ -78,10 +80,13 @@ class Session:
         self.server, self.sio, self.is_open = server, sio, True
         self.is_joined = self.has_expired = self.is_mute = False
         self.cursors, self.unsubscribed, self._arrivals = {}, [], {"in": 0.0, "out": 0.0}
+        self._sent = {"in": 0.0, "out": 0.0}
 
-    def later(self, way, act, is_ordered=True):
+    def later(self, way, act, is_ordered=True, frame=None):
+        """A frame leaves when the one before has left, and takes the longer the larger it is."""
         time = self.server.time
-        at = time.time + self.server.latency_s * self.server.random.uniform(0.5, 1.5)
+        self._sent[way] = max(self._sent[way], time.time) + (50 + len(json.dumps(frame))) / self.server.bytes_per_s
+        at = self._sent[way] + self.server.latency_s * self.server.random.uniform(0.5, 1.5)
         if is_ordered:
             at = self._arrivals[way] = max(self._arrivals[way], at)
         time.later(at - time.time, lambda: self.is_open and act())
@@ -94,7 +99,7 @@ class Session:
             self.sio.closed(self)
 
     def send(self, frame):
-        self.later("in", lambda: self.sio.fire("message", frame))
+        self.later("in", lambda: self.sio.fire("message", frame), frame=frame)
 
     def pump(self, topic):
         log = self.server.log(topic)
@@ -159,7 +164,7 @@ class Session:
 
         def answer(given):
             if callback:
-                self.later("in", lambda: callback(given), frame["type"] != "publish")
+                self.later("in", lambda: callback(given), frame["type"] != "publish", given)
 
         scripted = self.server.script(frame)
         if scripted:
@@ -199,6 +204,8 @@ class Session:
         server.connects += 1
         server.sessions.append(self)
         self.later("in", lambda: self.sio.joined(self))
+        if server.closes_at_once:
+            self.later("in", self.close)
         if len(auth["resume"]) > server.max_topics:
             self.send(refusal("limit_exceeded"))
             return
@@ -236,7 +243,7 @@ class Sio:
             raise ConnectionError("Connection error")
         session = self.session = Session(server, self)
         given = auth()
-        session.later("out", lambda: session.join(given))
+        session.later("out", lambda: session.join(given), frame=given)
         self.outcome = server.time.event()
         if not self.outcome.wait(wait_timeout) or not session.is_joined:
             session.is_open = False
@@ -266,7 +273,7 @@ class Sio:
         if session is None or not session.is_joined or not session.is_open:
             raise BadNamespaceError(namespace)
         copy = json.loads(json.dumps(frame))
-        session.later("out", lambda: session.receive(copy, callback))
+        session.later("out", lambda: session.receive(copy, callback), frame=copy)
 
     def disconnect(self):
         self.connected = False

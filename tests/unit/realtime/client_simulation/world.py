@@ -31,6 +31,9 @@ class World:
         self.server.faults = self.random.choice([0, 0.05, 0.2, 0.4])
         self.server.latency_s = self.random.choice([0.001, 0.02, 0.3, 1.2])
         self.server.max_topics = self.random.choice([3, 5, 128])
+        self.is_narrow = self.chance(0.25)
+        if self.is_narrow:
+            self.server.bytes_per_s, self.server.max_frame_bytes = 3500, 64_000
         module.MAX_CALLS = self.random.choice([4, 20, 4096])
         self.handlers_are_slow = self.random.random() < 0.3
         self.listeners, self.publishes, self.promises, self.errors, self.states, self.broken = [], [], [], [], [], []
@@ -152,10 +155,11 @@ class World:
         topic, id = self.random.choice(TOPICS), f"own{len(self.publishes)}"
         give_up_s, is_large = self.random.choice([0.5, 10, 60, math.inf]), self.chance(0.1)
         entry = {"topic": topic, "id": id, "is_large": is_large}
+        payload = "x" * (self.server.max_frame_bytes + 1000) if is_large else id.ljust(40_000 if self.is_narrow and self.chance(0.1) else 0)
         self.publishes.append(entry)
 
         def wait():
-            entry["answer"] = self.client.publish(topic, "x" * 3000 if is_large else id, id=id, give_up_s=give_up_s)
+            entry["answer"] = self.client.publish(topic, payload, id=id, give_up_s=give_up_s)
 
         self.promise(f"publish {id}", give_up_s, wait)
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from app.logs import logging_config  # noqa: E402
 from app.serving import metrics_folder  # noqa: E402
+from app.serving.gunicorn_options import refuse_what_is_ignored  # noqa: E402
 from app.serving.tls import CERTIFICATE, refuse_unreadable  # noqa: E402
 from app.settings import SettingsError, refuse_lonely_workers  # noqa: E402
 from app.settings_in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
@@ -25,6 +26,7 @@ _before = IN_USE.settings
 
 
 def _try_first(fresh):
+    refuse_what_is_ignored(_arguments, fresh)
     refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind)
     if (_before.host, _before.port) != (fresh.host, fresh.port):  # where it listens anew, gunicorn ends without these files
         named = {"--certfile": _arguments.certfile, "--keyfile": _arguments.keyfile}
@@ -33,15 +35,11 @@ def _try_first(fresh):
 
 settings = IN_USE.take("production", try_first=_try_first)
 
-if _arguments.preload_app:
-    raise SettingsError(
-        "switchyard: --preload is not supported: each worker loads the application after the fork, since its counters and its "
-        "connections are its own; leave it out"
-    )
-
 bind = f"{settings.host}:{settings.port}" if ":" not in settings.host else f"[{settings.host}]:{settings.port}"
 workers = settings.web_concurrency
 worker_class = "app.serving.gunicorn_worker.Worker"
+if _before is None and (_arguments.worker_class or worker_class).replace(":", ".") == worker_class:
+    refuse_what_is_ignored(_arguments, settings)
 worker_connections = 10_000
 backlog = 2048
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a TMPDIR that is removed would end the master  # noqa: S108
@@ -56,12 +54,19 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_folder)
 _metrics = metrics_folder.at(_folder)
 
 
-def on_starting(server):
-    if server.cfg.worker_class_str != worker_class:
+def _use_worker_class(server):
+    """gunicorn itself cannot load a class that is given with a colon."""
+    if server.cfg.worker_class_str.replace(":", ".") != worker_class:
         raise SettingsError(
             f"switchyard: the worker class {server.cfg.worker_class_str} would run nothing in the background; "
             "leave it out, gunicorn.conf.py names the one that does"
         )
+    server.cfg.set("worker_class", worker_class)
+    server.worker_class = server.cfg.worker_class
+
+
+def on_starting(server):
+    _use_worker_class(server)
     CERTIFICATE.take(server.cfg)
     refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
     _metrics.open()
@@ -76,6 +81,7 @@ def when_ready(server):
 
 def on_reload(server):
     """`gunicorn -w 4` stays as it was given, so the settings before are the ones that fit it."""
+    _use_worker_class(server)
     try:
         refuse_lonely_workers(server.cfg.workers, settings)
     except SettingsError as error:

@@ -284,6 +284,20 @@ def test_preload_is_refused_with_the_reason(arguments):
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("option", [["--proxy-protocol"], ["--keep-alive", "5"], ["--forwarded-allow-ips", "*"]])
+def test_an_option_that_this_server_would_ignore_is_refused_with_the_reason(option):
+    ended = refused(*option)
+    assert ended.returncode != 0
+    assert ended.stderr.splitlines()[-1].startswith(f"switchyard: {option[0]} is not supported: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_worker_class_may_be_given_with_a_colon():
+    with Started("gunicorn", "-k", "app.serving.gunicorn_worker:Worker", **PRODUCTION) as app:
+        replace_worker(app, "HUP")
+        assert "Traceback" not in app.log
+
+
 # The access log.
 
 

@@ -14,7 +14,7 @@ from app.spool.duty import Duty
 from app.spool.rejected import REJECTED
 from app.spool.segment import started_at, writer_of
 from app.telemetry.import_line import LineReader
-from app.telemetry.import_source import Source
+from app.telemetry.import_source import STDIN, Source
 from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
 from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
@@ -24,8 +24,9 @@ from app.telemetry.spool.segment import segments
 from app.telemetry.stats.imported import ImportedCounts
 from app.telemetry.stats.store.mongo import MongoRollups
 
-IMPORTABLE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, allow_dash=True, path_type=Path)
+IMPORTABLE = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True, path_type=Path)
+NO_USE_AGAIN = "What could be read is in the numbers above. Running it again on this file does not help; a whole copy of it does."
 INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 telemetry_group = AppGroup("telemetry", short_help="Events that lie in files.", help="Import events from files, and look after the spool.")
@@ -48,7 +49,7 @@ telemetry_group = AppGroup("telemetry", short_help="Events that lie in files.", 
 def import_events(files, dry_run, concurrency, count, rejected_dir):
     """Bring FILES (without any: the whole spool) into MongoDB.
 
-    FILES are lines or JSON, plain or .gz; - is standard input. All that comes out of here goes in again, under the same id: the
+    FILES are lines or JSON, plain or .gz, or pipes; - is standard input. All that comes out of here goes in again, under the same id: the
     lines of the spool, the answers of GET /api/telemetry/events, what mongoexport writes (lines, --jsonArray, --pretty), and the
     .rejected files of an earlier import. So does what an SDK sends: a batch, or an event with its app:
 
@@ -62,7 +63,8 @@ def import_events(files, dry_run, concurrency, count, rejected_dir):
 
     The files stay as they are. Events that are there already are neither stored nor counted again, so that running it twice
     does no harm; one that was interrupted goes on where it was, if the file and the collection are still the same ones. Lines that
-    are no events are kept in FILE.rejected, each with the reason. The numbers at the end are those of this run. Exit code 1
+    are no events are kept in FILE.rejected, each with the reason (those of a pipe in DATA_DIR). Of a file that was cut off, what can
+    be read is imported, and the command says so. The numbers at the end are those of this run. Exit code 1
     where there are rejected lines, or where it could not finish.
 
     A server counts events for the statistics when it takes them. So a file of a spool, known by its name
@@ -71,7 +73,8 @@ def import_events(files, dry_run, concurrency, count, rejected_dir):
     """
     parts = current_app.extensions["switchyard"]
     settings, database = parts.settings, _database(parts, is_rehearsal=dry_run)
-    sources = [Source(path) for path in dict.fromkeys(files) or segments(settings.data_dir.resolve() / "spool")]
+    sources = [Source(path) for path in dict.fromkeys(map(_resolved, files)) or segments(settings.data_dir.resolve() / "spool")]
+    sizes = {source: source.size for source in sources}
     lock = Duty(settings.data_dir / ".import.lock")
     if not lock.take():
         raise click.ClickException("another import is running in this DATA_DIR; let it finish, or stop it first")
@@ -100,7 +103,11 @@ def import_events(files, dry_run, concurrency, count, rejected_dir):
     if not dry_run:
         progress.remove()
     click.echo(_summary(len(sources), counts, dry_run, is_compared=database is not None))
-    if counts[REJECTED_LINES] or trouble:
+    if not dry_run:
+        _say_what_may_go(importer, sizes)
+    for shown, damage in importer.damaged.items():
+        click.echo(_printable(f"not finished: {damage}: {shown}. {NO_USE_AGAIN}"), err=True)
+    if counts[REJECTED_LINES] or trouble or importer.damaged:
         raise SystemExit(1)
 
 
@@ -121,6 +128,8 @@ def spool_status():
         click.echo(f"  {row.path.name}  {row.bytes:,} bytes  {_count(row.events, 'event')}  since {iso(started_at(row.path))}  {holder}")
     for path, lines in rejected.items():
         click.echo(f"  {path.name}  {_count(lines, 'line')} put aside")
+    if rejected:
+        click.echo("  `flask telemetry import FILE` tries such lines again, and says afterwards which file may be deleted.")
     if rows:
         click.echo(f"oldest: {iso(started_at(rows[0].path))}")
     if not settings.mongo_uri:
@@ -206,6 +215,22 @@ def _run(importer: Importer, sources: list[Source], label: str) -> dict[str, int
     except KeyboardInterrupt:
         click.echo("\nInterrupted. Run it again to go on from here.", err=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _say_what_may_go(importer: Importer, sizes: dict[Source, int]) -> None:
+    """A `.rejected` file that was imported stays, and is shown as before, until a person deletes it. Only if nothing was added to it
+    meanwhile, it holds nothing that is not elsewhere."""
+    for source, size in sizes.items():
+        if not source.shown.endswith(REJECTED) or source.shown in importer.damaged or source.size != size:
+            continue
+        kept = importer.rejected_to.get(source)
+        elsewhere = f"its lines that are no events are in {kept}" if kept else "all its lines are in MongoDB"
+        click.echo(_printable(f"{source.shown} may be deleted: {elsewhere}."))
+
+
+def _resolved(path: Path) -> Path:
+    """A pipe that a shell made for the command (`<(…)`) only exists under the name that the shell gave it."""
+    return path.resolve() if path.is_file() and str(path) != STDIN else path
 
 
 def _spool():

@@ -4,6 +4,8 @@
 - an event of GET /api/telemetry/events, or its whole answer;
 - a document as mongoexport writes it, in both forms of MongoDB's extended JSON.
 
+Of an answer that was cut off, the whole events are known again, and the rest is kept with the reason.
+
 And what an SDK would send: an event with its `app`, or a batch. These have no identity of ours yet. They get the one that they would
 have had over HTTP where they have an eventId; else one made of the file's name, their place in it and their bytes, so that
 importing the file again finds them, and the same bytes in another file are another event.
@@ -24,6 +26,7 @@ from app.telemetry.batch import Batch, Envelope, EventMaker, judge
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import id_to_text
 from app.telemetry.fields import to_moment
+from app.telemetry.import_source import pieces_of_a_page
 from app.telemetry.spool.reading import usable, why_unusable
 from app.telemetry.spool.segment import Unusable
 
@@ -56,8 +59,22 @@ class LineReader:
                 yield orjson.dumps(own) + b"\n", self._event(own, trouble, name, f"{offset}.{place}", is_ours=is_ours)
         elif sent is not None and sent.keys() == {"line", "reason"} and isinstance(sent["line"], str):
             yield from self.read(sent["line"].encode("utf-8", "surrogateescape"), name, offset)
+        elif sent is None and (found := list(self._of_a_cut_page(text, trouble, name, offset))):
+            yield from found
         else:
             yield text, self._event(sent, trouble, name, str(offset), text)
+
+    def _of_a_cut_page(self, text: bytes, trouble: Unusable, name: bytes, offset: int) -> Iterator[Found]:
+        """Nothing where it has no whole event that we gave out: an SDK's batch may have ended with fields for all its events."""
+        head, pieces = pieces_of_a_page(text)
+        sent = [_decoded(piece) for piece in pieces]
+        whole = [event is not None and _was_given_out(event) for event in sent]
+        for piece, event, is_whole in zip(pieces, sent, whole, strict=True):
+            if is_whole:
+                yield piece + b"\n", self._event(event, trouble, name, str(offset))
+        if any(whole):
+            rest = head + b"".join(piece for piece, is_whole in zip(pieces, whole, strict=True) if not is_whole)
+            yield rest, Unusable(f"a page of events that is cut off; its {sum(whole)} whole events were taken")
 
     def _event(
         self, sent: Any, trouble: Unusable, name: bytes, place: str, text: bytes | None = None, is_ours: bool = False

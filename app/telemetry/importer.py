@@ -79,6 +79,8 @@ class Importer:
         self._saved_at = time.monotonic()
         self._collection_id = ""
         self._done: Counter[str] = Counter()
+        self.rejected_to: dict[Source, Path] = {}  # where lines of this run were kept
+        self.damaged: dict[str, str] = {}  # by the source as it is shown: what is wrong with it as a whole
 
     def run(self, sources: list[Source], advance: Callable[[int], None]) -> dict[str, int]:
         """How many lines were imported, how many of these were counted, how many were known already and how many rejected: by
@@ -102,7 +104,7 @@ class Importer:
     def _chunks(self, source: Source, advance: Callable[[int], None]) -> Iterator[Work]:
         with source.open() as opened:
             start, prefix = self._start(source, opened)
-            rejected = RejectedFile(source.path, self._rejects or (self._stdin_rejects if source.is_stdin else None))
+            rejected = RejectedFile(source.path, self._rejects or (self._stdin_rejects if source.is_stream else None))
             is_counted = not source.is_of_a_spool if self._counts is None else self._counts
             advance(start)
             put, read, inode = self._compare if self._is_rehearsal else self._put, start, opened.inode
@@ -111,6 +113,8 @@ class Importer:
                 now_read = chunk.end if opened.can_resume else opened.read_so_far()
                 yield Work(source, inode, now_read - read, chunk, digest, rejected, is_counted, gevent.spawn(put, chunk, is_counted))
                 read = now_read
+            if opened.trouble:
+                self.damaged[source.shown] = opened.trouble
 
     def _read(self, source: Source, opened: OpenSource, start: int) -> Iterator[Chunk]:
         pieces: list[Piece] = []
@@ -155,6 +159,8 @@ class Importer:
         unusable = work.chunk.unusable + [(work.chunk.lines[index], reason) for index, reason in sorted(refused.items())]
         if not self._is_rehearsal:
             work.rejected.add(unusable)
+            if unusable:
+                self.rejected_to[work.source] = work.rejected.path
         new = len(work.chunk.lines) - known - len(refused)
         counts = {IMPORTED: new, COUNTED: new if work.is_counted else 0, KNOWN: known, REJECTED_LINES: len(unusable)}
         self._done.update(counts)

@@ -206,7 +206,97 @@ def test_the_same_name_in_another_folder_is_another_file(run, tmp_path, mongo_ur
     assert "2 events imported" in run(*[file_of(folder, natural()) for folder in folders])[1]
 
 
+# What was cut off, and pipes
+
+
+@pytest.mark.parametrize("through_pipe", [False, True], ids=["file", "standard input"])
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda packed: packed[:-4], "the compressed data is cut off"),
+        (lambda packed: packed + b"garbage", "the compressed data is damaged, or something else follows it"),
+        (lambda packed: packed[:-8] + bytes(8), "the compressed data is damaged"),
+    ],
+    ids=["cut off", "garbage behind it", "another checksum"],
+)
+def test_a_damaged_compressed_file_gives_all_that_can_be_read_and_the_others_are_imported(
+    run, tmp_path, mongo_uri, spoil, expected, through_pipe
+):
+    packed = spoil(gzip.compress(b"".join(natural(name=f"n{number}") for number in range(1200))))
+    path, other = file_of(tmp_path, packed, "torn.jsonl.gz"), file_of(tmp_path, natural(name="other"), "other.jsonl")
+    code, output = run("-" if through_pipe else path, other, stdin=packed)
+    assert (code, len(stored_names(mongo_uri))) == (1, 1201) and "1,201 events imported" in output
+    assert f"not finished: {expected}" in output and "Running it again on this file does not help" in output
+    assert "go on from here" not in output and "Errno" not in output
+
+
+def test_compressed_data_that_is_damaged_in_the_middle_is_named(run, tmp_path):
+    packed = bytearray(gzip.compress(b"".join(natural(name=os.urandom(40).hex()) for _ in range(5000))))
+    packed[len(packed) // 2 : len(packed) // 2 + 200] = bytes(range(200))
+    code, output = run(file_of(tmp_path, packed, "torn.jsonl.gz"))
+    assert code == 1 and "not finished: the compressed data is damaged" in output
+
+
+@pytest.mark.parametrize("cut", [b"[%s", b"[%s,", b"[\n%s,\n ", b"[%s,\n%s,"], ids=["element", "comma", "lines", "two"])
+def test_an_array_that_is_cut_off_behind_a_whole_element_is_named(run, tmp_path, mongo_uri, cut):
+    text = cut.replace(b"%s", natural().rstrip())
+    code, output = run(file_of(tmp_path, text, "array.json"))
+    assert (code, len(stored_names(mongo_uri))) == (1, cut.count(b"%s"))
+    assert "not finished: the JSON is cut off: " in output and "array.json" in output
+
+
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}], ids=["one line", "many lines"])
+@pytest.mark.parametrize("more", [0, 1, 30], ids=["behind an event", "behind a comma", "within an event"])
+def test_of_a_page_that_is_cut_off_the_whole_events_are_imported_and_the_rest_is_kept(
+    run, tmp_path, client, collection, stored, layout, more
+):
+    text = page(client, **layout)
+    events = json.loads(text)["events"]
+    ours = [event for event in events if event["name"] != "foreign"]
+    text, whole = (json.dumps({"events": listed, "nextCursor": None}, **layout).encode() for listed in ([*ours, *events], ours))
+    end = whole.rindex(b"}", 0, whole.rindex(b"]")) + 1
+    assert text.startswith(whole[:end])
+    collection.delete_many({})
+    path = file_of(tmp_path, text[: end + more], "page.json")
+    code, output = run(path)
+    assert (code, sorted(document["_id"] for document in collection.find())) == (1, sorted(event["id"] for event in ours)), output
+    (row,) = (tmp_path / "page.json.rejected").read_text().splitlines()
+    assert "2 whole events were taken" in json.loads(row)["reason"] and json.loads(row)["line"].startswith("{")
+
+
+def test_a_batch_that_is_cut_off_is_kept_whole_since_fields_for_its_events_may_be_missing(run, tmp_path, mongo_uri):
+    code, output = run(file_of(tmp_path, b'{"app": "web", "events": [{"type": "event", "name": "a"},'))
+    assert code == 1 and "0 events imported" in output and stored_names(mongo_uri) == []
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_named_pipe_is_read_like_standard_input(run, tmp_path, mongo_uri, pack):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    source = file_of(tmp_path, pack(b"".join(natural(name=f"n{number}") for number in range(3000)) + b"nonsense\n"))
+    for expected in ("3,000 events imported, 0 there", "0 events imported, 3,000 there"):
+        writer = subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", source, pipe])
+        code, output = run(pipe)
+        assert writer.wait(10) == 0 and code == 1 and expected in output, output
+    assert (tmp_path / "data" / "pipe.rejected").exists()
+
+
 # Rejected lines and rehearsals
+
+
+@pytest.mark.parametrize("lines", [[line("a")], [line("a"), b"nonsense"]], ids=["all usable", "one is not"])
+def test_a_rejected_file_that_was_imported_may_be_deleted_and_the_command_says_so(run, tmp_path, mongo_uri, lines):
+    rows = [{"line": text.decode().rstrip(), "reason": "MongoDB: no"} for text in lines]
+    path = file_of(tmp_path, b"".join(json.dumps(row).encode() + b"\n" for row in rows), "events-1.jsonl.rejected")
+    assert "may be deleted" not in run("--dry-run", path)[1]
+    code, output = run(path)
+    kept = f"its lines that are no events are in {path}.rejected"
+    assert f"{path} may be deleted: {kept if code else 'all its lines are in MongoDB'}." in output
+    assert code == len(lines) - 1
+
+
+def test_no_other_file_is_said_to_be_of_no_use_any_more(run, tmp_path, mongo_uri):
+    assert "may be deleted" not in run(file_of(tmp_path, line("a")))[1]
 
 
 def test_a_place_for_rejected_lines_can_be_named(run, tmp_path, mongo_uri):

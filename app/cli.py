@@ -16,6 +16,10 @@ from app.telemetry.cli import telemetry_group
 
 INDEX_BUILD_S = 3600  # building one over years of events takes longer than a request may
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+FOR_DEVELOPMENT_ONLY = (
+    "There is no JWT_SECRET here, so this token is signed with the secret of development, kept in DATA_DIR. "
+    "A server in production refuses it; set the JWT_SECRET of that server to make one for it."
+)
 LONGEST_S = 10 * 365 * 86_400
 
 
@@ -61,6 +65,8 @@ def token_command(sub, roles, ttl, subscribe, publish):
         identity_from_claims(claims)
     except ApiError as error:
         raise click.ClickException(f"nobody would accept this token: {error.message}") from None
+    if not settings.jwt_secret:
+        click.echo(FOR_DEVELOPMENT_ONLY, err=True)
     click.echo(make_token(secret, claims))
 
 

@@ -343,8 +343,8 @@ def refuse_lonely_workers(workers: int, settings: Settings) -> None:
     """Raises SettingsError where more than one worker has nothing to talk through."""
     if workers > 1 and not settings.redis_url:
         raise SettingsError(
-            f"switchyard: {workers} workers need REDIS_URL: without it one cannot tell the others what was published. "
-            "Set it, or set WEB_CONCURRENCY to 1"
+            f"switchyard: {workers} workers need REDIS_URL: they share rate limits and POST /api/realtime/emit through it. "
+            "Set it, or run one worker (WEB_CONCURRENCY=1, and no -w)"
         )
 
 

@@ -45,10 +45,11 @@ class SettingsInUse:
         self.misspelt: dict[str, str] = {}
         self.refusal = ""
 
-    def take(self, default_env: str = "development", *, try_first: Callable[[Settings], None] | None = None) -> Settings:
-        """Raises SettingsError at the first time only. `try_first` raises it for settings that cannot be changed to."""
+    def take(self, default_env: str = "development", *, try_first: Callable[[Settings], None] | None = None, **known: Any) -> Settings:
+        """Raises SettingsError at the first time only. `try_first` raises it for settings that cannot be changed to; `known` are
+        settings that are no matter of the environment here."""
         self._env_file = self._env_file or Path(".env").absolute()  # gunicorn's --chdir takes effect after the first reading
-        self._read = lambda: load_settings(self._env_file, app_env=read_app_env(default_env, self._env_file))
+        self._read = lambda: load_settings(self._env_file, app_env=read_app_env(default_env, self._env_file), **known)
         seen = self._stamp()
         try:
             fresh, misspelt = self._read(), misspelt_names(self._env_file)
@@ -109,7 +110,7 @@ def in_use() -> Settings:
         from gunicorn.errors import AppImportError
 
         raise AppImportError(WITHOUT_CONFIGURATION)
-    return IN_USE.settings or IN_USE.take()
+    return IN_USE.settings or IN_USE.take(web_concurrency=1)  # `flask run` and the commands are one process
 
 
 def warn_of_misspelt_names(log) -> None:

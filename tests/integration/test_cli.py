@@ -78,12 +78,24 @@ def test_where_only_a_public_key_is_no_token_can_be_made(run):
     )  # fmt: skip
 
 
+def test_a_command_is_one_process_whatever_web_concurrency_is():
+    app = Switchyard("flask", JWT_SECRET=SECRET, WEB_CONCURRENCY="4")
+    try:
+        made = app.flask("token", "--sub", "u1")
+        assert (made.returncode, made.stderr, len(made.stdout.split())) == (0, "", 1), "and a token of JWT_SECRET needs no hint"
+        shown = app.flask("telemetry", "spool", "status")
+        assert shown.returncode == 0 and "0 segments" in shown.stdout
+    finally:
+        app.close()
+
+
 def test_as_a_command_it_prints_the_token_alone_and_it_is_the_running_servers():
     app = Switchyard("flask")
     try:
         made = app.flask("token", "--sub", "u1", "--role", "admin")
         secret = json.loads((app.data_dir / "development.json").read_text())["jwtSecret"]
-        assert (made.returncode, made.stderr, len(made.stdout.split())) == (0, "", 1)
+        assert (made.returncode, len(made.stdout.split())) == (0, 1)
+        assert made.stderr.count("\n") == 1 and "A server in production refuses it" in made.stderr
         assert TokenVerifier(secret=secret).verify(made.stdout.strip(), system_clock()).is_admin
     finally:
         app.close()

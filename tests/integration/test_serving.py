@@ -106,7 +106,7 @@ def test_two_workers_without_redis_refuse_to_start_and_say_why(how):
     refused = ended("gunicorn", *([] if how else ["-w", "2"]), **PRODUCTION, **how)
     assert refused.returncode != 0
     assert "Traceback" not in refused.stderr
-    assert "switchyard: 2 workers need REDIS_URL: without it one cannot tell the others what was published" in refused.stderr
+    assert "switchyard: 2 workers need REDIS_URL: they share rate limits and POST /api/realtime/emit through it" in refused.stderr
 
 
 def test_a_port_in_use_is_one_sentence():

@@ -11,7 +11,7 @@ only when no other process holds it. So a server may come back with another stor
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app import disk
@@ -46,6 +46,25 @@ class DataDirOwner:
                 time.sleep(LOOK_AGAIN_S)
         except OSError as error:  # the spool reports what is wrong with this disk
             log.warning("data_dir_not_claimed", file=str(self._path), error=error.strerror)
+
+    def look_after(self) -> None:
+        """Every 10 seconds: claims `owner` again where it, or all of DATA_DIR, was removed under this server. Never raises."""
+        if self._is_there() or not self._path.parent.is_dir():
+            return
+        if self._fd is not None:
+            os.close(self._fd)  # the lock of a file that no other process can find
+            self._fd = None
+        try:
+            self.claim(0)
+        except SettingsError as error:
+            log.error("data_dir_not_claimed", file=str(self._path), error=str(error))
+            os.close(self._fd)
+            self._fd = None  # so that the next look tries again
+
+    def _is_there(self) -> bool:
+        with suppress(OSError):
+            return self._fd is not None and os.path.samestat(os.fstat(self._fd), self._path.stat())
+        return False
 
     def _try(self) -> str | None:
         """The store of the others, or None where it is ours now."""

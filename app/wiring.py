@@ -176,6 +176,7 @@ def _claim_data_dir(ground: Ground) -> None:
     owner = DataDirOwner(ground.data_dir, mongo.place(settings.mongo_uri) if settings.mongo_uri else FILES)
     old_workers_s = settings.drain_timeout_ms / 1000 + LAST_WORDS_S
     ground.lifecycle.on_start(lambda: owner.claim(old_workers_s if IN_USE.has_served else LAST_WORDS_S))
+    ground.lifecycle.every("data_dir_owner", 10, owner.look_after)
 
 
 def _database(settings: Settings) -> Database | None:

@@ -12,6 +12,7 @@ import gevent
 from gevent.lock import Semaphore
 
 from app.clock import Clock
+from app.mongo_errors import reason_of
 
 FRESH_MS = 1000
 Check = Callable[[], dict[str, Any]]
@@ -50,5 +51,5 @@ def _ask(check: Check) -> dict[str, Any]:
     try:
         answer = check()
     except Exception as error:  # whatever a driver throws, the answer is the same: it is down, and this is why
-        answer = {"state": "down", "error": f"{type(error).__name__}: {str(error)[:200]}"}
+        answer = {"state": "down", "error": reason_of(error)}
     return {**answer, "latencyMs": round((time.perf_counter() - started) * 1000, 1)}

@@ -23,6 +23,7 @@ from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError, ServerSelectionTimeoutError
 from pymongo.uri_parser_shared import _validate_uri
 
+from app.mongo_errors import reason_of
 from app.settings import SettingsError
 
 DEFAULT_DATABASE = "switchyard"
@@ -53,7 +54,7 @@ def driver_errors_as(refusal: Callable[..., Exception]) -> Iterator[None]:
     except NotUniqueError:
         raise
     except (PyMongoError, OperationError, BSONError) as error:
-        raise refusal(f"{type(error).__name__}: {str(error)[:200]}", told=AWAY) from error
+        raise refusal(reason_of(error), told=AWAY) from error
 
 
 class Client(MongoClient):

@@ -13,11 +13,12 @@ the answer does not name the index `_id_`, the collection is asked for the `_id`
 """
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from pymongo.collection import Collection
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
 
 DUPLICATE_KEY = {11000, 11001, 12582}
 # About one document, and the same at the next attempt: a validator, a size, a value, a name or an index that does not fit.
@@ -31,6 +32,20 @@ UNWELL = {
 }  # fmt: skip
 # As mongod writes it where it gives no `keyPattern`, and as FerretDB does. Anchored: the values of the document follow in the text.
 NAMES_THE_ID = re.compile(r"E11000 duplicate key error collection: \S+ index: _id_ |Duplicate key violation .*: Index '_id_'$")
+
+
+# What the driver adds to a reason: its timeouts, its view of all servers (which repeats the reason), the whole answer, error numbers.
+ADDED = re.compile(
+    r"\s*\(configured timeouts:[^)]*\)|,? ?Timeout: [\d.]+s?, Topology Description: .*|,? full error: .*|\[Errno -?\d+\] ", re.DOTALL
+)
+LONGEST_REASON = 200
+
+
+def reason_of(error: BaseException) -> str:
+    """One sentence for operators: what is wrong, and the address where a server does not answer. Cut at the end of a word."""
+    text = ADDED.sub("", str(error)).strip() or "no reason given"
+    reason = textwrap.shorten(text, LONGEST_REASON, placeholder=" …")
+    return f"MongoDB does not answer: {reason}" if isinstance(error, ConnectionFailure) else f"{type(error).__name__}: {reason}"
 
 
 class ServerUnwell(PyMongoError):
@@ -62,6 +77,20 @@ def judge(problems: Iterable[dict[str, Any]], collection: Collection, id_of: Cal
         else:
             found.unforeseen[index] = f"{reason} (code {code})"
     return _with_doubtful(found, doubtful, collection, id_of) if doubtful else found
+
+
+def objection(error: DuplicateKeyError, collection: Collection, id_: Any) -> str | None:
+    """To an insert: None where a document with this `_id` is stored, else why MongoDB did not take it. Raises as `judge`."""
+    return judge([_problem_of(error)], collection, lambda _: id_).refused.get(0)
+
+
+def names_the_id(error: DuplicateKeyError) -> bool:
+    """True where the `_id` is what exists already. For an upsert: whether its `_id` is stored says nothing about the reason."""
+    return _is_about_the_id(_problem_of(error))
+
+
+def _problem_of(error: DuplicateKeyError) -> dict[str, Any]:
+    return {"code": error.code, "errmsg": str(error), **(error.details or {}), "index": 0}
 
 
 def _is_about_the_id(problem: dict[str, Any]) -> bool:

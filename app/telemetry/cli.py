@@ -9,6 +9,7 @@ from pymongo.errors import PyMongoError
 
 from app import mongo
 from app.clock import iso
+from app.mongo_errors import reason_of
 from app.settings import Settings
 from app.spool.duty import Duty
 from app.spool.rejected import REJECTED
@@ -181,7 +182,7 @@ def _database(parts, *, is_rehearsal: bool):
             mongo.check(parts.database)
             return parts.database
         except PyMongoError as error:
-            trouble = f"MongoDB does not answer, nothing was imported: {str(error)[:300]}"
+            trouble = f"nothing was imported. {reason_of(error)}"
     if is_rehearsal:
         return None
     raise click.ClickException(trouble)

@@ -125,3 +125,16 @@ def test_a_mongo_that_is_away_is_unavailable():
     for call in (store.read_all, lambda: store.put("web", FULL), lambda: store.delete("web")):
         with pytest.raises(ConfigUnavailable):
             call()
+
+
+@pytest.mark.parametrize("before", [{}, {"max_batch": 5}], ids=["new", "there"])
+@pytest.mark.parametrize("is_expected", [True, False])
+def test_a_unique_index_of_an_operator_refuses_and_is_no_answer_to_what_is_there(mongo_uri, before, is_expected):
+    mongo.connect(mongo_uri, 5000).telemetry_config.create_index("maxBatch", unique=True)
+    store = MongoConfigStore(Clock())
+    store.put("other", {"max_batch": 7})
+    if before:
+        store.put("web", before)
+    with pytest.raises(ApiError) as caught:
+        store.put("web", {"max_batch": 7}, before if is_expected else None)
+    assert caught.value.code == "refused" and store.read_all().get("web", {}) == before

@@ -167,3 +167,37 @@ def test_a_server_that_asks_for_a_login_is_a_store_that_is_away(mongo_server_wit
         with pytest.raises(StoreUnavailable):
             call()
     mongoengine.disconnect()
+
+
+def flag_named(key, description):
+    return Flag(key, True, {}, None, None, description, 1, NOW)
+
+
+def test_a_unique_index_of_an_operator_refuses_a_flag_and_does_not_say_that_it_exists(database, store):
+    database.flags.create_index("description", unique=True)
+    store.create(flag_named("a", "one"))
+    store.create(flag_named("b", "two"))
+    for call in (lambda: store.create(flag_named("c", "one")), lambda: store.replace(flag_named("b", "one"), 1)):
+        with pytest.raises(ApiError) as caught, capture_logs() as logs:
+            call()
+        assert caught.value.code == "refused" and "c" not in [flag.key for flag in store.list_all()]
+        assert [line["event"] for line in logs] == ["flag_refused"]
+
+
+@pytest.mark.parametrize("by", ["_id", "key"])
+def test_a_flag_that_appears_between_the_look_and_the_insert_exists(database, store, monkeypatch, by):
+    """Also one with an `_id` of its own, which the unique index on `key` finds."""
+    from app.flags.store import mongo as flags_in_mongo
+
+    database.flags.create_index("key", unique=True)
+    look = flags_in_mongo._is_there
+
+    def look_too_early(key):
+        monkeypatch.setattr(flags_in_mongo, "_is_there", look)
+        database.flags.insert_one({**BY_HAND, "key": "a", "_id": "a" if by == "_id" else "other"})
+        return False
+
+    monkeypatch.setattr(flags_in_mongo, "_is_there", look_too_early)
+    with pytest.raises(ApiError) as caught:
+        store.create(flag_named("a", "one"))
+    assert caught.value.code == "conflict"

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 from bson import encode
-from pymongo import WriteConcern
-from pymongo.errors import BulkWriteError
+from pymongo import MongoClient, WriteConcern
+from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, OperationFailure, PyMongoError
 
-from app.mongo_errors import NEVER_TAKEN, UNWELL, Objections, ServerUnwell, judge
+from app.mongo_errors import NEVER_TAKEN, UNWELL, Objections, ServerUnwell, judge, reason_of
 from app.realtime.archive.mongo import MongoMessages, StoreUnavailable
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
@@ -15,6 +15,7 @@ from app.telemetry.stats.cell import Cell, Delta
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW
+from tests.servers.ports import free_port
 from tests.unit.telemetry.test_spool_reading import event
 
 
@@ -124,3 +125,36 @@ def test_an_id_is_read_from_the_document_that_was_sent():
     answer = {"ok": 1, "writeErrors": [{"index": 1, "code": 11000, "errmsg": "another index"}]}
     found = MongoSink({"telemetry_events": collection}, lambda *_: answer).insert([encode({"_id": "a"}), encode({"_id": "b"})])
     assert asked == [{"_id": {"$in": ["b"]}}] and list(found.refused) == [1]
+
+
+def test_the_reason_that_no_server_answers_is_one_sentence_with_every_address():
+    one, two = free_port(), free_port()
+    with (
+        MongoClient(f"mongodb://127.0.0.1:{one},127.0.0.1:{two}", serverSelectionTimeoutMS=50) as client,
+        pytest.raises(PyMongoError) as caught,
+    ):
+        client.admin.command("ping")
+    refused = [f"127.0.0.1:{port}: Connection refused" for port in (one, two)]
+    assert reason_of(caught.value) in [f"MongoDB does not answer: {','.join(order)}" for order in (refused, refused[::-1])]
+
+
+TIMEOUTS = " (configured timeouts: socketTimeoutMS: 20000.0ms, connectTimeoutMS: 200.0ms)"
+DRIVER_SAYS = {
+    NetworkTimeout(f"db:27017: timed out{TIMEOUTS}"): "MongoDB does not answer: db:27017: timed out",
+    AutoReconnect("db:27017: connection closed"): "MongoDB does not answer: db:27017: connection closed",
+    AutoReconnect("No servers found yet, Timeout: 1.5s, Topology Description: <TopologyDescription id: 1>"): (
+        "MongoDB does not answer: No servers found yet"
+    ),
+    OperationFailure("not allowed, full error: {'ok': 0.0}", 13): "OperationFailure: not allowed",
+    AutoReconnect(""): "MongoDB does not answer: no reason given",
+}
+
+
+@pytest.mark.parametrize(("error", "sentence"), DRIVER_SAYS.items(), ids=str)
+def test_the_reason_has_nothing_of_the_drivers_own_settings_and_views(error, sentence):
+    assert reason_of(error) == sentence
+
+
+def test_a_long_reason_ends_with_a_whole_word():
+    reason = reason_of(OperationFailure("word " * 100))
+    assert len(reason) < 250 and reason.endswith("word …")

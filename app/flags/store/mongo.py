@@ -9,6 +9,7 @@ from typing import Any
 from marshmallow import EXCLUDE, ValidationError
 from mongoengine import BooleanField, DateTimeField, DictField, Document, IntField, StringField
 from mongoengine.errors import NotUniqueError
+from pymongo.errors import DuplicateKeyError
 
 from app.clock import to_datetime, to_ms
 from app.errors import ApiError, flatten_messages
@@ -17,6 +18,7 @@ from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable, flag_exists, no_such_flag
 from app.logs import get_logger
 from app.mongo import driver_errors_as
+from app.mongo_errors import objection
 
 log = get_logger(__name__)
 
@@ -61,18 +63,23 @@ class MongoFlagStore:
             raise StoreUnavailable(f"flag {key}: {_first_mistake(error)}") from None
 
     def create(self, flag: Flag) -> None:
-        try:
-            with driver_errors_as(StoreUnavailable):
-                if FlagDocument.objects(key=flag.key).count():
-                    raise flag_exists(flag.key)
-                FlagDocument(id=flag.key, **_to_fields(flag)).save(force_insert=True)
-        except NotUniqueError:
-            raise flag_exists(flag.key) from None
+        document = FlagDocument(id=flag.key, **_to_fields(flag)).to_mongo()
+        with driver_errors_as(StoreUnavailable):
+            if _is_there(flag.key):
+                raise flag_exists(flag.key)
+            try:
+                FlagDocument._get_collection().insert_one(document)
+            except DuplicateKeyError as error:
+                reason = objection(error, FlagDocument._get_collection(), flag.key)
+                raise flag_exists(flag.key) if reason is None or _is_there(flag.key) else _refused(flag.key, reason) from None
 
     def replace(self, flag: Flag, expected_version: int) -> None:
         changes = {f"set__{name}": value for name, value in _to_fields(flag).items()}
-        with driver_errors_as(StoreUnavailable):
-            found = FlagDocument.objects(__raw__=_where(flag.key, expected_version)).update_one(**changes)
+        try:
+            with driver_errors_as(StoreUnavailable):
+                found = FlagDocument.objects(__raw__=_where(flag.key, expected_version)).update_one(**changes)
+        except NotUniqueError as error:
+            raise _refused(flag.key, str(error)) from None
         # Not found, yet equal: the driver repeated a write whose first answer was lost.
         if not found and self.get(flag.key) != flag:
             raise ApiError("precondition_failed")
@@ -81,7 +88,7 @@ class MongoFlagStore:
         with driver_errors_as(StoreUnavailable):
             if FlagDocument.objects(__raw__=_where(key, expected_version)).delete():
                 return
-            if expected_version is not None and FlagDocument.objects(key=key).count():
+            if expected_version is not None and _is_there(key):
                 raise ApiError("precondition_failed")
         raise no_such_flag(key)
 
@@ -94,6 +101,16 @@ class MongoFlagStore:
         except ValidationError as error:
             log.error("flag_not_understood", key=document.get("key"), reason=_first_mistake(error))
             return None
+
+
+def _is_there(key: str) -> bool:
+    return FlagDocument.objects(key=key).count() > 0
+
+
+def _refused(key: str, reason: str) -> ApiError:
+    """By a unique index of an operator, for example."""
+    log.warning("flag_refused", key=key, reason=reason)
+    return ApiError("refused", f"The database does not take the flag {key}; the server's log says why.")
 
 
 def _where(key: str, version: int | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.mongo import answers_understood
-from app.mongo_errors import NEVER_TAKEN, Objections, judge
+from app.mongo_errors import NEVER_TAKEN, Objections, judge, reason_of
 from app.realtime.log import Message
 
 COLLECTION = "realtime_messages"
@@ -135,7 +135,7 @@ def _driver_errors() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise StoreUnavailable(str(error)) from error
+        raise StoreUnavailable(reason_of(error)) from error
 
 
 def _is_ours(known: Known, *times: Any) -> bool:

@@ -20,7 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from app.clock import to_datetime
 from app.group_commit import GroupCommit, Interrupted
 from app.mongo import answers_understood, durable_concern
-from app.mongo_errors import Objections, judge
+from app.mongo_errors import Objections, judge, reason_of
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import RAW, id_from_text
@@ -150,8 +150,7 @@ def _shares(found: Objections, sizes: list[int]) -> list[Objections]:
 
 
 def _unavailable(error: PyMongoError) -> SinkUnavailable:
-    reason = str(error).partition(" (configured timeouts")[0]  # what follows is our own settings
-    return SinkUnavailable(f"{type(error).__name__}: {reason}")
+    return SinkUnavailable(reason_of(error))
 
 
 def _filter(query: EventQuery) -> dict[str, Any]:

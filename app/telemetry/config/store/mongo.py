@@ -11,6 +11,7 @@ from app.clock import Clock, to_datetime
 from app.errors import ApiError, flatten_messages
 from app.logs import get_logger
 from app.mongo import driver_errors_as
+from app.mongo_errors import names_the_id
 from app.telemetry.config.schemas import OverridesSchema
 from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
 
@@ -65,11 +66,15 @@ class MongoConfigStore:
         raise ApiError("precondition_failed") if is_there else no_such_overrides(app)
 
     def _replace(self, wanted: dict[str, Any], document: dict[str, Any], *, may_be_new: bool) -> bool:
-        """Where nothing is wanted to be there it becomes an insert, which the `_id` refuses if something is."""
+        """Where nothing is wanted to be there it becomes an insert, which the `_id` refuses if something is. A unique index of an
+        operator may refuse it, too: that is no answer to what is there."""
         try:
             result = self._collection.replace_one(wanted, document, upsert=may_be_new)
-        except DuplicateKeyError:
-            return False
+        except DuplicateKeyError as error:
+            if names_the_id(error):
+                return False
+            log.warning("telemetry_config_refused", app=wanted["_id"], reason=str(error))
+            raise ApiError("refused", "The database does not take this configuration; the server's log says why.") from None
         return bool(result.matched_count or result.upserted_id)
 
 

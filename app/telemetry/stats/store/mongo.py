@@ -22,7 +22,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
 from app.mongo import answers_understood, durable_concern
-from app.mongo_errors import judge
+from app.mongo_errors import judge, reason_of
 from app.telemetry.stats.cell import DAY_MS, LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo_room import MAX_BYTES, MongoRoom
@@ -77,7 +77,7 @@ class MongoRollups:
                 for document in self._collection.find(wanted, WANTED):
                     yield _cell(document)
         except PyMongoError as error:
-            raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
+            raise RollupsUnavailable(reason_of(error)) from error
 
     def apps(self, at_most: int) -> list[str]:
         """By their days, which are few."""
@@ -88,7 +88,7 @@ class MongoRollups:
             with pymongo.timeout(READ_S):
                 return [row["_id"] for row in self._collection.aggregate(steps)]
         except PyMongoError as error:
-            raise RollupsUnavailable(f"{type(error).__name__}: {error}") from error
+            raise RollupsUnavailable(reason_of(error)) from error
 
     def check(self) -> dict[str, Any]:
         return self._room.check()
@@ -106,7 +106,7 @@ class MongoRollups:
                 problems = self._problems(updates)
                 found = judge(problems, self._collection, lambda index: updates[index]._filter["_id"])
         except PyMongoError as error:
-            raise RollupsUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
+            raise RollupsUnavailable(reason_of(error)) from error
         for index, reason in (found.refused | found.unforeseen).items():
             log.error("rollup_refused", id=updates[index]._filter["_id"][:300], error=reason[:300])
         return found.there

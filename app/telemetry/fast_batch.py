@@ -21,7 +21,7 @@ from msgspec import Meta, Raw, Struct
 from app.http.json import admit_large
 from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
-from app.telemetry.damaged import decode_batch, decode_event_or_not
+from app.telemetry.damaged import decode_batch, decode_event_or_not, decode_or_not
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment
 
@@ -191,7 +191,7 @@ def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str |
 
 
 def _decoded(raw: Raw) -> Any:
-    value = decode_event_or_not(bytes(raw))
+    value = decode_or_not(bytes(raw), "The value")
     if isinstance(value, Unreadable):
         raise Doubt
     return value

@@ -190,7 +190,7 @@ def test_what_is_no_json_inside_one_event_costs_only_that_event(props):
     [
         b'{"app":"web","events":[{"type":"page","name":"n"},{"type":"pa',
         b'{"app":"web","events":[{"type":"page","name":"n"},]}',
-        b'{"app":"web","events":[{"type":"page","name":"n"}],"x":NaN}',
+        b'{"app":NaN,"events":[{"type":"page","name":"n"}]}',
         b'{"app":"web","x":{"events":[NaN]}}',
         b'{"app":"web","events":[NaN]',
         b'["events",[NaN]]',
@@ -239,3 +239,43 @@ def test_no_text_takes_quadratic_time_to_be_split(body):
 
 def test_an_events_key_that_is_no_list_or_stands_deeper_is_passed_over():
     assert damaged.split(b'{"x":{"events":[1,2]},"y":"events","events":[NaN,[[3]]],"z":1}', 5).events == [b"NaN", b"[[3]]"]
+
+
+DESCRIBING = {
+    "a number beyond doubles": (b'"user":{"a":1e400}', "user"),
+    "NaN": (b'"user":{"a":NaN}', "user"),
+    "deep": (b'"user":' + b'{"a":' * 1100 + b"1" + b"}" * 1100, "user"),
+    "a whole number of 400 digits": (b'"userId":1' + b"0" * 400, "userId"),
+    "a release of as many": (b'"release":1' + b"0" * 400, "release"),
+    "no UTF-8": (b'"env":"\xff"', "env"),
+    "a quote too many": (b'"sessionId":"a"b""', "sessionId"),
+}
+
+
+@pytest.mark.parametrize("field, path", DESCRIBING.values(), ids=DESCRIBING)
+def test_a_field_that_only_describes_and_is_no_json_costs_itself_and_is_named(field, path):
+    on_batch = both(b'{%b,"app":"web", "events":[{"type":"page","name":"n"}]}' % field)
+    assert (len(on_batch.events), on_batch.rejected, [row["path"] for row in on_batch.adjusted]) == (1, [], [path])
+    on_event = both(b'{"app":"web","events":[{"type":"page","name":"n"} , {"type":"page", %b ,"name":"n"}]}' % field)
+    assert (len(on_event.events), on_event.rejected, [row["path"] for row in on_event.adjusted]) == (2, [], [f"events.1.{path}"])
+
+
+def test_a_sent_at_beyond_doubles_is_absent_and_named():
+    batch = both(b'{"app":"web","sentAt":1e309,"events":[{"type":"page","name":"n"}]}')
+    assert (len(batch.events), [row["path"] for row in batch.adjusted]) == (1, ["sentAt"])
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"[" * 2000 + b"]" * 2000, b"1e400"], ids=["NaN", "deep", "beyond doubles"])
+def test_an_unknown_field_that_is_no_json_is_dropped_like_any_other(value):
+    batch = both(b'{"x":%b,"app":"web","events":[{"type":"page","name":"n"}]}' % value)
+    assert (len(batch.events), batch.adjusted) == (1, [])
+
+
+@pytest.mark.parametrize("field", [b'"app"', b'"type"', b'"name"', b'"ts"', b'"props"', b'"eventId"'])
+def test_a_field_that_says_what_an_event_is_costs_the_event_where_it_is_no_json(field):
+    batch = both(b'{"app":"web","events":[{"type":"page","name":"n",%b:NaN},{"type":"page","name":"n"}]}' % field)
+    assert (len(batch.events), [row["index"] for row in batch.rejected]) == (1, [0])
+
+
+def test_an_object_with_more_members_than_anybody_needs_is_not_read_value_by_value():
+    assert both(b'{"app":"web",%b"x":NaN,"events":[]}' % b"".join(b'"k%d":1,' % n for n in range(100)))[0] == "bad_request"

@@ -17,9 +17,11 @@ from app.serving.turns import LARGE_BYTES, Turn, wait_before_large, wait_if_roun
 OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 MAX_CONTAINERS = 50_000  # arrays and objects of one text; a batch of a thousand events has a few thousand
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{", b"[\0", b"\0[")  # what a text in it begins with
 _ESCAPED_BACKSLASH, _NO_JSON = rb"\\", b"\0\0"  # both two bytes; a raw NUL stands in no JSON
 _HIGH, _LOW = rb"[dD][89abAB][0-9a-fA-F]{2}", rb"[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(rb"\\u(?:%b(?!\\u%b)|%b(?<!\\u%b\\u%b))" % (_HIGH, _LOW, _LOW, _HIGH, _LOW))
+_NO_UTF_8 = "not valid UTF-8"  # in orjson's sentence
 _REPLACEMENT = rb"\\ufffd"  # as the template of a substitution, where a backslash is written twice
 
 
@@ -52,12 +54,21 @@ def decode_json(text: str | bytes) -> Any:
     except orjson.JSONDecodeError as error:
         repaired = _repaired(text.encode("utf-8", "replace") if isinstance(text, str) else text)
         if repaired is None:
-            raise ApiError("bad_request", f"The body is not JSON: {error}.") from None
+            raise _no_json(text, error) from None
     wait_before_large(len(repaired))
     try:
         return orjson.loads(repaired)
     except orjson.JSONDecodeError as error:
-        raise ApiError("bad_request", f"The body is not JSON: {error}.") from None
+        raise _no_json(text, error) from None
+
+
+def _no_json(text: str | bytes, error: Exception) -> ApiError:
+    if isinstance(text, bytes):
+        if text.startswith(UTF_16):
+            return ApiError("bad_request", "The body is not JSON: it is UTF-16; send it as UTF-8.")
+        if _NO_UTF_8 in str(error):
+            return ApiError("bad_request", "The body is not JSON: it is not UTF-8 (perhaps Latin-1); send it as UTF-8.")
+    return ApiError("bad_request", f"The body is not JSON: {error}.")
 
 
 def admit_large(text: bytes) -> None:

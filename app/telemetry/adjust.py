@@ -1,8 +1,8 @@
 """What is sloppy but clear in a batch, made what the schema takes: what only describes an event never costs it. Pure.
 
 One row a field. A rule takes a value that is not null and gives None where it is to be left as it is, right or wrong, else what to
-take in its place (None: absent) and a sentence for the answer's `adjusted`. What an event is (`type`, `name`, `app`, `eventId`,
-the size of its `props`) is not adjusted: there the schema decides.
+take in its place (None: absent) and a sentence for the answer's `adjusted`. What an event is (`type`, `name`, `app`, an
+`eventId` that is not empty, the size of its `props`) is not adjusted: there the schema decides.
 """
 
 import re
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from app.clock import epoch_unit, to_ms
 from app.telemetry.fields import BEYOND_64_BITS, INT64, LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment, why_not_kept
 
-MAX_DIGITS = 19  # of nanoseconds
+_NUMBER = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")  # as many digits as nanoseconds have
+_NAMED_UTC = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.,]{5,18}) ?(?:UTC|GMT)")
 _HTTP_DATE = re.compile(r"[A-Z][a-z]{2,8},? .*\d{2}:\d{2}:\d{2}.*")  # RFC 9110, section 5.6.7
 
 
@@ -76,6 +77,8 @@ def user(value: Any) -> Adjusted | None:
 def props(value: Any) -> Adjusted | None:
     if value == "":
         return EMPTY
+    if value == []:
+        return Adjusted({}, "An empty list: taken as an empty object.")  # as PHP writes it
     return _as_doubles(value) if isinstance(value, dict) and why_not_kept(value, MAX_PROPS_BYTES) == BEYOND_64_BITS else None
 
 
@@ -93,9 +96,9 @@ def _with_doubles(value: Any) -> Any:
 
 
 def moment(value: Any) -> Adjusted | None:
-    """Another unit, digits as text, or the date of an HTTP header."""
+    """Another unit, a number as text, spaces around it, UTC by its name, or the date of an HTTP header."""
     if isinstance(value, str):
-        return not_empty(value) if value == "" or to_moment(value) is not None else _from_text(value)
+        return _from_text(value) if to_moment(value) is None else None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (unit := epoch_unit(value)) is None:
         return None
     ms = value * 1000 // unit.a_second
@@ -103,12 +106,19 @@ def moment(value: Any) -> Adjusted | None:
 
 
 def _from_text(value: str) -> Adjusted | None:
-    if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS:
-        return moment(int(value)) or _if_in_range(int(value), "Digits as text: taken as epoch milliseconds.")
-    if not _HTTP_DATE.fullmatch(value):
+    text = value.strip()
+    if text == "":
+        return EMPTY
+    if _NUMBER.fullmatch(text):
+        number = float(text) if "." in text else int(text)
+        return moment(number) or _if_in_range(int(number), "Digits as text: taken as epoch milliseconds.")
+    iso = named[1] if (named := _NAMED_UTC.fullmatch(text)) else text
+    if (ms := to_moment(iso)) is not None:
+        return Adjusted(ms, "Not quite ISO 8601: taken as epoch milliseconds.")
+    if not _HTTP_DATE.fullmatch(text):
         return None
     try:
-        return _if_in_range(to_ms(parsedate_to_datetime(value)), "The date of an HTTP header: taken as epoch milliseconds.")
+        return _if_in_range(to_ms(parsedate_to_datetime(text)), "The date of an HTTP header: taken as epoch milliseconds.")
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
 
@@ -134,4 +144,4 @@ OF_BOTH: dict[str, Rule] = {
     "user": user,
 }
 OF_ENVELOPE: dict[str, Rule] = {**OF_BOTH, "sentAt": sent_at}
-OF_EVENT: dict[str, Rule] = {**OF_BOTH, "ts": moment, "props": props}
+OF_EVENT: dict[str, Rule] = {**OF_BOTH, "ts": moment, "props": props, "eventId": not_empty}

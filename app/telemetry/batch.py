@@ -18,6 +18,7 @@ from app.errors import ApiError, flatten_messages, forget_where
 from app.serving.turns import Turn
 from app.telemetry.adjust import OF_ENVELOPE, OF_EVENT, adjusted
 from app.telemetry.event import StoredEvent
+from app.telemetry.fields import EARLIEST_MS
 from app.telemetry.schemas import EnvelopeSchema, EventSchema
 
 MAX_SKEW_MS = 60_000  # a client's clock this far off, in either direction, is corrected
@@ -88,7 +89,10 @@ def judge(raw: Any, index: int, maker: "EventMaker", default_type: str | None, b
             raise Rejected(raw.reason)
         event = EVENT.load(adjusted(raw, OF_EVENT, f"events.{index}.", rows) if isinstance(raw, dict) else raw)
         overrides = Envelope(**{name: event.get(name) for name in Envelope._fields[:SHARED]})
-        batch.events.append(maker.make(event["type"], event["name"], event.get("ts"), event.get("props"), event.get("event_id"), overrides))
+        ts = event.get("ts")
+        batch.events.append(maker.make(event["type"], event["name"], ts, event.get("props"), event.get("event_id"), overrides))
+        if ts is not None and ts < EARLIEST_MS and maker.is_too_early(ts):
+            rows.append({"path": f"events.{index}.ts", "message": "Before the year 2000: taken as absent."})
         batch.adjusted.extend(rows)
     except (ValidationError, Rejected) as error:
         batch.rejected.append({"index": index, "code": "bad_request", "message": _sentence(forget_where(error))})
@@ -136,7 +140,7 @@ class EventMaker:
         now, raw_ts = self._now, None
         if ts is None:
             ts = now
-        elif self._skew or ts > self._latest:
+        elif self._skew or not EARLIEST_MS <= ts <= self._latest:
             raw_ts, ts = ts, self._corrected(ts)
         if event_id is None:
             id_ = self._fresh_id()
@@ -154,10 +158,13 @@ class EventMaker:
     def _merged(self, overrides: tuple) -> list:
         return [shared if own is None else own for own, shared in zip(overrides, self._shared)]
 
+    def is_too_early(self, ts: int) -> bool:
+        """Still so by our clock: an unset clock that wrote the `sentAt`, too, is corrected like any other."""
+        return ts + self._skew < EARLIEST_MS
+
     def _corrected(self, ts: int) -> int:
-        """The event's time by our clock: shifted by the client's skew; one that is still far ahead becomes now."""
-        ts = max(0, ts + self._skew)
-        return self._now if ts > self._latest else ts
+        """The event's time by our clock: shifted by the client's skew; one that is then far ahead, or before 2000, becomes now."""
+        return self._now if self.is_too_early(ts) or ts + self._skew > self._latest else ts + self._skew
 
 
 def known_id(app: str, event_id: str) -> str:

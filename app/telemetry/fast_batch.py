@@ -18,16 +18,16 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 
-from app.http.json import admit_large
+from app.http.json import UTF_16, admit_large
 from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
 from app.telemetry.damaged import decode_batch, decode_event_or_not, decode_or_not
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment
+from app.telemetry.fields import EARLIEST_MS, LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment
 
 Short = Annotated[str, Meta(min_length=1, max_length=SHORT)]
 Long = Annotated[str, Meta(min_length=1, max_length=LONG)]
-Moment = Annotated[int, Meta(ge=10**10, le=MAX_MS)] | float | str | None  # what is less may be in seconds
+Moment = Annotated[int, Meta(ge=EARLIEST_MS, le=MAX_MS)] | float | str | None
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 EventType = Literal["page", "event", "error", "api", "perf"]
@@ -129,6 +129,10 @@ def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str |
         batch = read_batch_bytes(body.removeprefix(codecs.BOM_UTF8), now, max_events, default_type)
         batch.adjusted.insert(0, {"path": "", "message": "A byte order mark before the JSON: passed over."})
         return batch
+    if body.endswith(b"\0") and not body.startswith(UTF_16):
+        batch = read_batch_bytes(body.rstrip(b"\0"), now, max_events, default_type)
+        batch.adjusted.insert(0, {"path": "", "message": "NUL characters after the JSON: passed over."})
+        return batch
     if len(body) > LARGE_BYTES:
         admit_large(body)
     if NUL_ESCAPE not in body:
@@ -220,7 +224,7 @@ def _moment(value: int | float | str | None) -> int | None:
     if value is None:
         return None
     ms = to_moment(value)
-    if ms is None:
+    if ms is None or ms < EARLIEST_MS:
         raise Doubt
     return ms
 

@@ -9,6 +9,7 @@ from marshmallow import ValidationError, fields
 from app.clock import EpochUnit, epoch_unit, from_iso
 
 MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999, where datetimes end
+EARLIEST_MS = 946_684_800_000  # 2000: what is before was measured by another clock, like performance.now(), or by one never set
 MAX_DEPTH = 32
 SHORT, LONG = 128, 256  # characters
 MAX_PROPS_BYTES, MAX_USER_BYTES = 32_768, 8_192

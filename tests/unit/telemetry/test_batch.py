@@ -5,6 +5,7 @@ import pytest
 from app.errors import ApiError
 from app.telemetry.batch import MAX_SKEW_MS, known_id, read_batch
 from app.telemetry.event import StoredEvent
+from app.telemetry.fields import EARLIEST_MS
 from app.telemetry.spool.segment import encode
 from tests.apps import NOW
 
@@ -180,7 +181,7 @@ def test_a_ts_in_the_far_future_becomes_now_and_the_raw_one_is_kept():
 
 def test_a_correction_never_leaves_the_calendar():
     event = only(read({**PAGE, "ts": 0}, sentAt="9999-12-31T00:00:00Z"))
-    assert event.ts == 0
+    assert (event.ts, event.raw_ts) == (NOW, 0)
 
 
 # --- what BSON could not hold is refused before it is answered as saved
@@ -199,7 +200,7 @@ def nested(levels):
         ({"a\0b": 1}, "NUL"),
         ({"a": {"b\0": 1}}, "NUL"),
         (nested(33), "32 levels"),
-        ([], "object"),
+        ([1], "object"),
         ("text", "object"),
         ({"a": "x" * 32_768}, "32768 bytes"),
     ],
@@ -268,6 +269,12 @@ OTHER_CLOCKS = [
     (NOW * 10**6, "Epoch nanoseconds"),
     (str(NOW // 1000), "Epoch seconds"),
     (str(NOW), "Digits"),
+    (f" {NOW}\n", "Digits"),
+    (f"{NOW}.5", "Digits"),
+    (f"{NOW // 1000}.000", "Epoch seconds"),
+    (" 2025-10-09T08:53:20Z ", "ISO"),
+    ("2025-10-09 08:53:20 UTC", "ISO"),
+    ("2025-10-09T08:53:20.000GMT", "ISO"),
     ("Thu, 09 Oct 2025 08:53:20 GMT", "HTTP"),
 ]
 
@@ -281,10 +288,28 @@ def test_a_time_in_another_unit_or_form_is_recognised_and_named(time, word):
     assert (only(on_batch).ts, on_batch.adjusted[0]["path"]) == (NOW, "sentAt")
 
 
-@pytest.mark.parametrize("ts", [0, 5, 86_400_000, 10**9 - 1, 10**10, 10**12])
-def test_what_may_be_milliseconds_of_an_unset_clock_is_left_alone(ts):
+@pytest.mark.parametrize("ts", [0, 12_345.6, 86_400_000, 10**9 - 1, 10**10, EARLIEST_MS - 1, "1970-01-01T00:00:12Z", "12345.6"])
+def test_a_ts_before_2000_is_absent_and_named_and_the_raw_one_is_kept(ts):
     batch = read({**PAGE, "ts": ts})
-    assert (only(batch).ts, batch.adjusted) == (ts, [])
+    assert only(batch).ts == NOW
+    assert only(batch).raw_ts < EARLIEST_MS
+    assert batch.adjusted[-1] == {"path": "events.0.ts", "message": "Before the year 2000: taken as absent."}
+
+
+@pytest.mark.parametrize("ts", [EARLIEST_MS, 10**12])
+def test_a_ts_from_2000_on_is_left_alone(ts):
+    batch = read({**PAGE, "ts": ts})
+    assert (only(batch).ts, only(batch).raw_ts, batch.adjusted) == (ts, None, [])
+
+
+def test_an_unset_clock_that_wrote_sent_at_too_is_corrected():
+    batch = read({**PAGE, "ts": 12_000}, sentAt=12_500)
+    assert (only(batch).ts, only(batch).raw_ts, batch.adjusted) == (NOW - 500, 12_000, [])
+
+
+def test_a_ts_of_another_clock_than_sent_at_is_absent():
+    batch = read({**PAGE, "ts": 12_345.6}, sentAt=NOW - 10 * MAX_SKEW_MS)
+    assert (only(batch).ts, only(batch).raw_ts, [row["path"] for row in batch.adjusted]) == (NOW, 12_345, ["events.0.ts"])
 
 
 @pytest.mark.parametrize("ts", ["2025-10-09T08:53:20z", "2025-10-09T08:53:20,000Z", "2025-10-09T10:53:20+0200"])
@@ -314,3 +339,14 @@ def test_an_empty_app_of_the_batch_costs_only_the_events_without_one():
 def test_what_is_rejected_is_not_named_as_adjusted():
     batch = read({"type": "page", "release": ""}, PAGE)
     assert (len(batch.rejected), batch.adjusted) == (1, [])
+
+
+def test_an_empty_event_id_is_absent_and_named():
+    batch = read({**PAGE, "eventId": ""}, {**PAGE, "eventId": ""})
+    assert len({event.id for event in batch.events}) == 2
+    assert [row["path"] for row in batch.adjusted] == ["events.0.eventId", "events.1.eventId"]
+
+
+def test_an_empty_list_of_props_is_an_empty_object():
+    batch = read({**PAGE, "props": []})
+    assert (only(batch).props, [row["path"] for row in batch.adjusted]) == ({}, ["events.0.props"])

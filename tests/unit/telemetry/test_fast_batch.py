@@ -46,9 +46,12 @@ def both(body, default_type=None):
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12)
 keys = st.text(max_size=6)
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8)
-clocks = [NOW, NOW - 0.5, NOW // 1000, NOW / 1000, NOW * 1000, NOW * 10**6, 10**10, 0, -1, 2**60, True]
+clocks = [NOW, NOW - 0.5, NOW // 1000, NOW / 1000, NOW * 1000, NOW * 10**6, 10**10, 0, -1, 2**60, True, 12_345.6, 946_684_799_999]
 times = [
     "",
+    " 1764335000.123",
+    "2026-11-28 10:00:00 UTC",
+    "1999-12-31T23:59:59Z",
     "soon",
     "2025-10-09T00:00:00Z",
     "2025-10-09",
@@ -279,3 +282,15 @@ def test_a_field_that_says_what_an_event_is_costs_the_event_where_it_is_no_json(
 
 def test_an_object_with_more_members_than_anybody_needs_is_not_read_value_by_value():
     assert both(b'{"app":"web",%b"x":NaN,"events":[]}' % b"".join(b'"k%d":1,' % n for n in range(100)))[0] == "bad_request"
+
+
+def test_nul_characters_after_the_json_are_passed_over_and_named():
+    batch = read_batch_bytes(b'{"app":"web","events":[{"type":"page","name":"n"}]}\0\0', NOW, 5)
+    assert (len(batch.events), [row["path"] for row in batch.adjusted]) == (1, [""])
+
+
+@pytest.mark.parametrize("encoding, word", [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16"), ("latin-1", "Latin-1")])
+def test_another_encoding_is_refused_by_its_name(encoding, word):
+    with pytest.raises(ApiError) as refused:
+        read_batch_bytes('{"app":"caf\u00e9","events":[]}'.encode(encoding), NOW, 5)
+    assert word in refused.value.message and "UTF-8" in refused.value.message

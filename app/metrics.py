@@ -72,9 +72,9 @@ CATALOGUE: dict[str, MetricRow] = {
     "process_open_fds": MetricRow(Gauge, "Files and sockets that all workers have open."),
     "process_max_fds": MetricRow(Gauge, "Files and sockets that all workers may have open; 0 is no limit."),
     "process_start_time_seconds": MetricRow(Gauge, "When the oldest worker started, in seconds since 1970.", (), "livemin"),
-    "worker_cpu_seconds": MetricRow(Gauge, "User and system CPU time of each worker, by pid.", (), "liveall"),
-    "worker_resident_memory_bytes": MetricRow(Gauge, "Resident memory of each worker, by pid.", (), "liveall"),
-    "worker_open_fds": MetricRow(Gauge, "Files and sockets that each worker has open, by pid.", (), "liveall"),
+    "worker_cpu_seconds": MetricRow(Gauge, "User and system CPU time of each worker, by the label `pid`.", (), "liveall"),
+    "worker_resident_memory_bytes": MetricRow(Gauge, "Resident memory of each worker, by the label `pid`.", (), "liveall"),
+    "worker_open_fds": MetricRow(Gauge, "Files and sockets that each worker has open, by the label `pid`.", (), "liveall"),
     "dependency_up": MetricRow(Gauge, "1 while the dependency answers, 0 while it does not.", ("dependency",), "livemin"),
 }
 

@@ -86,6 +86,13 @@ def parse(value: Any, max_payload_bytes: int) -> Frame:
     return parser(value, max_payload_bytes)
 
 
+def refuse_too_many_acks(value: dict, max_topics: int) -> None:
+    """By their count, before each topic is matched: a connection has no more subscriptions than `max_topics`."""
+    acks = value.get("acks")
+    if isinstance(acks, dict) and len(acks) > max_topics:
+        raise ApiError("bad_request", f"acks has {len(acks)} topics; a connection may subscribe to at most {max_topics}.")
+
+
 def encode_payload(payload: Any, max_bytes: int) -> bytes:
     """JSON text of at most `max_bytes`. orjson refuses binary and values nested deeper than it could encode again."""
     deep = payload

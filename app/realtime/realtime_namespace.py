@@ -85,6 +85,8 @@ class RealtimeNamespace(RoomsNamespace):
             self.members.admit(connection_id, self._clock())
         answer = say_nothing if is_ack and call.id is None else partial(self._answer, connection_id, call)
         try:
+            if is_ack:
+                protocol.refuse_too_many_acks(arguments[0], self._hub.rules.max_topics)
             self._handle(connection_id, protocol.parse(only_argument(arguments), self._realtime.max_payload_bytes), answer)
         except ApiError as error:
             if is_ack and error.code != "rate_limited":

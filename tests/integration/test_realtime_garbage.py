@@ -85,6 +85,22 @@ def test_another_packet_where_an_attachment_is_due_closes_the_websocket(raw, bys
     assert is_closed(connection)
 
 
+@pytest.mark.parametrize("text", ["41", "41,", "41/,", "41/other,"])
+def test_leaving_a_namespace_that_was_not_joined_closes_nothing(raw, bystander, text):
+    connection = raw()
+    connection.send(text)
+    connection.send('42/realtime,7["ping"]')
+    assert connection.recv().startswith("43/realtime,7[{")
+
+
+@pytest.mark.parametrize("key", ["t{}", "not a topic {}"])
+def test_an_ack_of_more_topics_than_a_connection_may_have_is_refused_by_their_count(raw, bystander, key):
+    connection = raw()
+    acks = {key.format(number): 1 for number in range(5000)}
+    connection.send("42/realtime," + json.dumps(["message", {"type": "ack", "acks": acks}]))
+    assert "acks has 5000 topics" in connection.recv()
+
+
 def test_binary_out_of_the_blue_closes_the_websocket(raw, bystander):
     connection = raw()
     connection.send_binary(b"\x00\xff" * 10)

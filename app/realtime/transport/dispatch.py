@@ -104,7 +104,8 @@ class Dispatch:
 
     def _disconnect(self, eio_sid: str, state: SessionState, packet: WirePacket) -> None:
         """Leaving is never refused, but takes a token."""
-        self._server._handle_disconnect(eio_sid, packet.namespace, self._server.reason.CLIENT_DISCONNECT)
+        if self._has_joined(eio_sid, packet.namespace or "/"):  # else python-socketio would close the transport of the others
+            self._server._handle_disconnect(eio_sid, packet.namespace, self._server.reason.CLIENT_DISCONNECT)
         self.admit(eio_sid, state)
 
     def _event(self, eio_sid: str, state: SessionState, packet: WirePacket) -> None:

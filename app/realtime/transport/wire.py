@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from socketio.packet import BINARY_EVENT, CONNECT, EVENT, Packet
+from socketio.packet import BINARY_EVENT, CONNECT, DISCONNECT, EVENT, Packet
 
 from app.errors import ApiError
 from app.http.json import decode_json
@@ -57,9 +57,9 @@ class WirePacket(Packet):
         try:
             attachments = super().decode(encoded_packet)
         except NoJson as error:
-            if self.packet_type not in (CONNECT, EVENT):
+            if self.packet_type not in (CONNECT, DISCONNECT, EVENT):
                 raise
-            self.data = Unreadable(str(error)) if self.packet_type == CONNECT else ["message", Unreadable(str(error))]
+            self.data = ["message", Unreadable(str(error))] if self.packet_type == EVENT else Unreadable(str(error))
             attachments = 0
         if attachments > MAX_ATTACHMENTS:
             raise ValueError("too many attachments")

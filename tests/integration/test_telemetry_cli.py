@@ -198,8 +198,8 @@ WRONG = {
     "type: Must be one of": natural(type="x"),
     "name: Missing": b'{"app":"web","type":"event"}\n',
     "ts: Must be epoch": natural(ts="yesterday"),
-    "eventId: ": natural(eventId=""),
-    "props: Must be": natural(props=[]),
+    "eventId: ": natural(eventId=["x"]),
+    "props: Must be": natural(props="text"),
     "array": b"[]\n",
 }
 

@@ -8,7 +8,7 @@ def create_app(settings=None, parts=None):
     """The application, from the settings in use, or from the given Settings and Parts (see wiring.build)."""
     from flask import Flask
 
-    from app import cli, console, flags, http, logs, realtime, telemetry
+    from app import cli, flags, http, logs, realtime, sdk, telemetry
     from app.settings_in_use import in_use, warn_of_misspelt_names
     from app.wiring import build
 
@@ -24,7 +24,7 @@ def create_app(settings=None, parts=None):
     api.register_blueprint(flags.routes.blueprint)
     api.register_blueprint(realtime.routes.blueprint)
     app.register_blueprint(realtime.routes.contract)
-    app.register_blueprint(console.routes.blueprint)
+    app.register_blueprint(sdk.routes.blueprint)
     realtime.attach(app, settings, parts)
     http.open_fast_lane(app, telemetry.routes.fast_routes(parts))
     http.trust_proxies(app, settings)

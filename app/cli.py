@@ -9,9 +9,10 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from app import indexes, mongo
 from app.errors import ApiError
-from app.identity import identity_from_claims, make_token
+from app.identity.identity import identity_from_claims
+from app.identity.tokens import make_token
+from app.storage import migrations, mongo
 from app.telemetry.cli import telemetry_group
 
 INDEX_BUILD_S = 3600  # building one over years of events takes longer than a request may
@@ -76,7 +77,7 @@ indexes_group = AppGroup("indexes", short_help="The indexes in MongoDB.", help="
 @indexes_group.command("status")
 def indexes_status():
     """Say of each migration whether it is applied; exit code 1 where one is not."""
-    rows = _with_mongo(indexes.status)
+    rows = _with_mongo(migrations.status)
     for migration, state in rows:
         click.echo(f"{state:8}  {migration.name:28}  {migration.why}")
     if any(state != "applied" for _, state in rows):
@@ -87,8 +88,8 @@ def indexes_status():
 def indexes_migrate():
     """Apply what is pending, or changed by a setting."""
     try:
-        done, conflicts = _with_mongo(indexes.migrate), None
-    except indexes.MigrationsPending as pending:
+        done, conflicts = _with_mongo(migrations.migrate), None
+    except migrations.MigrationsPending as pending:
         done, conflicts = pending.done, str(pending)
     if done or not conflicts:
         click.echo("\n".join(f"applied   {name}" for name in done) or "nothing to do")
@@ -99,7 +100,7 @@ def indexes_migrate():
 @indexes_group.command("rollback")
 def indexes_rollback():
     """Take back the last migration."""
-    name = _with_mongo(indexes.rollback)
+    name = _with_mongo(migrations.rollback)
     click.echo(f"taken back  {name}" if name else "nothing to take back")
 
 

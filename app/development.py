@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.identity import make_token
+from app.identity.tokens import make_token
+from app.identity.write_keys import WriteKey
 from app.settings import Settings, SettingsError
-from app.write_keys import WriteKey
 
 TOKEN_TTL_S = 30 * 24 * 3600
 

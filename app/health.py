@@ -12,7 +12,7 @@ import gevent
 from gevent.lock import Semaphore
 
 from app.clock import Clock
-from app.mongo_errors import reason_of
+from app.storage.mongo_errors import reason_of
 
 FRESH_MS = 1000
 Check = Callable[[], dict[str, Any]]

@@ -19,8 +19,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import setting_names
-from app.origins import is_pattern
-from app.write_keys import SHORTEST_IN_PRODUCTION, WriteKey, read_write_keys
+from app.identity.origins import is_pattern
+from app.identity.write_keys import SHORTEST_IN_PRODUCTION, WriteKey, read_write_keys
 
 
 class SettingsError(SystemExit):

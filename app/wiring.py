@@ -11,21 +11,18 @@ from pathlib import Path
 import gevent
 from pymongo.database import Database
 
-from app import development, disk, mongo, redis_connection
+from app import development
 from app.clock import Clock, system_clock, uptime
 from app.credentials_in_text import never_show
-from app.data_dir_owner import FILES, DataDirOwner
-from app.embedded_file import EmbeddedFile
 from app.flags.flags import Flags
 from app.flags.schemas import read_records, write_records
 from app.flags.store.file import FileFlagStore
 from app.flags.store.mongo import MongoFlagStore
 from app.health import Check, Health
-from app.identity import Gatekeeper, TokenVerifier
-from app.indexes import IndexWatch
-from app.jwks import Jwks
+from app.identity.gatekeeper import Gatekeeper
+from app.identity.jwks import Jwks
+from app.identity.tokens import TokenVerifier
 from app.lifecycle import Lifecycle
-from app.local_copy import LocalCopy
 from app.logs import get_logger
 from app.metrics import Metrics
 from app.process_usage import ProcessSampler
@@ -39,6 +36,11 @@ from app.realtime.rules import Rules
 from app.serving.tls import CERTIFICATE
 from app.settings import Settings, SettingsError
 from app.settings_in_use import IN_USE
+from app.storage import disk, mongo, redis_connection
+from app.storage.data_dir_owner import FILES, DataDirOwner
+from app.storage.embedded_file import EmbeddedFile
+from app.storage.local_copy import LocalCopy
+from app.storage.migrations import IndexWatch
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store.file import FileConfigStore

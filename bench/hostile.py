@@ -25,7 +25,7 @@ import requests
 import socketio
 from requests.adapters import HTTPAdapter
 
-from app.identity import make_token
+from app.identity.tokens import make_token
 from bench.attacks import ATTACKS, Victim
 from bench.figures import percentile
 from tests.servers.switchyard import Switchyard

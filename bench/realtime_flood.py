@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import websocket
 
-from app.identity import make_token
+from app.identity.tokens import make_token
 from bench import cpu
 from bench.figures import percentile
 from tests.servers.switchyard import Switchyard

@@ -1,6 +1,6 @@
 """Events leave by themselves TELEMETRY_TTL_DAYS after they arrived; 0 keeps them for ever."""
 
-from app.indexes import drop_index, set_ttl
+from app.storage.migrations import drop_index, set_ttl
 
 COLLECTION = "telemetry_events"
 NAME = "createdAt_ttl"

@@ -1,6 +1,6 @@
 """What the event pages filter and sort by: application with type, application with name, and time alone."""
 
-from app.indexes import drop_index, make_index
+from app.storage.migrations import drop_index, make_index
 
 COLLECTION = "telemetry_events"
 INDEXES = {

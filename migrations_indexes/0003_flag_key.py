@@ -1,6 +1,6 @@
 """A flag's key is its name in code: there can be only one of each."""
 
-from app.indexes import drop_index, make_index
+from app.storage.migrations import drop_index, make_index
 
 COLLECTION = "flags"
 NAME = "key_unique"

@@ -1,6 +1,6 @@
 """What the statistics are read by; they leave with the last of their events, TELEMETRY_TTL_DAYS after it arrived; 0 keeps them for ever."""
 
-from app.indexes import drop_index, make_index, set_ttl
+from app.storage.migrations import drop_index, make_index, set_ttl
 
 COLLECTION = "telemetry_rollups"
 QUERY = "app_level_at"

@@ -1,6 +1,6 @@
 """Messages of durable topics are replayed by topic, epoch and seq, and leave by themselves after RT_DURABLE_TTL_DAYS."""
 
-from app.indexes import drop_index, make_index, set_ttl
+from app.storage.migrations import drop_index, make_index, set_ttl
 
 COLLECTION = "realtime_messages"
 PLACE = "topic_epoch_seq"

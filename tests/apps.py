@@ -6,7 +6,7 @@ Nothing is started in the background; a test that needs the spool's files or a f
 import time
 
 from app import create_app
-from app.identity import make_token
+from app.identity.tokens import make_token
 from app.settings import load_settings
 
 SECRET = "a secret of the tests that is long enough to be one"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from app.serving.garbage import spare_what_stays
+from app.serving.gc_tuning import spare_what_stays
 
 
 @dataclass

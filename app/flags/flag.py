@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from app.clock import iso
-from app.fingerprint import fingerprint
+from app.storage.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from typing import Any
 
 from app.clock import Clock, iso, uptime
 from app.errors import ApiError
-from app.fingerprint import demand_match, fingerprint
 from app.flags.evaluate import Decision, evaluate
 from app.flags.flag import Flag
 from app.flags.rules import Context
 from app.flags.schemas import EMPTY_WINDOW, MAX_MS, MAX_VERSION
 from app.flags.snapshot import Snapshot
 from app.flags.store import RETRY_AFTER_MS, FlagStore, StoreUnavailable
-from app.local_copy import LocalCopy, NoCopy
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.storage.fingerprint import demand_match, fingerprint
+from app.storage.local_copy import LocalCopy, NoCopy
 
 log = get_logger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from app.fingerprint import fingerprint
 from app.flags.flag import Flag
+from app.storage.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

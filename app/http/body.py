@@ -8,7 +8,7 @@ from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import ApiError
-from app.serving.turns import Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import Turn, wait_before_large, wait_if_round_is_over
 
 PIECE_BYTES = 65_536  # inflated or read at once
 MOST_TIMES_LONGER = 32  # by which a body may grow; text rarely grows by more than ten

@@ -11,7 +11,7 @@ import structlog
 from flask import current_app, g, request
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 
 if TYPE_CHECKING:
     from app.wiring import Parts

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from flask import Flask
 from flask_cors import CORS
 
-from app import origins
+from app.identity import origins
 from app.settings import Settings
 
 ALLOWED_HEADERS = ["Authorization", "Content-Type", "Content-Encoding", "If-Match", "If-None-Match", "X-Request-Id", "X-Write-Key"]

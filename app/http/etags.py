@@ -1,6 +1,6 @@
 """ETags for whatever can be read again or changed: If-None-Match on the way in, 304 on the way out, If-Match before a change.
 
-A tag is the fingerprint of a record, not of the bytes of an answer (see app/fingerprint.py).
+A tag is the fingerprint of a record, not of the bytes of an answer (see app/storage/fingerprint.py).
 """
 
 import re

@@ -19,7 +19,7 @@ from app.http.body import inflate
 from app.http.cors import headers_for
 from app.http.limits import ALREADY_COUNTED, bucket_of
 from app.http.request_id import Accounts, request_id_for
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.serving.admission import write_key_of
 from app.serving.request import UNCOLLECTED
 

@@ -12,7 +12,7 @@ import orjson
 from flask.json.provider import JSONProvider
 
 from app.errors import ApiError
-from app.serving.turns import LARGE_BYTES, Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import LARGE_BYTES, Turn, wait_before_large, wait_if_round_is_over
 
 OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 MAX_CONTAINERS = 50_000  # arrays and objects of one text; a batch of a thousand events has a few thousand

@@ -19,14 +19,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from app.addresses import network_of
 from app.errors import ApiError
 from app.http.context import caller, parts
 from app.http.errors import render_error
 from app.http.window_counts import WindowCounts
-from app.identity import Identity
-from app.redis_connection import for_limits
+from app.identity.addresses import network_of
+from app.identity.identity import Identity
 from app.settings import Settings
+from app.storage.redis_connection import for_limits
 
 ALREADY_COUNTED = "switchyard.counted"  # in the environ of a request that was counted before it came to Flask
 REDIS_OPTIONS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}

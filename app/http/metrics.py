@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.errors import ApiError
 from app.http.context import parts
-from app.identity import same_secret
+from app.identity.gatekeeper import same_secret
 
 MARKS_OF_A_PROXY = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via")
 NOT_SET = "In production /metrics needs METRICS_TOKEN: set it, and send it as Authorization: Bearer."

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime.allowance import Allowance
 from app.realtime.subscription import Subscription
 

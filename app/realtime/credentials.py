@@ -4,7 +4,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from app.errors import ApiError
-from app.identity import Gatekeeper, Identity
+from app.identity.gatekeeper import Gatekeeper
+from app.identity.identity import Identity
 from app.realtime.permissions import may_connect
 from app.realtime.transport.wire import Unreadable
 

@@ -6,7 +6,7 @@ what it is sent is decided by `delivery`.
 
 from random import Random
 
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime import protocol
 from app.realtime.acknowledging import Acknowledging
 from app.realtime.allowance import Allowance

@@ -7,7 +7,7 @@ the members of /realtime here, the namespace / its own.
 from collections.abc import Callable, Iterator
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime.allowance import Allowance
 from app.realtime.connection import Connection
 from app.realtime.rules import Rules

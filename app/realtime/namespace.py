@@ -14,7 +14,8 @@ from flask_socketio import ConnectionRefusedError, Namespace
 from socketio.packet import ACK
 
 from app.errors import ApiError
-from app.identity import Gatekeeper, Identity
+from app.identity.gatekeeper import Gatekeeper
+from app.identity.identity import Identity
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime import protocol

@@ -4,7 +4,7 @@ A `service` speaks everywhere and listens like anybody else: the token of a back
 open every user's private topic to whoever finds it.
 """
 
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime.topics import matches
 
 OPEN_TOPICS = ("notice:*", "flags")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime.archive import Archive, NoArchive
 from app.realtime.buckets import MemoryBuckets, Rate
 from app.realtime.hub import Hub

@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime import protocol
 from app.realtime.namespace import Answer, RoomsNamespace, only_argument, say_nothing
 from app.realtime.transport import REALTIME

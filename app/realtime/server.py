@@ -7,9 +7,9 @@ from functools import partial
 from flask import Flask
 from flask_socketio import SocketIO
 
-from app import origins
 from app.clock import uptime
 from app.http.cors import headers_for
+from app.identity import origins
 from app.log_sampling import SampledRecords
 from app.logs import get_logger
 from app.realtime.buckets import Rate

@@ -2,7 +2,7 @@
 
 from gevent.event import Event
 
-from app.serving.turns import let_others_go_first
+from app.serving.fairness import let_others_go_first
 
 LONGEST_WAIT_S = 0.5
 

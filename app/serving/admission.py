@@ -6,8 +6,8 @@ credential of the head decides, and where it does not hold the application is ca
 
 from urllib.parse import parse_qs
 
-from app.addresses import forwarded_for, network_of
 from app.errors import ApiError
+from app.identity.addresses import forwarded_for, network_of
 
 SMALL_BYTES = 8192  # a body of at most as many is collected without asking
 

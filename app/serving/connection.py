@@ -12,11 +12,11 @@ from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY
 
 from gevent.socket import cancel_wait
 
-from app.addresses import forwarded_for, network_of
 from app.errors import ApiError
+from app.identity.addresses import forwarded_for, network_of
 from app.serving.admission import is_small
+from app.serving.fairness import Turn, wait_if_round_is_over
 from app.serving.request import BadRequest, RequestParser
-from app.serving.turns import Turn, wait_if_round_is_over
 from app.serving.unfinished import Holding
 from app.serving.websocket import ENGINE_IO_PATH, has_opened, is_websocket, offer_websocket
 

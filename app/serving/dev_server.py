@@ -16,10 +16,10 @@ import werkzeug.serving
 from click.core import ParameterSource
 from werkzeug.serving import is_running_from_reloader
 
-from app.serving.errors import log_what_nobody_catches
-from app.serving.garbage import spare_what_stays
+from app.serving.gc_tuning import spare_what_stays
 from app.serving.server import Server, server_options
 from app.serving.tls import load
+from app.serving.uncaught_errors import log_what_nobody_catches
 
 
 def install(app) -> None:

@@ -4,7 +4,7 @@ A mask is taken off as one large number and text is decoded by C, since both byt
 other client for a quarter of a second a message.
 """
 
-from app.serving.turns import NOTICEABLE_BYTES
+from app.serving.fairness import NOTICEABLE_BYTES
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})

@@ -8,10 +8,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.serving.access_log import AccessLog
-from app.serving.errors import log_what_nobody_catches
-from app.serving.garbage import spare_what_stays
+from app.serving.gc_tuning import spare_what_stays
 from app.serving.server import Server, server_options
 from app.serving.tls import CERTIFICATE
+from app.serving.uncaught_errors import log_what_nobody_catches
 from app.settings import SettingsError
 from app.settings_in_use import IN_USE
 

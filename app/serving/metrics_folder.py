@@ -13,8 +13,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from app.disk import private
 from app.settings import SettingsError
+from app.storage.disk import private
 
 LOCK = ".lock"
 

@@ -16,7 +16,7 @@ from gevent.lock import BoundedSemaphore
 
 from app.errors import ApiError
 from app.serving import frames
-from app.serving.turns import Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import Turn, wait_before_large, wait_if_round_is_over
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ENGINE_IO_PATH = "/socket.io/"

@@ -15,7 +15,7 @@ import orjson
 from marshmallow import ValidationError
 
 from app.errors import ApiError, flatten_messages, forget_where
-from app.serving.turns import Turn
+from app.serving.fairness import Turn
 from app.telemetry.adjust import OF_ENVELOPE, OF_EVENT, adjusted
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import EARLIEST_MS

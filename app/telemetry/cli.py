@@ -7,13 +7,13 @@ from flask import current_app
 from flask.cli import AppGroup
 from pymongo.errors import PyMongoError
 
-from app import mongo
 from app.clock import iso
-from app.mongo_errors import reason_of
 from app.settings import Settings
-from app.spool.duty import Duty
-from app.spool.rejected import REJECTED
-from app.spool.segment import started_at, writer_of
+from app.storage import mongo
+from app.storage.leader_lock import Duty
+from app.storage.mongo_errors import reason_of
+from app.storage.segments.rejected import REJECTED
+from app.storage.segments.segment import started_at, writer_of
 from app.telemetry.import_line import LineReader
 from app.telemetry.import_source import STDIN, Source
 from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer

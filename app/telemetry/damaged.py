@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from app.errors import ApiError
 from app.http.json import decode_json, decode_object
-from app.serving.turns import Turn, wait_before_large
+from app.serving.fairness import Turn, wait_before_large
 from app.telemetry.batch import Unreadable, refuse_too_many
 
 STRING = rb'"(?:[^"\\]++|\\.)*+"'

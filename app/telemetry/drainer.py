@@ -22,9 +22,9 @@ from gevent.event import Event
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
-from app.spool.duty import Duty
-from app.spool.rejected import RejectedFile
-from app.spool.segment import lines_from, lock_to_read, started_at
+from app.storage.leader_lock import Duty
+from app.storage.segments.rejected import RejectedFile
+from app.storage.segments.segment import lines_from, lock_to_read, started_at
 from app.telemetry.pace import Pace
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink

@@ -19,7 +19,7 @@ import orjson
 from msgspec import Meta, Raw, Struct
 
 from app.http.json import UTF_16, admit_large
-from app.serving.turns import LARGE_BYTES, Turn, wait_before_large
+from app.serving.fairness import LARGE_BYTES, Turn, wait_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
 from app.telemetry.damaged import decode_batch, decode_event_or_not, decode_or_not
 from app.telemetry.event import StoredEvent

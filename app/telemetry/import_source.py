@@ -20,7 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from app.spool.segment import lines_from, lock_to_read, size_of
+from app.storage.segments.segment import lines_from, lock_to_read, size_of
 from app.telemetry.spool.segment import is_segment
 
 STDIN = "-"

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import gevent
 
-from app.serving.turns import Turn
-from app.spool.rejected import RejectedFile
+from app.serving.fairness import Turn
+from app.storage.segments.rejected import RejectedFile
 from app.telemetry.event import StoredEvent
 from app.telemetry.import_line import LineReader
 from app.telemetry.import_source import OpenSource, Piece, Source

@@ -7,7 +7,8 @@ from typing import Any
 from app.clock import Clock
 from app.errors import CATALOGUE, ApiError, first_rows
 from app.metrics import ByLabel, Metrics
-from app.serving.turns import wait_before_large, wait_if_round_is_over
+from app.serving.fairness import wait_before_large, wait_if_round_is_over
+from app.serving.weighted_semaphore import WeightedSemaphore
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.gates import without
@@ -16,7 +17,6 @@ from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import ByteBudgets, Charge
 from app.telemetry.sinks import Sink, SinkFull, SinkShareFull, SinkUnavailable, Written
 from app.telemetry.stats.tally import without_trees
-from app.weighted_semaphore import WeightedSemaphore
 
 RETRY_AFTER_MS = 5000
 OVERLOADED_RETRY_AFTER_MS = 1000

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.clock import Clock
-from app.disk import FILE_MODE
+from app.storage.disk import FILE_MODE
 from app.telemetry.ingest import Ingest
 
 LOOK_EVERY_S = 0.1

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app import mongo
 from app.errors import ApiError
+from app.storage import mongo
 from app.telemetry.config.store import ConfigUnavailable
 from app.telemetry.config.store.file import FileConfigStore
 from app.telemetry.config.store.memory import MemoryConfigStore

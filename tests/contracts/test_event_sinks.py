@@ -3,8 +3,8 @@
 import gevent
 import pytest
 
-from app import mongo
 from app.metrics import Metrics
+from app.storage import mongo
 from app.telemetry.batch import read_batch
 from app.telemetry.query import EventQuery, decode_cursor
 from app.telemetry.sinks.memory import MemorySink

@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import mongo
 from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.store import StoreUnavailable
 from app.flags.store.file import FileFlagStore
 from app.flags.store.memory import MemoryFlagStore
 from app.flags.store.mongo import MongoFlagStore
+from app.storage import mongo
 from tests.apps import NOW
 
 FULL = Flag("team.checkout:v2", True, {"role": ["admin", "bêta 😀"], "percent": 12.5}, NOW, NOW + 86_400_123, "why, in words", 3, NOW + 1)

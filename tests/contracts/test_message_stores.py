@@ -3,9 +3,9 @@
 import pymongo
 import pytest
 
-from app import mongo
 from app.realtime.archive.mongo import Known, MongoMessages, NotStored
 from app.realtime.log import Message
+from app.storage import mongo
 from tests.apps import NOW
 from tests.unit.realtime.memory_messages import MemoryMessages
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import mongo
+from app.storage import mongo
 from app.telemetry.stats.cell import DAY_MS, HOUR_MS, MINUTE_MS, Cell, Delta
 from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.memory import MemoryRollups

@@ -7,8 +7,8 @@ import time
 import pytest
 import requests
 
-from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
-from app.realtime.client import requests as client_requests
+from app.sdk.python import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
+from app.sdk.python import requests as client_requests
 from tests.apps import SECRET, bearer, token
 from tests.servers import node as node_server
 from tests.servers.deaf_proxy import DeafProxy

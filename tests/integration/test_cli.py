@@ -7,7 +7,7 @@ from base64 import urlsafe_b64decode
 import pytest
 
 from app.clock import system_clock
-from app.identity import TokenVerifier
+from app.identity.tokens import TokenVerifier
 from tests.apps import SECRET, make_app
 from tests.servers.switchyard import Switchyard
 from tests.unit.keys import public_pem, rsa_key

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from app import json_file
 from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
@@ -19,6 +18,7 @@ from app.flags.rules import Context
 from app.flags.store import StoreUnavailable
 from app.flags.store.file import FileFlagStore
 from app.metrics import Metrics
+from app.storage import json_file
 from tests.apps import NOW, Clock
 
 IN_ANOTHER_PROCESS = """

@@ -8,7 +8,6 @@ import pytest
 from bson.datetime_ms import DatetimeMS
 from structlog.testing import capture_logs
 
-from app import mongo
 from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
@@ -16,6 +15,7 @@ from app.flags.rules import Context
 from app.flags.store import StoreUnavailable
 from app.flags.store.mongo import FlagDocument, MongoFlagStore
 from app.metrics import Metrics
+from app.storage import mongo
 from tests.apps import NOW, Clock, bearer, error_of, make_app
 
 ADMIN = bearer("boss", role="admin")

@@ -7,15 +7,15 @@ import pymongo
 import pytest
 import requests
 
-from app import indexes
-from app.indexes import IndexWatch
 from app.settings import Settings
+from app.storage import migrations
+from app.storage.migrations import IndexWatch
 from tests.apps import SECRET, bearer, make_app, make_settings
 from tests.servers.switchyard import Switchyard
 
-ALL = [migration.name for migration in indexes.migrations()]
+ALL = [migration.name for migration in migrations.migrations()]
 SHORTER, LONGER = (Settings(_env_file=None, telemetry_ttl_days=days) for days in (1, 2))
-WITH_TTL = [migration.name for migration in indexes.migrations() if migration.fingerprint(SHORTER) != migration.fingerprint(LONGER)]
+WITH_TTL = [migration.name for migration in migrations.migrations() if migration.fingerprint(SHORTER) != migration.fingerprint(LONGER)]
 TTL = "0001_telemetry_ttl"
 DAY_S = 86_400
 
@@ -32,7 +32,7 @@ def settings(tmp_path):
 
 
 def states(db, settings):
-    return [state for _, state in indexes.status(db, settings)]
+    return [state for _, state in migrations.status(db, settings)]
 
 
 def ttl_of(db):
@@ -41,7 +41,7 @@ def ttl_of(db):
 
 def test_everything_is_pending_in_an_empty_database_and_applied_after_migrating(db, settings):
     assert states(db, settings) == ["pending"] * len(ALL)
-    assert indexes.migrate(db, settings) == ALL
+    assert migrations.migrate(db, settings) == ALL
     assert states(db, settings) == ["applied"] * len(ALL)
     assert {"createdAt_ttl", "app_type_ts", "app_name_ts", "ts_id"} <= db.telemetry_events.index_information().keys()
     assert db.flags.index_information()["key_unique"]["unique"] is True
@@ -49,78 +49,78 @@ def test_everything_is_pending_in_an_empty_database_and_applied_after_migrating(
 
 
 def test_migrating_again_does_nothing(db, settings):
-    indexes.migrate(db, settings)
-    before = db[indexes.RECORD].find_one({"_id": TTL})
-    assert indexes.migrate(db, settings) == []
-    assert db[indexes.RECORD].find_one({"_id": TTL}) == before
+    migrations.migrate(db, settings)
+    before = db[migrations.RECORD].find_one({"_id": TTL})
+    assert migrations.migrate(db, settings) == []
+    assert db[migrations.RECORD].find_one({"_id": TTL}) == before
 
 
 def test_another_ttl_in_the_settings_is_a_change_that_migrating_applies(db, settings, tmp_path):
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     shorter = make_settings(tmp_path, telemetry_ttl_days=30)
     assert states(db, shorter) == ["changed" if name in WITH_TTL else "applied" for name in ALL]
     assert ttl_of(db) == 90 * DAY_S
-    assert indexes.migrate(db, shorter) == WITH_TTL
+    assert migrations.migrate(db, shorter) == WITH_TTL
     assert ttl_of(db) == 30 * DAY_S
     assert states(db, shorter) == ["applied"] * len(ALL)
 
 
 def test_a_ttl_of_0_keeps_events_for_ever(db, settings, tmp_path):
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     for_ever = make_settings(tmp_path, telemetry_ttl_days=0)
-    assert indexes.migrate(db, for_ever) == WITH_TTL
+    assert migrations.migrate(db, for_ever) == WITH_TTL
     assert ttl_of(db) is None
     assert states(db, for_ever) == ["applied"] * len(ALL)
-    assert indexes.migrate(db, settings) == WITH_TTL
+    assert migrations.migrate(db, settings) == WITH_TTL
     assert ttl_of(db) == 90 * DAY_S
 
 
 def test_rolling_back_takes_the_last_one_first_and_then_there_is_nothing(db, settings):
-    indexes.migrate(db, settings)
-    assert [indexes.rollback(db, settings) for _ in [*ALL, None]] == [*reversed(ALL), None]
+    migrations.migrate(db, settings)
+    assert [migrations.rollback(db, settings) for _ in [*ALL, None]] == [*reversed(ALL), None]
     assert states(db, settings) == ["pending"] * len(ALL)
     for name in db.list_collection_names():
         assert db[name].index_information().keys() <= {"_id_"}
 
 
 def test_what_was_changed_by_a_setting_can_be_taken_back_too(db, settings, tmp_path):
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     other = make_settings(tmp_path, telemetry_ttl_days=1)
-    assert [indexes.rollback(db, other) for _ in ALL] == ALL[::-1]
+    assert [migrations.rollback(db, other) for _ in ALL] == ALL[::-1]
     assert ttl_of(db) is None
 
 
 def test_an_index_that_somebody_dropped_by_hand_is_no_obstacle(db, settings):
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     db.telemetry_events.drop_indexes()
     db.flags.drop()
-    assert [indexes.rollback(db, settings) for _ in ALL] == ALL[::-1]
+    assert [migrations.rollback(db, settings) for _ in ALL] == ALL[::-1]
 
 
 def test_an_interrupted_migration_is_done_again(db, settings):
-    indexes.migrate(db, settings)
-    db[indexes.RECORD].delete_many({})
-    assert indexes.migrate(db, settings) == ALL
+    migrations.migrate(db, settings)
+    db[migrations.RECORD].delete_many({})
+    assert migrations.migrate(db, settings) == ALL
     assert ttl_of(db) == 90 * DAY_S
 
 
 def test_a_rollback_undone_is_the_same_as_before(db, settings):
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     before = db.telemetry_events.index_information()
     for _ in ALL:
-        indexes.rollback(db, settings)
-    indexes.migrate(db, settings)
+        migrations.rollback(db, settings)
+    migrations.migrate(db, settings)
     assert db.telemetry_events.index_information() == before
 
 
 def test_several_who_migrate_at_once_do_no_harm(mongo_uri, db, settings, tmp_path):
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     other, problems = make_settings(tmp_path, telemetry_ttl_days=7), []
 
     def migrate():
         try:
             with pymongo.MongoClient(mongo_uri) as client:
-                indexes.migrate(client.get_default_database(), other)
+                migrations.migrate(client.get_default_database(), other)
         except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
             problems.append(error)
 
@@ -135,7 +135,7 @@ def test_several_who_migrate_at_once_do_no_harm(mongo_uri, db, settings, tmp_pat
 
 
 def test_every_migration_says_why_it_is_there():
-    for migration in indexes.migrations():
+    for migration in migrations.migrations():
         assert migration.why.endswith(".")
         assert callable(migration.module.up) and callable(migration.module.down)
 
@@ -148,7 +148,7 @@ def test_the_watch_says_what_is_pending_until_it_is_applied(db, settings):
     assert watch.verdict() == {}
     watch.look()
     assert watch.verdict() == {"state": "degraded", "pendingIndexes": ALL}
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     watch.look()
     assert watch.verdict() == {}
 
@@ -250,7 +250,7 @@ def test_an_index_with_the_same_keys_and_options_under_another_name_counts_as_ou
     db.flags.create_index("key", unique=True, name="mine")
     db.telemetry_events.create_index("createdAt", expireAfterSeconds=90 * DAY_S, name="age")
     db.realtime_messages.create_index([("topic", 1), ("epoch", 1), ("seq", 1)])
-    assert indexes.migrate(db, settings) == ALL
+    assert migrations.migrate(db, settings) == ALL
     assert {"newest", "age", "app_type_ts"} <= named(db.telemetry_events.index_information())
     assert not {"ts_id", "createdAt_ttl"} & named(db.telemetry_events.index_information())
     assert named(db.flags.index_information()) == {"mine"}
@@ -259,9 +259,9 @@ def test_an_index_with_the_same_keys_and_options_under_another_name_counts_as_ou
 
 def test_taking_back_leaves_the_index_of_an_operator_alone(db, settings):
     db.flags.create_index("key", unique=True, name="mine")
-    indexes.migrate(db, settings)
+    migrations.migrate(db, settings)
     for _ in ALL:
-        indexes.rollback(db, settings)
+        migrations.rollback(db, settings)
     assert named(db.flags.index_information()) == {"mine"}
 
 
@@ -275,28 +275,28 @@ CONFLICTS = {
 @pytest.mark.parametrize("name, collection, options", CONFLICTS.values(), ids=CONFLICTS)
 def test_one_with_other_options_is_named_and_stops_no_other_migration(db, settings, name, collection, options):
     db[collection].create_index(**options)
-    with pytest.raises(indexes.MigrationsPending) as pending:
-        indexes.migrate(db, settings)
+    with pytest.raises(migrations.MigrationsPending) as pending:
+        migrations.migrate(db, settings)
     assert pending.value.done == [other for other in ALL if other != name]
     sentence = str(pending.value)
     assert sentence.startswith(f"{name}: ") and "\n" not in sentence
     assert repr(options["name"]) in sentence and f"db.{collection}.dropIndex" in sentence
     assert options["name"] in db[collection].index_information()
     db[collection].drop_index(options["name"])
-    assert indexes.migrate(db, settings) == [name]
+    assert migrations.migrate(db, settings) == [name]
 
 
 def test_what_mongo_refuses_to_build_is_named_and_stops_no_other_migration(db, settings):
     db.flags.insert_many([{"_id": number, "key": "twice"} for number in range(2)])
-    with pytest.raises(indexes.MigrationsPending, match=f"{FLAG}: MongoDB refuses"):
-        indexes.migrate(db, settings)
+    with pytest.raises(migrations.MigrationsPending, match=f"{FLAG}: MongoDB refuses"):
+        migrations.migrate(db, settings)
     assert states(db, settings) == ["pending" if name == FLAG else "applied" for name in ALL]
 
 
 def test_an_age_of_an_operator_is_a_conflict_where_events_are_to_be_kept_for_ever(db, tmp_path):
     db.telemetry_events.create_index("createdAt", expireAfterSeconds=60, name="mine")
-    with pytest.raises(indexes.MigrationsPending, match="for ever"):
-        indexes.migrate(db, make_settings(tmp_path, telemetry_ttl_days=0))
+    with pytest.raises(migrations.MigrationsPending, match="for ever"):
+        migrations.migrate(db, make_settings(tmp_path, telemetry_ttl_days=0))
 
 
 def test_the_command_applies_the_others_and_says_what_stands_in_the_way(run, db):

@@ -6,7 +6,7 @@ import pymongo
 import pytest
 from gevent.event import Event
 
-from app.mongo_errors import judge
+from app.storage.mongo_errors import judge
 from app.telemetry.drainer import Drainer
 from app.telemetry.spool.segment import decode
 from tests.apps import WRITE_KEY, bearer, make_app

@@ -4,7 +4,7 @@ import bson
 import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app import mongo
+from app.storage import mongo
 from app.telemetry.sinks.wire import message, send
 
 INSERT = {"insert": "things", "ordered": False}

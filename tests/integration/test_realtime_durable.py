@@ -10,7 +10,7 @@ import pymongo
 import pytest
 import requests
 
-from app.realtime.client import RealtimeClient
+from app.sdk.python import RealtimeClient
 from tests.apps import SECRET, bearer, token
 from tests.integration.realtime_client import Client
 

@@ -6,7 +6,7 @@ import time
 import pytest
 import requests
 
-from app.realtime.client import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
+from app.sdk.python import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
 from tests.apps import SECRET, bearer, token
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard

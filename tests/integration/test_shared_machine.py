@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.disk import is_open_to_others, make_file, make_folder, private
+from app.storage.disk import is_open_to_others, make_file, make_folder, private
 from tests.apps import WRITE_KEY, bearer, make_app
 
 FLAG = {"key": "f", "enabled": True, "rules": {}}

@@ -7,8 +7,8 @@ import pytest
 import requests
 from pymongo import MongoClient
 
-from app import indexes, mongo
-from app.breaker import FIRST_REST_MS
+from app.storage import migrations, mongo
+from app.storage.circuit_breaker import FIRST_REST_MS
 from app.telemetry.stats.cell import MINUTE_MS, Cell, Delta
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups
@@ -76,13 +76,13 @@ def test_a_document_that_mongo_refuses_for_ever_does_not_hold_up_the_others(mong
 
 def test_the_migration_makes_the_indexes_and_takes_them_back(tmp_path, mongo_uri):
     database = mongo.connect(mongo_uri, 5000)
-    indexes.migrate(database, make_settings(tmp_path))
+    migrations.migrate(database, make_settings(tmp_path))
     found = database.telemetry_rollups.index_information()
     assert found["updatedAt_ttl"]["expireAfterSeconds"] == 90 * 86_400 and "app_level_at" in found
     for_ever = make_settings(tmp_path, telemetry_ttl_days=0)
-    assert "0004_telemetry_rollups" in indexes.migrate(database, for_ever)
+    assert "0004_telemetry_rollups" in migrations.migrate(database, for_ever)
     assert "updatedAt_ttl" not in database.telemetry_rollups.index_information()
-    while indexes.rollback(database, for_ever) != "0004_telemetry_rollups":
+    while migrations.rollback(database, for_ever) != "0004_telemetry_rollups":
         pass
     assert list(database.telemetry_rollups.index_information()) == ["_id_"]
 

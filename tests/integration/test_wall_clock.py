@@ -8,12 +8,12 @@ import pytest
 
 from app.errors import ApiError
 from app.health import FRESH_MS as HEALTH_FRESH_MS
-from app.identity import REMEMBERED_MS, TokenVerifier
-from app.jwks import FRESH_MS, REST_MS, Jwks
+from app.identity.jwks import FRESH_MS, REST_MS, Jwks
+from app.identity.tokens import REMEMBERED_MS, TokenVerifier
 from tests.apps import NOW, Clock, error_of, make_app
+from tests.unit.identity.test_identity import signed
+from tests.unit.identity.test_jwks import Issuer, document, jwk
 from tests.unit.keys import rsa_key
-from tests.unit.test_identity import signed
-from tests.unit.test_jwks import Issuer, document, jwk
 
 HOUR_S = 3600
 JUMPS = pytest.mark.parametrize("jump_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])

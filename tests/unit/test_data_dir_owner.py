@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from app.data_dir_owner import DataDirOwner
 from app.settings import SettingsError
+from app.storage.data_dir_owner import DataDirOwner
 
 
 @pytest.fixture

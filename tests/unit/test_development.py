@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from app import development
-from app.identity import TokenVerifier
+from app.identity.tokens import TokenVerifier
+from app.identity.write_keys import WriteKey
 from app.settings import SettingsError, load_settings
-from app.write_keys import WriteKey
 
 ROOT = Path(__file__).parents[2]
 NOW_S = 1_760_000_000

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from app import disk
-from app.data_dir_owner import DataDirOwner
-from app.spool.duty import Duty
+from app.storage import disk
+from app.storage.data_dir_owner import DataDirOwner
+from app.storage.leader_lock import Duty
 from app.telemetry.sinks.shared_ids import SharedIds
 
 

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from app.identity.write_keys import WriteKey
 from app.setting_names import OUR_PREFIXES
 from app.settings import Settings, SettingsError, load_settings, read_app_env, refuse_lonely_workers
-from app.write_keys import WriteKey
 from tests.unit.keys import ec_key, private_pem, public_pem, rsa_key
 
 SECRET = "x" * 32

@@ -15,7 +15,7 @@ from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
-from app.json_file import JsonFile, troubles_as
+from app.storage.json_file import JsonFile, troubles_as
 
 
 class FileFlagStore:

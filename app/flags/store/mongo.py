@@ -17,8 +17,8 @@ from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import StoreUnavailable, flag_exists, no_such_flag
 from app.logs import get_logger
-from app.mongo import driver_errors_as
-from app.mongo_errors import objection
+from app.storage.mongo import driver_errors_as
+from app.storage.mongo_errors import objection
 
 log = get_logger(__name__)
 
@@ -40,7 +40,7 @@ class FlagDocument(Document):
 
 
 class MongoFlagStore:
-    """On the connection that app.mongo has made."""
+    """On the connection that app.storage.mongo has made."""
 
     def __init__(self):
         self._read: dict[str, tuple[dict, Flag | None]] = {}  # by _place: what was read last, and what it meant

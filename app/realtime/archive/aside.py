@@ -6,13 +6,13 @@ keep the others waiting.
 
 from pathlib import Path
 
-from app.disk import make_folder
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.archive.line import encode
 from app.realtime.log import Message
-from app.spool.rejected import RejectedFile
-from app.spool.segment import size_of
+from app.storage.disk import make_folder
+from app.storage.segments.rejected import RejectedFile
+from app.storage.segments.segment import size_of
 
 log = SampledLog(get_logger(__name__))
 

@@ -22,14 +22,14 @@ from typing import NamedTuple
 
 from gevent.lock import RLock
 
-from app.breaker import Breaker
 from app.clock import Clock
 from app.logs import get_logger
 from app.realtime.archive.aside import Aside
 from app.realtime.archive.mongo import MongoMessages, NotStored, StoreUnavailable
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
-from app.spool.writer import SpoolFull, SpoolUnavailable
+from app.storage.circuit_breaker import Breaker
+from app.storage.segments.writer import SpoolFull, SpoolUnavailable
 
 log = get_logger(__name__)
 

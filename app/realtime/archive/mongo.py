@@ -15,9 +15,9 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from app.clock import to_datetime, to_ms
-from app.mongo import answers_understood
-from app.mongo_errors import NEVER_TAKEN, Objections, judge, reason_of
 from app.realtime.log import Message
+from app.storage.mongo import answers_understood
+from app.storage.mongo_errors import NEVER_TAKEN, Objections, judge, reason_of
 
 COLLECTION = "realtime_messages"
 DURABLE = WriteConcern(w="majority", j=True)  # what is acknowledged is deleted from the disk
@@ -30,8 +30,8 @@ class StoreUnavailable(Exception):
 
 
 class NotStored(Exception):
-    """All others of the same call are stored. `refused` and `unforeseen` are pairs of a message and a reason, see app/mongo_errors.py;
-    at the places of those in `taken` other messages stand."""
+    """All others of the same call are stored. `refused` and `unforeseen` are pairs of a message and a reason, see
+    app/storage/mongo_errors.py; at the places of those in `taken` other messages stand."""
 
     def __init__(self, refused=(), unforeseen=(), taken=()):
         super().__init__(f"{len(refused)} refused, {len(unforeseen)} not taken, {len(taken)} at places of others")

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from app.clock import Clock
-from app.disk import make_folder
 from app.logs import get_logger
 from app.realtime.archive.line import decode, encode
 from app.realtime.archive.mongo import Known
 from app.realtime.log import Message
-from app.serving.turns import Turn
-from app.spool.duty import Duty
-from app.spool.rejected import RejectedFile
-from app.spool.segment import lines_from, lock_to_read, segments, size_of, whole_lines
-from app.spool.writer import SegmentWriter
+from app.serving.fairness import Turn
+from app.storage.disk import make_folder
+from app.storage.leader_lock import Duty
+from app.storage.segments.rejected import RejectedFile
+from app.storage.segments.segment import lines_from, lock_to_read, segments, size_of, whole_lines
+from app.storage.segments.writer import SegmentWriter
 
 log = get_logger(__name__)
 

@@ -30,12 +30,12 @@ from typing import NamedTuple
 import orjson
 
 from app.clock import system_clock
-from app.disk import make_folder, open_lock, private, sync_folder
 from app.logs import get_logger
 from app.realtime.log.publishers import THE_SERVER
 from app.realtime.log.shares import Shares
 from app.realtime.topics import matches
-from app.spool.segment import lock_alone
+from app.storage.disk import make_folder, open_lock, private, sync_folder
+from app.storage.segments.segment import lock_alone
 
 log = get_logger(__name__)
 

@@ -3,7 +3,7 @@ clients for 50 ms and makes the answer hardly smaller."""
 
 import zlib
 
-from app.serving.turns import LARGE_BYTES, Turn
+from app.serving.fairness import LARGE_BYTES, Turn
 
 LEVEL = 3
 GZIP = 16 + zlib.MAX_WBITS

@@ -26,7 +26,7 @@ from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.posts import PACKETS_OF_A_POST, read_post
 from app.realtime.transport.session import STATE, SessionState, close_transport, state_of
 from app.realtime.transport.websocket import CLOSING_GRACE_S, GuardedWebSocket
-from app.serving.turns import Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import Turn, wait_before_large, wait_if_round_is_over
 
 log = SampledLog(get_logger(__name__))
 

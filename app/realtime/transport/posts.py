@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 
-from app.serving.turns import wait_before_large, wait_if_round_is_over
+from app.serving.fairness import wait_before_large, wait_if_round_is_over
 
 MAX_PACKETS_PER_POST = 10_000  # a stock client sends all that it has in one tick
 SEPARATOR = "\x1e"

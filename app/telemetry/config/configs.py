@@ -10,10 +10,10 @@ from typing import Any
 
 from app.clock import iso
 from app.errors import ApiError
-from app.fingerprint import demand_match, fingerprint
-from app.local_copy import LocalCopy, NoCopy
 from app.logs import get_logger
 from app.settings import Settings
+from app.storage.fingerprint import demand_match, fingerprint
+from app.storage.local_copy import LocalCopy, NoCopy
 from app.telemetry.config.gates import Gate, Gates
 from app.telemetry.config.store import ConfigStore, ConfigUnavailable, Overrides
 

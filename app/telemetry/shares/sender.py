@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.telemetry.batch import Batch
 from app.telemetry.config.gates import without
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from app.disk import private
-from app.serving.turns import Turn
-from app.spool.segment import has_writer, segments, size_of, whole_lines
+from app.serving.fairness import Turn
+from app.storage.disk import private
+from app.storage.segments.segment import has_writer, segments, size_of, whole_lines
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
 from app.telemetry.sinks import SinkShareFull
 

@@ -9,11 +9,11 @@ What was tried on both rungs and answered 503 is remembered, so that it counts a
 
 from collections.abc import Callable, Mapping
 
-from app.breaker import Breaker
 from app.clock import Clock
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.metrics import ByLabel, Metrics
+from app.storage.circuit_breaker import Breaker
 from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import Sink, SinkFull, SinkRefused, SinkUnavailable, Written
 from app.telemetry.sinks.in_doubt import InDoubt

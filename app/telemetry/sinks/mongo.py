@@ -3,7 +3,7 @@
 An event whose `_id` is stored already is a duplicate, not an error. An event that MongoDB will never take is reported as
 refused and costs no other event. An objection that nobody foresaw costs only the batch it came in. Anything else means that
 MongoDB cannot be relied on now: all batches of the command go down the ladder, and the `_id`s keep an event from being stored
-twice. Which objection is which is decided in app/mongo_errors.py alone.
+twice. Which objection is which is decided in app/storage/mongo_errors.py alone.
 """
 
 import time
@@ -18,9 +18,9 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.clock import to_datetime
-from app.group_commit import GroupCommit, Interrupted
-from app.mongo import answers_understood, durable_concern
-from app.mongo_errors import Objections, judge, reason_of
+from app.storage.group_commit import GroupCommit, Interrupted
+from app.storage.mongo import answers_understood, durable_concern
+from app.storage.mongo_errors import Objections, judge, reason_of
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import RAW, id_from_text

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import gevent
 
-from app.disk import make_folder, open_lock, private
 from app.logs import get_logger
-from app.spool.segment import lock_alone, lock_to_read
+from app.storage.disk import make_folder, open_lock, private
+from app.storage.segments.segment import lock_alone, lock_to_read
 from app.telemetry.batch import KNOWN_ID_CHARS
 from app.telemetry.sinks.recent_ids import RecentIds
 

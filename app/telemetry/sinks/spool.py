@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 from gevent.event import Event
 
 from app.clock import system_clock
-from app.disk import make_folder
-from app.spool.rejected import REJECTED
-from app.spool.segment import has_writer, lock_alone, size_of, whole_lines
-from app.spool.writer import SegmentWriter, SpoolFull, SpoolUnavailable
+from app.storage.disk import make_folder
+from app.storage.segments.rejected import REJECTED
+from app.storage.segments.segment import has_writer, lock_alone, size_of, whole_lines
+from app.storage.segments.writer import SegmentWriter, SpoolFull, SpoolUnavailable
+from app.storage.trusted_time import TrustedTime
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
@@ -34,7 +35,6 @@ from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.sinks.shared_ids import SharedIds
 from app.telemetry.spool.index import SpoolIndex
 from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
-from app.trusted_time import TrustedTime
 
 NEARLY_FULL = 0.9
 REJECTED_PART = 8  # an eighth of SPOOL_MAX_BYTES, beside it, for what a healthy MongoDB refuses

@@ -1,4 +1,4 @@
-"""The spool: events in the files of `app/spool`, fsynced before anybody is answered.
+"""The spool: events in the files of `app/storage/segments`, fsynced before anybody is answered.
 
 It is the store where there is no MongoDB, and the next rung of the ladder where there is one. Anything may read it:
 

@@ -8,7 +8,7 @@ offset are asked for, and some that are spread over all before them.
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from app.spool.rejected import RejectedFile
+from app.storage.segments.rejected import RejectedFile
 from app.telemetry.spool.segment import Unusable, decode
 
 LAST_LINES, SPREAD_LINES = 50, 50

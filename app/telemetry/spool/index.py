@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from app.serving.turns import Turn
-from app.spool.segment import size_of, whole_lines
+from app.serving.fairness import Turn
+from app.storage.segments.segment import size_of, whole_lines
 from app.telemetry.batch import is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS

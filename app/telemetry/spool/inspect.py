@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from app.disk import private, sync_folder
-from app.spool.rejected import REJECTED, RejectedFile
-from app.spool.segment import has_writer, lines_from, lock_alone, size_of
+from app.storage.disk import private, sync_folder
+from app.storage.segments.rejected import REJECTED, RejectedFile
+from app.storage.segments.segment import has_writer, lines_from, lock_alone, size_of
 from app.telemetry.spool.reading import usable
 from app.telemetry.spool.segment import Unusable, segments
 

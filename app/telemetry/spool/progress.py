@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.disk import private
 from app.logs import get_logger
+from app.storage.disk import private
 
 log = get_logger(__name__)
 BLOCK_BYTES = 1_048_576

@@ -6,8 +6,8 @@ Stricter than `decode`, since what is sent to MongoDB and refused there would be
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from app.serving.turns import Turn
-from app.spool.segment import MAX_LINE_BYTES, lines_from
+from app.serving.fairness import Turn
+from app.storage.segments.segment import MAX_LINE_BYTES, lines_from
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import why_not_storable
 from app.telemetry.sinks.bson import encode_or_reason

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import msgspec
 
-from app.spool import segment
+from app.storage.segments import segment
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import MAX_MS
 
 KIND = "events"
-OWN_NAME = re.compile(rf"{KIND}-\d{{13,}}-\d+-[0-9a-f]{{14,}}\.jsonl")  # as app.spool.segment makes it
+OWN_NAME = re.compile(rf"{KIND}-\d{{13,}}-\d+-[0-9a-f]{{14,}}\.jsonl")  # as app.storage.segments.segment makes it
 _encode = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder(StoredEvent).decode
 

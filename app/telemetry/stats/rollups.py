@@ -21,7 +21,7 @@ from gevent.event import Event
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
-from app.serving.turns import Turn
+from app.serving.fairness import Turn
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
 from app.telemetry.stats.shares import MAX_APPS, Places, fitted

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.clock import Clock
 from app.errors import ApiError
-from app.serving.turns import Turn
+from app.serving.fairness import Turn
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
 from app.telemetry.stats.summary import Summary, query_from
 

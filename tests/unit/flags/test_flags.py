@@ -12,8 +12,8 @@ from app.flags.rules import Context
 from app.flags.schemas import read_records, write_records
 from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
-from app.local_copy import LocalCopy
 from app.metrics import Metrics
+from app.storage.local_copy import LocalCopy
 from tests.apps import NOW, Clock
 
 ANYBODY = Context()

@@ -12,7 +12,7 @@ from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.aside import Aside
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
-from app.spool.segment import segments
+from app.storage.segments.segment import segments
 from tests.apps import NOW, Clock
 from tests.unit.realtime.memory_messages import MemoryMessages
 

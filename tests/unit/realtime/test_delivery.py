@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.hub import Hub

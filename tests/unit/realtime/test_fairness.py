@@ -8,8 +8,8 @@ import gevent
 import pytest
 from gevent import socket
 
+from app.serving.fairness import LARGE_BYTES
 from app.serving.server import Server, server_options
-from app.serving.turns import LARGE_BYTES
 from tests.apps import make_app, token
 from tests.rounds import measured_rounds
 from tests.unit.serving.websocket_client import MASK

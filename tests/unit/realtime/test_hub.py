@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.hub import Hub

@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime.allowance import Allowance
 from app.realtime.members import Members
 from app.realtime.rules import Rules

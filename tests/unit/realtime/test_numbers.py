@@ -12,7 +12,7 @@ import pytest
 from app.realtime.log import numbers as numbers_module
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.log.numbers import SLOT_BYTES, FileNumbers
-from app.spool.segment import lock_alone
+from app.storage.segments.segment import lock_alone
 from tests.apps import NOW
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime.permissions import may_connect, may_publish, may_subscribe
 
 USER = Identity(kind="user", user_id="u1", roles=("editor",))

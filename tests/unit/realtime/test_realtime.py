@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
 from app.realtime.protocol import Subscribe, Unsubscribe

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from app.identity import MAX_TOKEN_LENGTH
+from app.identity.tokens import MAX_TOKEN_LENGTH
 from app.realtime.topics import MAX_TOPIC_LENGTH
 from app.realtime.transport.session import max_connect_bytes
 

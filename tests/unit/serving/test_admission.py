@@ -2,9 +2,10 @@
 
 import pytest
 
-from app.identity import Gatekeeper, TokenVerifier
+from app.identity.gatekeeper import Gatekeeper
+from app.identity.tokens import TokenVerifier
+from app.identity.write_keys import WriteKey
 from app.serving.admission import SMALL_BYTES, Admission, is_small
-from app.write_keys import WriteKey
 from tests.apps import NOW, SECRET, Clock, token
 
 GATEKEEPER = Gatekeeper(TokenVerifier(secret=SECRET), {"wk_web": WriteKey("web")}, Clock(NOW))

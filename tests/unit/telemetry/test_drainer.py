@@ -8,8 +8,8 @@ from bson import decode as decode_bson
 from gevent.event import Event
 
 from app.metrics import Metrics
-from app.spool.rejected import RejectedFile
-from app.spool.segment import has_writer, lock_alone
+from app.storage.segments.rejected import RejectedFile
+from app.storage.segments.segment import has_writer, lock_alone
 from app.telemetry.drainer import Drainer
 from app.telemetry.sinks import SinkRefused, SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted
@@ -362,7 +362,7 @@ def test_a_new_segment_can_never_be_seen_without_its_lock(spool, monkeypatch):
         assert segments(spool.folder) == [], "a drainer would take it for one whose writer is gone"
         return lock_alone(fd)
 
-    monkeypatch.setattr("app.spool.writer.lock_alone", lock)
+    monkeypatch.setattr("app.storage.segments.writer.lock_alone", lock)
     spool.write([event("a")])
     (path,) = segments(spool.folder)
     assert has_writer(path)

@@ -3,8 +3,8 @@
 import pytest
 from msgspec import structs
 
-from app.breaker import FIRST_REST_MS
 from app.metrics import Metrics
+from app.storage.circuit_breaker import FIRST_REST_MS
 from app.telemetry.batch import KNOWN_ID_MARK
 from app.telemetry.event import StoredEvent
 from app.telemetry.sinks import SinkFull, SinkRefused, SinkUnavailable, Written

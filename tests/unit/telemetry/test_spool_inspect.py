@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.spool.rejected import RejectedFile
+from app.storage.segments.rejected import RejectedFile
 from app.telemetry.spool import inspect
 from tests.unit.telemetry.test_spool_reading import line
 
@@ -56,7 +56,7 @@ def test_after_a_repair_any_file_verifies_and_every_line_is_in_one_of_the_two(tm
     path = tmp_path_factory.mktemp("spool") / "events-0001-1-a.jsonl"
     path.write_bytes(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.spool.segment.MAX_LINE_BYTES", 200)
+        patch.setattr("app.storage.segments.segment.MAX_LINE_BYTES", 200)
         patch.setattr("app.telemetry.spool.reading.MAX_LINE_BYTES", 200)
         aside = inspect.repair(path)
         assert inspect.problems(path) == []

@@ -7,7 +7,7 @@ from bson import decode as decode_bson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spool.segment import MAX_LINE_BYTES
+from app.storage.segments.segment import MAX_LINE_BYTES
 from app.telemetry.event import StoredEvent
 from app.telemetry.spool import reading
 from app.telemetry.spool.reading import read_chunk

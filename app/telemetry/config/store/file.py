@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import ValidationError
 
 from app.errors import flatten_messages
-from app.json_file import JsonFile, troubles_as
+from app.storage.json_file import JsonFile, troubles_as
 from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store import ConfigUnavailable, Overrides
 from app.telemetry.config.store.memory import MemoryConfigStore

@@ -10,8 +10,8 @@ from pymongo.errors import DuplicateKeyError
 from app.clock import Clock, to_datetime
 from app.errors import ApiError, flatten_messages
 from app.logs import get_logger
-from app.mongo import driver_errors_as
-from app.mongo_errors import names_the_id
+from app.storage.mongo import driver_errors_as
+from app.storage.mongo_errors import names_the_id
 from app.telemetry.config.schemas import OverridesSchema
 from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
 
@@ -33,7 +33,7 @@ class TelemetryConfig(Document):
 
 
 class MongoConfigStore:
-    """On the connection that app.mongo has made."""
+    """On the connection that app.storage.mongo has made."""
 
     def __init__(self, clock: Clock):
         self._clock = clock

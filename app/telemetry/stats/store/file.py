@@ -19,11 +19,11 @@ import msgspec
 from app.clock import Clock
 from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.storage.trusted_time import TrustedTime
 from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.room import make_room, used_bytes
 from app.telemetry.stats.store.sqlite_file import SqliteFile, Work
-from app.trusted_time import TrustedTime
 
 sampled = SampledLog(get_logger(__name__))
 

@@ -9,9 +9,9 @@ MongoDB had taken it after all, or when two workers bring the same one.
 from threading import Lock
 from typing import Any
 
-from app.breaker import Breaker
 from app.clock import Clock
 from app.logs import get_logger
+from app.storage.circuit_breaker import Breaker
 from app.telemetry.stats.cell import Cell, Delta
 from app.telemetry.stats.store import RollupStore, RollupsUnavailable
 from app.telemetry.stats.store.file import FileRollups

@@ -21,8 +21,8 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
-from app.mongo import answers_understood, durable_concern
-from app.mongo_errors import judge, reason_of
+from app.storage.mongo import answers_understood, durable_concern
+from app.storage.mongo_errors import judge, reason_of
 from app.telemetry.stats.cell import DAY_MS, LEVELS_MS, Cell, Delta, widened
 from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo_room import MAX_BYTES, MongoRoom

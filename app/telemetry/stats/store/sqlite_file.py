@@ -13,9 +13,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from app.disk import lock, make_file, private
 from app.logs import get_logger
 from app.pool_thread import in_thread
+from app.storage.disk import lock, make_file, private
 
 log = get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """The receiving side."""
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.realtime import protocol
 from tests.unit.realtime.simulation.wire import Link
 

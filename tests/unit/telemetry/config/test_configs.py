@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import ApiError
-from app.local_copy import LocalCopy
+from app.storage.local_copy import LocalCopy
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store import ConfigUnavailable

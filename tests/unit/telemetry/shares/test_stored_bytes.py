@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from app.errors import ApiError
-from app.identity import Identity
+from app.identity.identity import Identity
 from app.metrics import Metrics
 from app.telemetry.batch import Batch
 from app.telemetry.fast_batch import read_batch_bytes

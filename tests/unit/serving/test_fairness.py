@@ -1,0 +1,175 @@
+"""Nobody who always has more to do keeps the others from their sockets."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import gevent
+import pytest
+from gevent import socket
+
+from app.serving.fairness import (
+    AT_ONCE_S,
+    LARGE_BYTES,
+    NOTICEABLE_BYTES,
+    TURN_S,
+    Turn,
+    let_others_go_first,
+    wait_before_large,
+    wait_if_round_is_over,
+)
+from tests.rounds import measured_rounds
+from tests.servers.switchyard import REPOSITORY
+
+
+@pytest.fixture
+def greedy():
+    """Greenlets that go on for ever, and the count of all their turns."""
+    greenlets, count = [], [0]
+
+    def start(number):
+        def work():
+            while True:
+                count[0] += 1
+                let_others_go_first()
+
+        greenlets.extend(gevent.spawn(work) for _ in range(number))
+        return count
+
+    yield start
+    gevent.killall(greenlets)
+
+
+@pytest.mark.parametrize("number", [1, 10])
+def test_who_waits_for_a_socket_waits_for_one_turn_however_many_have_more_to_do(greedy, number):
+    here, there = socket.socketpair()
+    count = greedy(number)
+    waited = []
+    for _ in range(20):
+        gevent.sleep(0.005)
+        before = count[0]
+        there.send(b"x")
+        here.recv(1)
+        gevent.spawn(there.send, b"x")
+        here.recv(1)
+        waited.append(count[0] - before)
+    assert max(waited) <= 3
+    here.close()
+    there.close()
+
+
+def test_those_who_stand_in_line_have_their_turns_one_after_another():
+    order = []
+
+    def work(name):
+        for _ in range(5):
+            order.append(name)
+            let_others_go_first()
+
+    gevent.joinall([gevent.spawn(work, name) for name in "abc"])
+    assert order == list("abc" * 5)
+
+
+def has_yielded(turn):
+    others = []
+    greenlet = gevent.spawn(others.append, "they had their turn")
+    turn.check()
+    greenlet.kill()
+    return bool(others)
+
+
+def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
+    clock = Clock()
+    turn = Turn(clock)
+    assert not has_yielded(turn)
+    clock.now += TURN_S
+    turn.waited_since(clock.now - AT_ONCE_S / 2)  # what is there at once is no wait
+    assert has_yielded(turn)
+    assert not has_yielded(turn), "it is a new one"
+    clock.now += TURN_S
+    turn.waited_since(clock.now - TURN_S / 2)
+    assert not has_yielded(turn), "the others had theirs during the wait"
+    clock.now += TURN_S / 2
+    assert not has_yielded(turn)
+    clock.now += TURN_S
+    assert has_yielded(turn)
+
+
+def test_a_reader_that_was_kept_from_the_processor_does_not_stand_in_line():
+    turn = Turn.of_a_reader()
+    signal.sigtimedwait([], 2 * TURN_S)  # the whole process stands still
+    turn.waited_since(time.monotonic())
+    assert not has_yielded(turn)
+
+
+def test_a_reader_that_has_worked_for_a_turn_stands_in_line_unless_it_has_waited():
+    turn = Turn.of_a_reader()
+    work_for(TURN_S)
+    turn.waited_since(time.monotonic() - 2 * AT_ONCE_S)
+    assert not has_yielded(turn)
+    work_for(TURN_S)
+    turn.waited_since(time.monotonic())
+    assert has_yielded(turn)
+
+
+class Clock:
+    """Seconds that pass where a test says so, however busy the machine is."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def work_for(seconds):
+    ends = time.thread_time() + seconds
+    while time.thread_time() < ends:
+        pass
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [lambda: wait_before_large(LARGE_BYTES + 1), lambda: wait_if_round_is_over(NOTICEABLE_BYTES + 1), lambda: Turn.of_the_round().check()],
+    ids=["large", "noticeable", "a turn of the round"],
+)
+def test_of_many_that_begin_at_once_few_work_before_the_sockets_are_looked_at(begin):
+    def work():
+        begin()
+        work_for(TURN_S)
+
+    with measured_rounds() as rounds:
+        gevent.joinall([gevent.spawn(work) for _ in range(40)])
+    assert rounds.longest_s < 10 * TURN_S  # all of them together take forty
+
+
+def test_what_is_small_does_not_wait():
+    others = []
+    gevent.sleep(0.001)
+    work_for(2 * TURN_S)
+    gevent.spawn_later(0, others.append, "they had their turn")
+    wait_before_large(LARGE_BYTES)
+    wait_if_round_is_over(NOTICEABLE_BYTES)
+    assert others == []
+
+
+SHARED = """
+from gevent import monkey
+
+monkey.patch_all()
+import gevent
+from app.serving.fairness import TURN_S, _round_began
+
+first = gevent.spawn(_round_began).get()
+gevent.sleep(5 * TURN_S)
+assert gevent.spawn(_round_began).get() > first + TURN_S  # a greenlet that asks for the first time, after the loop has looked
+ends = __import__("time").monotonic() + 5 * TURN_S
+while __import__("time").monotonic() < ends:
+    pass
+assert _round_began() < ends - 4 * TURN_S  # and one that works on has not made another round of it
+"""
+
+
+def test_the_round_is_the_loop_s_and_not_a_greenlet_s_where_threads_are_patched():
+    subprocess.run([sys.executable, "-c", SHARED], check=True, cwd=REPOSITORY, timeout=30)

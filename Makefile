@@ -17,7 +17,7 @@ run: .venv/installed-run  ## start on http://127.0.0.1:8080, with files in ./var
 	FLASK_APP=wsgi.py .venv/bin/flask run
 
 test: .venv/installed-test  ## run every test; ARGS="-k spool" passes arguments to pytest
-	.venv/bin/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	.venv/bin/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-test  ## look for mistakes and untidy code
 	.venv/bin/ruff check .

@@ -128,7 +128,7 @@ def test_a_client_that_stays_over_restarts_gets_every_message_once_in_order_and_
         app.stop()
         app.start()
         publish(app, TOPIC, range(first + 50, first + 100))  # before it is back, or after
-    wait_until(lambda: len(seen) >= 300)
+    wait_until(lambda: len(seen) >= 300, within_s=60)  # a client that fell repeatedly waits longer before each attempt
     service.close()
     assert (seen, gaps) == (list(range(300)), [])
 

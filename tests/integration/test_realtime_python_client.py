@@ -7,6 +7,7 @@ import pytest
 import requests
 
 from app.sdk.python import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
+from app.sdk.python.connecting import Connecting
 from tests.apps import SECRET, bearer, token
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
@@ -49,6 +50,19 @@ def test_messages_come_in_order_through_abrupt_ends_and_are_acknowledged(app, cl
         time.sleep(0.02)
     wait(lambda: len(seen) == 1000)
     assert seen == [(number + 1, number) for number in range(1000)]
+
+
+def test_hundreds_of_messages_in_the_answer_to_one_poll_all_arrive(app, monkeypatch):
+    body = {"messages": [{"topic": "polled", "payload": number} for number in range(300)]}
+    answer = requests.post(f"{app.url}/api/realtime/publish", json=body, headers=bearer("billing", "service"), timeout=5).json()
+    attempt, seen = Connecting._attempt, []
+    monkeypatch.setattr(Connecting, "_attempt", lambda self, _transports: attempt(self, ["polling"]))
+    client = RealtimeClient(app.url, lambda: token("root", "admin"))
+    place = {"since": 0, "epoch": answer["messages"][0]["epoch"]}
+    assert client.subscribe("polled", lambda payload, _: seen.append(payload), **place).wait(10)
+    wait(lambda: len(seen) == 300)
+    client.close()
+    assert seen == list(range(300))
 
 
 def test_a_restart_is_told_and_a_publish_waits_for_it(app, client):

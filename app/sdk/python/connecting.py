@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import engineio
+import engineio.payload
 import socketio
 
 from .errors import unavailable
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 NAMESPACE = "/realtime"
 JOIN_S = 10.0  # for the server to let the connection in
 STANDS_S = 5.0  # a connection that ends earlier is followed by a longer wait than the one before
+# The answer to one poll carries all that waits, hundreds of messages after a resume; by default python-engineio ends the connection
+# at the seventeenth.
+engineio.payload.Payload.max_decode_packets = 10_000
 RECONNECTING = {"reconnection": True, "reconnection_attempts": 0, "reconnection_delay": 0.25, "reconnection_delay_max": 10.0}
 
 

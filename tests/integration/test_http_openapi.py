@@ -62,7 +62,7 @@ def test_every_operation_says_who_may_ask_and_what_it_does(contract):
 
 
 EVENT = {"type": "page", "name": "/"}
-EVERY_FIELD = {**EVENT, "ts": 1_769_817_600_000.5, "props": {"a": [1]}, "eventId": 7, "userId": 7, "sessionId": "s", "user": {}, "env": None}
+EVERY_FIELD = {**EVENT, "ts": 1769817600000.5, "props": {"a": [1]}, "eventId": 7, "userId": 7, "sessionId": "s", "user": {}, "env": None}
 BATCHES = [
     {"app": "web", "events": [EVENT, EVERY_FIELD]}, {"events": [{**EVENT, "app": "web", "ts": "2026-01-31"}]}, {"events": []},
     {}, {"app": "web", "sdk": "2.0"}, {"events": None}, {"app": 5, "events": []}, {"app": "web", "sentAt": {}, "events": []},

@@ -19,8 +19,9 @@ run: .venv/installed-run  ## start on http://127.0.0.1:8080, with files in ./var
 test: .venv/installed-test  ## run every test; ARGS="-k spool" passes arguments to pytest
 	.venv/bin/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: .venv/installed-test  ## look for mistakes and untidy code
+lint: .venv/installed-test  ## look for mistakes, untidy code and wrong types
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 
 # ARGS=--quick takes a minute; bench/ingest.py says what else it takes.
 bench-ingest: .venv/installed-test  ## measure what ingest costs, beside Node; ARGS=--quick takes a minute

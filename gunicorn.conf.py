@@ -55,7 +55,7 @@ _metrics = metrics_folder.at(_folder)
 
 
 def _use_worker_class(server):
-    """gunicorn itself cannot load a class that is given with a colon."""
+    """The master itself cannot load a class that is given with a colon."""
     if server.cfg.worker_class_str.replace(":", ".") != worker_class:
         raise SettingsError(
             f"switchyard: the worker class {server.cfg.worker_class_str} would run nothing in the background; "

@@ -29,5 +29,5 @@ def create_app(settings=None, parts=None):
     http.open_fast_lane(app, telemetry.routes.fast_routes(parts))
     http.trust_proxies(app, settings)
     cli.init_app(app)
-    app.realtime = parts.realtime
+    app.realtime = parts.realtime  # type: ignore[attr-defined]  # documented: a view calls app.realtime.publish()
     return app

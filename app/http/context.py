@@ -14,7 +14,7 @@ from app.errors import ApiError
 from app.identity.identity import Identity
 
 if TYPE_CHECKING:
-    from app.wiring import Parts
+    from app.wiring.parts import Parts
 
 
 def parts() -> "Parts":

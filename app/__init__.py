@@ -1,11 +1,21 @@
 """Switchyard: collects telemetry, decides feature flags, carries live topics. Start reading at `create_app`.
 
-The imports stand inside, because gunicorn's master reads `app.settings` and must not load drivers before the fork.
+The imports are inside the function, because the master process of gunicorn reads `app.settings` and must not load drivers before the fork.
 """
 
+from __future__ import annotations
 
-def create_app(settings=None, parts=None):
-    """The application, from the settings in use, or from the given Settings and Parts (see wiring.build)."""
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.settings import Settings
+    from app.wiring import Parts
+
+
+def create_app(settings: Settings | None = None, parts: Parts | None = None) -> Flask:
+    """Return the application. Without arguments it reads the settings from the environment; a test passes its own Settings or Parts."""
     from flask import Flask
 
     from app import cli, flags, http, logs, realtime, sdk, telemetry
@@ -19,15 +29,22 @@ def create_app(settings=None, parts=None):
 
     app = Flask(__name__, static_folder=None)
     app.extensions["switchyard"] = parts
+    app.realtime = parts.realtime  # type: ignore[attr-defined]  # for views: current_app.realtime.publish(topic, payload)
     api = http.init_app(app, settings)
     api.register_blueprint(telemetry.routes.blueprint)
     api.register_blueprint(flags.routes.blueprint)
     api.register_blueprint(realtime.routes.blueprint)
     app.register_blueprint(realtime.routes.contract)
     app.register_blueprint(sdk.routes.blueprint)
-    realtime.attach(app, settings, parts)
-    http.open_fast_lane(app, telemetry.routes.fast_routes(parts))
-    http.trust_proxies(app, settings)
     cli.init_app(app)
-    app.realtime = parts.realtime  # type: ignore[attr-defined]  # documented: a view calls app.realtime.publish()
+
+    sockets = realtime.attach(app, settings, parts)
+    app.wsgi_app = http.stack(  # type: ignore[method-assign]  # outermost first: a request passes from the top to the bottom
+        http.behind_proxies(settings),
+        http.fast_lane_for(app, telemetry.routes.fast_routes(parts)),
+        sockets.handshake_limits,
+        sockets.engineio_guard,
+        sockets.socket_io,
+        flask=app.wsgi_app,
+    )
     return app

@@ -3,6 +3,9 @@
 Nothing here knows telemetry, flags or topics.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from flask import Flask, request
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -42,14 +45,25 @@ def _refuse_double_slash() -> None:
         raise NotFound()
 
 
-def open_fast_lane(app: Flask, routes: dict) -> None:
-    """`routes` maps paths to functions of a body; see app/http/fast_lane.py."""
+Layer = Callable[[Any], Any]  # takes the WSGI application inside it, returns the one around it
+
+
+def stack(*layers: Layer, flask) -> Any:
+    """Put the layers around the Flask application; the first one given is the outermost."""
+    application = flask
+    for layer in reversed(layers):
+        application = layer(application)
+    return application
+
+
+def behind_proxies(settings: Settings) -> Layer:
+    """Return the layer that reads the client's address from TRUSTED_PROXIES many proxies."""
+    hops = settings.trusted_proxies
+    return (lambda inner: ProxyFix(inner, x_for=hops, x_proto=hops, x_host=hops)) if hops else (lambda inner: inner)
+
+
+def fast_lane_for(app: Flask, routes: dict) -> Layer:
+    """Return the layer of the routes that carry nearly all the load; `routes` maps paths to functions of a body (fast_lane.py)."""
     (limiter,) = app.extensions["limiter"]
     parts = app.extensions["switchyard"]
-    app.wsgi_app = FastLane(app.wsgi_app, routes, parts, hit_by(limiter, parts.settings))
-
-
-def trust_proxies(app: Flask, settings: Settings) -> None:
-    """Outermost, so that everything inside sees the client's address and not the proxy's."""
-    if hops := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)
+    return lambda inner: FastLane(inner, routes, parts, hit_by(limiter, parts.settings))

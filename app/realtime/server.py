@@ -2,7 +2,10 @@
 
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from flask import Flask
 from flask_socketio import SocketIO
@@ -30,8 +33,21 @@ NOISY_LOGGERS = ("engineio.server", "socketio.server")  # they warn about whatev
 SAMPLED = SampledRecords()
 
 
-def attach(app: Flask, settings: Settings, parts) -> SocketIO:
-    """Background work of python-socketio begins with the first connection, so this is safe before a fork."""
+@dataclass(frozen=True)
+class SocketLayers:
+    """The WSGI layers of realtime, the outermost first. Each takes the application inside it."""
+
+    handshake_limits: Callable[[Any], Any]
+    engineio_guard: Callable[[Any], Any]
+    socket_io: Callable[[Any], Any]
+
+
+def attach(app: Flask, settings: Settings, parts) -> SocketLayers:
+    """Make the Socket.IO server of `app` and return its WSGI layers, which create_app puts in front of Flask.
+
+    Background work of python-socketio starts with the first connection, so this is safe before a fork.
+    """
+    flask = app.wsgi_app
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).addFilter(SAMPLED)
@@ -75,9 +91,18 @@ def attach(app: Flask, settings: Settings, parts) -> SocketIO:
     handshake_rate = Rate.of(settings.rt_handshake_rate, settings.rt_handshake_burst)
     polling_rate = Rate.of(settings.rt_polling_rate)
     cors = partial(_cors_headers, settings)
-    app.wsgi_app = Door(guard.wsgi(app.wsgi_app), handshake_rate, polling_rate, uptime, parts.metrics, cors)
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
-    return socketio
+    app.wsgi_app = flask  # type: ignore[method-assign]  # flask_socketio has put itself in front; the stack is made in create_app
+    return SocketLayers(
+        handshake_limits=lambda inner: Door(inner, handshake_rate, polling_rate, uptime, parts.metrics, cors),
+        engineio_guard=guard.wsgi,
+        socket_io=partial(_in_front_of, socketio),
+    )
+
+
+def _in_front_of(socketio: SocketIO, inner):
+    socketio.sockio_mw.wsgi_app = inner
+    return socketio.sockio_mw
 
 
 def _may_call(patterns: tuple[str, ...], origin: str | None, environ: dict) -> bool:

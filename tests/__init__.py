@@ -1,1 +1,1 @@
-"""The promises of the project, as sentences: the names of the tests are its specification."""
+"""The tests. Their names are sentences, and the list of these sentences is the specification."""

@@ -1,6 +1,6 @@
-"""The application inside the test process: made by the same factory as always, with a data folder of its own.
+"""The application inside the test process, made by create_app with a data folder of its own.
 
-Nothing is started in the background; a test that needs the spool's files or a flag snapshot calls what it needs.
+No background task runs. A test that needs the files of the spool or a snapshot of the flags calls the functions that make them.
 """
 
 import time
@@ -33,8 +33,8 @@ def make_settings(tmp_path, **changes):
 
 
 def make_app(tmp_path, *, parts=None, **changes):
-    """`parts` are replaced ones for wiring.build; `changes` are settings."""
-    from app.wiring import build  # with every driver; a test of values alone should not wait for them
+    """Return an application. `parts` replaces arguments of wiring.build; `changes` are settings."""
+    from app.wiring import build  # loads every driver, which tests of pure code do not need
 
     settings = make_settings(tmp_path, **changes)
     return create_app(settings, build(settings, **(parts or {})))
@@ -48,12 +48,12 @@ def token(sub="u1", role=None, ttl_s=3600, **claims):
 
 
 def bearer(*args, **kwargs):
-    """The header of such a token."""
+    """Return the header with `token(…)`."""
     return {"Authorization": f"Bearer {token(*args, **kwargs)}"}
 
 
 def error_of(response):
-    """The error of an answer, after checking that it has the shape that every error has."""
+    """Return the error of an answer, after checking the shape that all errors share."""
     body = response.get_json() if callable(getattr(response, "get_json", None)) else response.json()
     assert body["ok"] is False
     error = body["error"]

@@ -1,7 +1,7 @@
-"""The real parts as fixtures, and a header that says which of them this machine has.
+"""Fixtures for the real servers, and a header of the run that lists which of them this machine has.
 
-The shared ones last for the whole run and must be left working; a test that stops or kills takes an `own_…` one. The
-test process is never monkey-patched: an app made by create_app() works unpatched, and everything else is a process.
+Shared servers last for the whole run, and a test must leave them working. A test that stops or kills a server uses an `own_…`
+fixture. gevent does not patch the test process: an app made by create_app() works without, and other servers are processes.
 """
 
 import pytest
@@ -26,6 +26,7 @@ def _found(part):
 
 
 def _serving(make, *arguments, **options):
+    """Start a server for the time of a fixture, or skip the test where the machine lacks it."""
     server = real(make, *arguments, **options)
     try:
         yield server.start()
@@ -40,7 +41,7 @@ def redis_server():
 
 @pytest.fixture
 def redis_url(redis_server):
-    """The shared Redis, emptied."""
+    """The address of the shared Redis, after emptying it."""
     with redis_server.client() as client:
         client.flushall()
     return redis_server.url
@@ -48,13 +49,13 @@ def redis_url(redis_server):
 
 @pytest.fixture
 def own_redis():
-    """A Redis to stop, kill and pause; it forgets everything when it ends."""
+    """A Redis that the test may stop, kill and pause. It loses its data when it ends."""
     yield from _serving(redis.RedisServer)
 
 
 @pytest.fixture
 def own_redis_that_keeps_data():
-    """A Redis to stop and kill; it comes back with all it had acknowledged."""
+    """A Redis that the test may stop and kill. It restarts with everything that it acknowledged."""
     yield from _serving(redis.RedisServer, keeps_data=True)
 
 
@@ -65,7 +66,7 @@ def mongo_server():
 
 @pytest.fixture
 def mongo_uri(mongo_server):
-    """A new database on the shared server, dropped afterwards."""
+    """The address of a new database on the shared MongoDB, dropped after the test."""
     uri = mongo_server.new_database()
     yield uri
     with mongo_server.client() as client:
@@ -74,7 +75,7 @@ def mongo_uri(mongo_server):
 
 @pytest.fixture
 def own_mongo():
-    """A MongoDB to stop, kill and pause; it comes back with all it had acknowledged."""
+    """A MongoDB that the test may stop, kill and pause. It restarts with everything that it acknowledged."""
     yield from _serving(mongo.MongoServer)
 
 
@@ -91,7 +92,7 @@ def toxiproxy_server():
 
 @pytest.fixture
 def proxy_to(toxiproxy):
-    """Call it with a port: a Proxy to it, gone after the test."""
+    """A function that makes a Toxiproxy `Proxy` to a port, deleted after the test."""
     proxies = []
 
     def make(port):
@@ -105,7 +106,7 @@ def proxy_to(toxiproxy):
 
 @pytest.fixture
 def small_disk():
-    """Four megabytes, to be filled and freed."""
+    """A disk of four megabytes that the test may fill and free."""
     yield from _serving(disk.SmallDisk, 4_194_304)
 
 
@@ -116,8 +117,8 @@ def node_with_packages():
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A Browser for one module and not for the whole run: while it is open Playwright has an event loop running in this
-    thread, and any other test's asyncio.run() would refuse to start."""
+    """A Browser for one module. While it is open, Playwright runs an event loop in this thread, and asyncio.run() of a test in
+    another module would fail."""
     real(chromium_server.executable)
     with sync_playwright() as playwright:
         browser = chromium_server.launch(playwright)
@@ -127,14 +128,14 @@ def chromium():
 
 @pytest.fixture
 def page(chromium):
-    """A page in a context of its own: no cookies, no storage and no cache of another test."""
+    """A page in a context of its own, without cookies, storage or cache of another test."""
     with chromium.new_context() as context:
         yield context.new_page()
 
 
 @pytest.fixture(name="switchyard")
 def switchyard_processes():
-    """Call it with `by="gunicorn"` or `by="flask"` and settings: Switchyard as a running process."""
+    """A function that starts Switchyard as a process, from `by="gunicorn"` or `by="flask"` and settings."""
     running = []
 
     def start(by="gunicorn", **settings):

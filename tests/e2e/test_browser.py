@@ -6,9 +6,9 @@ import pytest
 import requests
 
 from tests.apps import SECRET, WRITE_KEY, bearer, token
-from tests.servers.pages import Website
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
+from tests.servers.website import Website
 
 ADMIN = bearer("root", "admin")
 

@@ -11,11 +11,11 @@ from app.sdk.python import ConnectRefused, PublishFailed, RealtimeClient, Subscr
 from app.sdk.python import requests as client_requests
 from tests.apps import SECRET, bearer, token
 from tests.servers import node as node_server
-from tests.servers.deaf_proxy import DeafProxy
-from tests.servers.pages import Website
 from tests.servers.ports import free_port
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
+from tests.servers.website import Website
+from tests.servers.websocket_blocker import WebsocketBlocker
 
 SETTINGS = {"RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_MAX_TOPICS": 3}
 ADMIN = token("root", "admin")
@@ -72,9 +72,9 @@ def connect(app):
         client.close()
 
 
-@pytest.fixture(params=["swallow", "mute"])
+@pytest.fixture(params=["drop", "silent"])
 def deaf(app, request):
-    proxy = DeafProxy(app.port, request.param)
+    proxy = WebsocketBlocker(app.port, request.param)
     yield proxy
     proxy.close()
 

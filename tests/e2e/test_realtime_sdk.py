@@ -7,9 +7,9 @@ import pytest
 import requests
 
 from tests.apps import SECRET, bearer, token
-from tests.servers.pages import Website
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
+from tests.servers.website import Website
 
 FAST = {
     "RATE_LIMIT_HTTP": "10000/second", "RT_TOPIC_RATE": "100000/second", "RT_LOG_MAX_MESSAGES": 6000, "RT_ACK_TIMEOUT_MS": 300,

@@ -1,4 +1,4 @@
-"""Clients of a running server: `connect` for python-socketio's, `raw` for a bare websocket. Both want a fixture `app`."""
+"""Clients of a running server: `connect` makes python-socketio clients, `raw` bare websockets. Both need a fixture `app`."""
 
 import socket
 
@@ -13,7 +13,7 @@ from tests.servers.switchyard import Switchyard
 
 @pytest.fixture(scope="module")
 def unlimited_app():
-    """A server whose rates nobody reaches, to be asked what is wrong; none of it may leave a traceback in the log."""
+    """A server with rates that no test reaches. The log must not contain a traceback at the end."""
     unlimited = {"RATE_LIMIT_HTTP": "10000/second", "RT_CONNECTION_RATE": "1000000/second", "RT_CONNECTION_BURST": 1_000_000}
     with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **unlimited) as running:
         yield running
@@ -22,7 +22,7 @@ def unlimited_app():
 
 @pytest.fixture
 def connect(app):
-    """Call it with a token and options for a Client."""
+    """A function that makes a Client from a token and options."""
     clients = []
 
     def connect(*args, **options):
@@ -36,8 +36,8 @@ def connect(app):
 
 @pytest.fixture
 def raw(app):
-    """Call it for an Engine.IO connection by websocket that reads when it is told to and no more than its system takes; it has
-    joined /realtime as an admin, or as whom `auth` (JSON text) says, unless that is None."""
+    """A function that makes an Engine.IO connection by websocket. The connection reads only when the test calls `recv`, and has a
+    small receive buffer. It has joined /realtime as an admin, or with the JSON text `auth`; with None it has not joined."""
     connections = []
     admin = f'{{"token":"{token("root", "admin")}"}}'
 
@@ -59,7 +59,7 @@ def raw(app):
 
 @pytest.fixture
 def bystander(app):
-    """Somebody else, who gets what is published to her topic, and is never cut off."""
+    """Another client. The fixture fails if it misses a message of its topic or loses its connection."""
     client = Client(app.url, token("bystander", "admin"))
     client.say(type="subscribe", topic="calm")
     yield client

@@ -1,6 +1,5 @@
-"""Real servers for the tests: found on the machine or made, each with a folder and a port of its own, gone afterwards.
+"""Real servers for the tests: Redis, MongoDB, a browser, Node, a DNS server, a small disk and a bad network.
 
-An adapter proved against a fake is proved against our own idea of the server. So Redis, MongoDB, a browser, Node's
-client and a bad network are real here; `conftest.py` offers each as a fixture and `real.py` says what happens on a
-machine that cannot have one.
+A test against a fake proves only that the code agrees with the fake. `tests/conftest.py` offers each server as a fixture, with
+its own folder and port, and removes it after the test. `real.py` decides what happens on a machine that lacks one.
 """

@@ -1,4 +1,4 @@
-"""Things that take long to make and are the same for every run: made once per machine, kept in a cache folder."""
+"""Programs and packages that take long to build, built once per machine and kept in a cache folder."""
 
 import fcntl
 import os
@@ -7,28 +7,28 @@ import shutil
 
 
 def cache_root():
-    """Root's home may be thrown away after every run (CI, `env -i HOME=…`), so root keeps them where systems keep caches."""
+    """Return the cache folder. Root uses /var/cache, because CI may delete root's home after every run."""
     base = pathlib.Path("/var/cache") if os.geteuid() == 0 else pathlib.Path.home() / ".cache"
     return base / "switchyard-tests"
 
 
 def cached(name):
-    """Where `made` keeps or would keep it."""
+    """Return the path of the entry `name`, which may not exist yet."""
     return cache_root() / name
 
 
 def made(name, make):
-    """The folder `name` of the cache, filled by `make(folder)` where it is not there yet.
+    """Return the folder `name` of the cache; call `make(folder)` to fill it if it does not exist yet.
 
-    The lock is for two runs at once; the rename keeps a run that was killed half-way from leaving half a thing.
+    The lock serialises two runs on one machine. The rename at the end keeps a killed run from leaving an incomplete entry.
     """
-    finished, half_made = cached(name), cached(f"{name}.making")
+    finished, incomplete = cached(name), cached(f"{name}.making")
     cache_root().mkdir(parents=True, exist_ok=True)
     with open(cached(f"{name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
-            shutil.rmtree(half_made, ignore_errors=True)
-            half_made.mkdir()
-            make(half_made)
-            half_made.rename(finished)
+            shutil.rmtree(incomplete, ignore_errors=True)
+            incomplete.mkdir()
+            make(incomplete)
+            incomplete.rename(finished)
     return finished

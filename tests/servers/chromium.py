@@ -1,7 +1,7 @@
-"""A real browser, the machine's own, driven by Playwright: what a page does at unload no other client can show.
+"""The machine's own Chromium or Chrome, driven by Playwright. Only a real browser shows what a page sends at unload.
 
-Playwright's synchronous interface must not meet gevent's monkey patches: the test process is therefore never patched,
-and the app under test is a process of its own (see switchyard.py).
+Playwright's synchronous interface does not work with gevent's monkey patches. Therefore the test process is never patched,
+and the app under test runs in a process of its own (switchyard.py).
 """
 
 import os
@@ -9,9 +9,9 @@ import pathlib
 
 from tests.servers import commands
 
-# A browser that keeps to the test: no updates, no synchronising, no requests of its own to anywhere.
+# The browser sends no requests of its own: no updates, no synchronisation.
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"]
-# A test machine has no graphics hardware, and looking for it takes time and fills the log.
+# Test machines have no graphics hardware; looking for it takes time and fills the log.
 HEADLESS = ["--disable-gpu"]
 # Chromium's sandbox refuses to run as root.
 SANDBOX = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -30,5 +30,5 @@ def found():
 
 
 def launch(playwright):
-    """A headless Browser, for `playwright.sync_api` and, awaited, for `playwright.async_api`."""
+    """Launch a headless Browser (`playwright.sync_api`), or return its awaitable (`playwright.async_api`)."""
     return playwright.chromium.launch(executable_path=executable(), args=[*SANDBOX, *HEADLESS, *QUIET])

@@ -1,4 +1,4 @@
-"""Asking programs of the machine, with a sentence instead of a traceback where one is missing or fails."""
+"""Runs programs of the machine, and raises Unavailable with a sentence when one is missing or fails."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from tests.servers.real import Unavailable
 
 
 def on_path(*names, otherwise):
-    """The first of these programs that the machine has."""
+    """Return the path of the first of these programs that exists; raise Unavailable(otherwise) if none does."""
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         raise Unavailable(otherwise)
@@ -15,7 +15,7 @@ def on_path(*names, otherwise):
 
 
 def run(*command, timeout_s=600, **options):
-    """What the command prints, or Unavailable with the end of what it said."""
+    """Return what the command prints. Raise Unavailable with the end of its output if it fails."""
     words = [str(part) for part in command]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, **options)

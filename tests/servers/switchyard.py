@@ -1,4 +1,4 @@
-"""Switchyard itself as a process, the way it is deployed: what a signal, a second worker or a full disk does to it."""
+"""Switchyard as a process, as it is deployed, for tests of signals, several workers and full disks."""
 
 import os
 import pathlib
@@ -14,15 +14,13 @@ COMMANDS = {
     "flask": ["-m", "flask", "run", "--port"],
     "gunicorn": ["-m", "gunicorn", "wsgi:app", "--config", REPOSITORY / "gunicorn.conf.py"],
 }
-
-
 METRICS_TOKEN = "the metrics token of the tests"
 
 
 class Switchyard(Server):
-    """`by` is "gunicorn" or "flask"; the settings are the whole environment, beside what a process cannot be without.
+    """A server started by "gunicorn" or "flask" (`by`). Its environment has the given settings and little else.
 
-    It runs in its own folder and not in the repository, so that a developer's `.env` and `var/` change nothing.
+    It runs in a folder of its own and not in the repository, so that a developer's `.env` and `var/` have no effect.
     """
 
     name = "app"
@@ -39,7 +37,7 @@ class Switchyard(Server):
 
     def environment(self):
         own = {"PATH": os.environ["PATH"], "HOME": self.folder, "TMPDIR": self.folder, "DATA_DIR": self.data_dir, "PORT": self.port}
-        # Where the code is; who starts it in the repository's folder needs neither.
+        # PYTHONPATH and FLASK_APP, because the process does not run in the folder of the code.
         own |= {"METRICS_TOKEN": METRICS_TOKEN, "PYTHONPATH": REPOSITORY, "FLASK_APP": REPOSITORY / "wsgi.py"}
         return {name: str(value) for name, value in {**own, **self.settings}.items()}
 
@@ -48,7 +46,7 @@ class Switchyard(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def metrics(self):
-        """The answer of /metrics to who may read it."""
+        """Request /metrics with the token of the tests."""
         return requests.get(f"{self.url}/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}, timeout=5)
 
     def answers(self):
@@ -58,7 +56,7 @@ class Switchyard(Server):
             return False
 
     def flask(self, *arguments, timeout_s=60):
-        """A command of the app (`flask token …`) with the same settings, while it runs or not: the finished process."""
+        """Run a command (`flask token …`) with the settings of this server, and return the finished process."""
         command = [sys.executable, "-m", "flask", *map(str, arguments)]
         options = {"env": self.environment(), "cwd": self.folder, "stdin": subprocess.DEVNULL}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, **options)

@@ -1,6 +1,6 @@
-"""A bad network on demand: Toxiproxy stands before a server and delays, stalls, cuts or resets what passes.
+"""A bad network: Toxiproxy forwards to a server and delays, stalls, cuts or resets the connections.
 
-It is the only way to lose an *answer* after the write was done, which is where duplicates and lost events come from.
+Only a proxy can lose the *answer* to a write that was done, and such lost answers cause duplicated and lost events.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ CACHE_NAME = f"toxiproxy-{VERSION}"
 
 
 def executable():
-    """The program, built from its Go source on the first use, in about 30 s."""
+    """Return the path of the program. The first use builds it from its Go source, in about 30 s."""
     return made(CACHE_NAME, _build) / "toxiproxy"
 
 
@@ -39,7 +39,7 @@ def _go():
 def _build(folder):
     go = _go()
     scratch = tempfile.mkdtemp(prefix="switchyard-go-")
-    # What Go downloads and compiles on the way is 250 MB that nobody needs again; it must not depend on a home either.
+    # The build leaves 250 MB of Go files that are not needed again. The home folder is not used, because it may not exist.
     scratch_environment = {
         "GOPATH": f"{scratch}/path", "GOCACHE": f"{scratch}/cache", "GOBIN": str(folder), "GOFLAGS": "-modcacherw", "CGO_ENABLED": "0",
     }  # fmt: skip
@@ -61,7 +61,7 @@ class Toxiproxy(Server):
         return [self.executable, "-host", "127.0.0.1", "-port", self.port]
 
     def proxy_to(self, port):
-        """A new Proxy to 127.0.0.1:`port`, open and without any toxics."""
+        """Return a new Proxy to 127.0.0.1:`port`, open and without toxics."""
         return Proxy(self, port)
 
     def request(self, method, path, body=None):
@@ -71,7 +71,7 @@ class Toxiproxy(Server):
 
 
 class Proxy:
-    """One way through the bad network. Connect to `port` (or `address`) instead of the server."""
+    """One proxy to one server. Connect to `port` (or `address`) instead of the server."""
 
     def __init__(self, toxiproxy, upstream_port):
         self.port = free_port()
@@ -81,9 +81,9 @@ class Proxy:
         self._request("POST", "/proxies", {"name": str(self.port), "listen": self.address, "upstream": f"127.0.0.1:{upstream_port}"})
 
     def add(self, kind, stream="downstream", **attributes):
-        """Add a toxic, to what the server answers (downstream) or to what it is sent (upstream). The kinds and attributes:
+        """Add a toxic to the answers of the server (downstream) or to the requests (upstream). The kinds and attributes are:
 
-        latency (latency, jitter: ms); timeout (timeout: ms after which it closes, 0 never; nothing passes meanwhile);
+        latency (latency, jitter: ms); timeout (timeout: ms until it closes, 0 never; nothing passes until then);
         reset_peer (timeout: ms until the TCP reset); limit_data (bytes, then it closes); slow_close (delay: ms);
         bandwidth (rate: kB/s).
         """
@@ -102,7 +102,7 @@ class Proxy:
             self.remove(kind, stream)
 
     def disable(self):
-        """Close every connection and refuse new ones, as a server that is not there does."""
+        """Close every connection and refuse new ones, like a server that is down."""
         self._request("POST", self._path, {"enabled": False})
 
     def enable(self):

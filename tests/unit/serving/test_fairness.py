@@ -19,7 +19,7 @@ from app.serving.fairness import (
     wait_before_large,
     wait_if_round_is_over,
 )
-from tests.rounds import measured_rounds
+from tests.event_loop import measured_loop
 from tests.servers.switchyard import REPOSITORY
 
 
@@ -139,9 +139,9 @@ def test_of_many_that_begin_at_once_few_work_before_the_sockets_are_looked_at(be
         begin()
         work_for(TURN_S)
 
-    with measured_rounds() as rounds:
+    with measured_loop() as loop:
         gevent.joinall([gevent.spawn(work) for _ in range(40)])
-    assert rounds.longest_s < 10 * TURN_S  # all of them together take forty
+    assert loop.longest_s < 10 * TURN_S  # all of them together take forty
 
 
 def test_what_is_small_does_not_wait():

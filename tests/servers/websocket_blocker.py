@@ -1,4 +1,4 @@
-"""A proxy through which HTTP gets and websockets do not: some swallow the upgrade, some answer 101 and never say another word."""
+"""A proxy that forwards HTTP and blocks websockets, as some company proxies do."""
 
 import base64
 import contextlib
@@ -9,8 +9,9 @@ import threading
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-class DeafProxy:
-    """Between clients and `port`. `mode` is "swallow" or "mute"; `upgrades` counts what it did so to."""
+class WebsocketBlocker:
+    """A proxy to `port` of this machine. It never answers an upgrade (`mode` "drop"), or answers 101 and then nothing
+    (`mode` "silent"). `upgrades` counts the blocked upgrades."""
 
     def __init__(self, port, mode):
         self._target, self._mode, self.upgrades = port, mode, 0
@@ -42,7 +43,7 @@ class DeafProxy:
                 return
             head += more
         if b"upgrade: websocket" in head.lower():
-            self._be_deaf(client, head)
+            self._block(client, head)
             return
         with client, socket.create_connection(("127.0.0.1", self._target)) as server:
             server.sendall(head)
@@ -51,10 +52,10 @@ class DeafProxy:
             _pipe(client, server)
             back.join()
 
-    def _be_deaf(self, client, head):
+    def _block(self, client, head):
         self.upgrades += 1
         self._held.append(client)
-        if self._mode == "mute":
+        if self._mode == "silent":
             lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
             key = next(value for name, value in lines.items() if name.lower() == b"sec-websocket-key")
             accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
@@ -67,7 +68,7 @@ def _pipe(source, target):
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
-    except OSError:  # one side is gone, so the other is let go, too
+    except OSError:  # one side has closed, so close the other, too
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

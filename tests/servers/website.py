@@ -1,4 +1,4 @@
-"""A website for the browser tests: some texts under paths, on an origin that is not Switchyard's own."""
+"""A website for the browser tests, on another origin than Switchyard's."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +7,7 @@ TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf
 
 
 class Website:
-    """Serves `pages` ({"/index.html": text or bytes}) on a free port until it is closed."""
+    """Serves `pages` ({"/index.html": text or bytes}) on a free port until `close`."""
 
     def __init__(self, pages):
         class Handler(BaseHTTPRequestHandler):
@@ -21,7 +21,7 @@ class Website:
                 self.wfile.write(body)
 
             def log_message(self, *_):
-                """Whoever looks for what went wrong looks at the page and at Switchyard."""
+                """Log nothing: the page and Switchyard's log show what went wrong."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

@@ -106,18 +106,6 @@ class ApiError(Exception):
         return body
 
 
-class Unavailable(ApiError):
-    """`reason` is for operators: a sentence of what is wrong and where. Callers are told `told`; without it the reason, too."""
-
-    def __init__(self, what: str, reason: str, told: str | None, retry_after_ms: int):
-        super().__init__("unavailable", told or f"{what} is away: {reason}", retry_after_ms=retry_after_ms)
-        self.reason = reason
-
-    @property
-    def summary(self) -> str:
-        return self.reason[:MAX_REASON]
-
-
 def error_headers(error: ApiError) -> list[tuple[str, str]]:
     """429 and 503 always say when to come back, in whole seconds."""
     headers = []

@@ -17,9 +17,10 @@ from app.flags.flag import Flag
 from app.flags.rules import Context
 from app.flags.schemas import EMPTY_WINDOW, MAX_MS, MAX_VERSION
 from app.flags.snapshot import Snapshot
-from app.flags.store import RETRY_AFTER_MS, FlagStore, StoreUnavailable
+from app.flags.store import FlagStore
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.storage.errors import RETRY_AFTER_MS, StorageUnavailable
 from app.storage.fingerprint import demand_match, fingerprint
 from app.storage.local_copy import LocalCopy, NoCopy
 
@@ -32,7 +33,7 @@ class Flags:
     """`announce` is told of every change, `{"kind": "flag_changed", "key", "deleted"?, "updatedAt"}`.
 
     `if_match` in the writes is a set of fingerprints, one of which the flag must have now (else precondition_failed);
-    None lets the last write win. Every write may raise StoreUnavailable.
+    None lets the last write win. Every write may raise StorageUnavailable.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Flags:
             before, failed_before = self._snapshot, self._failure is not None
             try:
                 self._keep(Snapshot.of(self._store.list_all()))
-            except StoreUnavailable as error:
+            except StorageUnavailable as error:
                 self._note_failure(error.reason)
             except Exception as error:
                 self._note_failure(f"{type(error).__name__}: {str(error)[:200]}", unexpected=True)
@@ -93,7 +94,7 @@ class Flags:
         """What the store has, else the snapshot. Raises not_found."""
         try:
             return self._store.get(key)
-        except StoreUnavailable:
+        except StorageUnavailable:
             flag = self._snapshot and self._snapshot.flags.get(key)
             if not flag:
                 raise
@@ -156,7 +157,7 @@ class Flags:
             except ApiError as error:
                 if error.code != "precondition_failed" or if_match is not None:
                     raise
-        raise ApiError("unavailable", "Too many are changing this flag at once.", retry_after_ms=RETRY_AFTER_MS)
+        raise ApiError("unavailable", "Too many are changing this flag at once.", retry_after_ms=RETRY_AFTER_MS["unavailable"])
 
     def _get_matching(self, key: str, if_match: frozenset[str] | None) -> Flag:
         current = self._store.get(key)
@@ -169,7 +170,7 @@ class Flags:
         if self._snapshot is None and self._failure is None:
             self.refresh()  # nobody started the background work: a shell, a test, a request before the first refresh
         if self._snapshot is None:
-            raise ApiError("unavailable", "The flags have not been read yet.", retry_after_ms=RETRY_AFTER_MS)
+            raise ApiError("unavailable", "The flags have not been read yet.", retry_after_ms=RETRY_AFTER_MS["unavailable"])
         return self._snapshot
 
     def _keep(self, snapshot: Snapshot) -> None:

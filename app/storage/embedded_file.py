@@ -11,7 +11,7 @@ from typing import Any
 from app.errors import ApiError
 from app.logs import get_logger
 from app.storage.disk import sync_folder
-from app.storage.json_file import FileTrouble, JsonFile
+from app.storage.json_file import JsonFile
 
 log = get_logger(__name__)
 THERE_ALREADY = ("conflict", "precondition_failed")
@@ -43,7 +43,7 @@ class EmbeddedFile:
                 if self._path.exists():  # else another worker was faster
                     self._move()
             self._is_failing = False
-        except (FileTrouble, ApiError, OSError) as error:
+        except (ApiError, OSError) as error:
             if not self._is_failing:
                 reason = error.summary if isinstance(error, ApiError) else str(error)
                 log.warning("embedded_file_not_moved", file=str(self._path), reason=reason)

@@ -8,7 +8,7 @@ is never written over: that is for the caller, who reads before it writes.
 import codecs
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,15 @@ import orjson
 from app.errors import ApiError
 from app.storage import disk
 from app.storage.disk import private, sync_folder
+from app.storage.errors import StorageUnavailable
 
 LOCK_PATIENCE_S = 5.0
 LOCK_POLL_S = 0.01
 MAX_FILE_BYTES = 16 * 1024 * 1024  # more is no file for hands; neither read nor written
 
 
-class FileTrouble(Exception):
-    """The message is for operators: what is wrong and with which file."""
-
-
-@contextmanager
-def troubles_as(refusal: Callable[[str], Exception]) -> Iterator[None]:
-    """Around what a store does with its file: trouble becomes the refusal of its port."""
-    try:
-        yield
-    except FileTrouble as trouble:
-        raise refusal(str(trouble)) from None
-
-
 class JsonFile:
-    """Every method may raise FileTrouble."""
+    """Every method may raise StorageUnavailable."""
 
     def __init__(self, path: Path):
         self._path = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
@@ -50,7 +38,7 @@ class JsonFile:
             with open(self._path, "rb") as file:
                 stat = os.fstat(file.fileno())
                 if stat.st_size > MAX_FILE_BYTES:
-                    raise FileTrouble(f"{self.name} has more than {MAX_FILE_BYTES} bytes")
+                    raise self.unusable(f"{self.name} has more than {MAX_FILE_BYTES} bytes")
                 return file.read(), stat.st_mtime_ns // 1_000_000
         except FileNotFoundError:
             return None
@@ -61,7 +49,7 @@ class JsonFile:
         try:
             return orjson.loads(content.removeprefix(codecs.BOM_UTF8))
         except orjson.JSONDecodeError as error:
-            raise FileTrouble(f"{self.name} is not JSON: {error}") from None
+            raise self.unusable(f"{self.name} is not JSON: {error}") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -74,7 +62,7 @@ class JsonFile:
             deadline = time.monotonic() + LOCK_PATIENCE_S
             while not self._is_held(lock):
                 if time.monotonic() > deadline:
-                    raise FileTrouble(f"{self.name} is locked by another process")
+                    raise self.unusable(f"{self.name} is locked by another process")
                 time.sleep(LOCK_POLL_S)
             yield
 
@@ -109,5 +97,9 @@ class JsonFile:
         except OSError as error:
             raise self._cannot("be locked", error) from None
 
-    def _cannot(self, what: str, error: OSError) -> FileTrouble:
-        return FileTrouble(f"{self.name} cannot {what}: {error.strerror}")
+    def unusable(self, reason: str) -> StorageUnavailable:
+        """Return the error for a file that cannot be used; clients read the reason, too, since it names no folder."""
+        return StorageUnavailable(reason, message=f"A file of the server cannot be used: {reason}")
+
+    def _cannot(self, what: str, error: OSError) -> StorageUnavailable:
+        return self.unusable(f"{self.name} cannot {what}: {error.strerror}")

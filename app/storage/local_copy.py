@@ -14,7 +14,8 @@ from app.clock import iso
 from app.errors import ApiError
 from app.logs import get_logger
 from app.storage.disk import make_folder
-from app.storage.json_file import FileTrouble, JsonFile
+from app.storage.errors import StorageUnavailable
+from app.storage.json_file import JsonFile
 
 log = get_logger(__name__)
 
@@ -45,7 +46,7 @@ class LocalCopy:
         try:
             self._bring_up_to_date({"of": self._of, "content": self._to_json(value)})
             self._is_failing = False
-        except (FileTrouble, ApiError, OSError) as error:
+        except (ApiError, OSError) as error:
             if not self._is_failing:
                 log.warning("local_copy_not_written", file=str(self._path), reason=str(error))
             self._is_failing = True
@@ -79,13 +80,13 @@ class LocalCopy:
         try:
             content = self._bytes()
             return content is not None and self._file.parse(content) == document
-        except FileTrouble:
+        except StorageUnavailable:
             return False  # it is ours to write over, whatever became of it
 
     def _understand(self, content: bytes) -> Any:
         document = self._file.parse(content)
         if document["of"] != self._of:
-            raise FileTrouble(f"it is a copy of {document['of']}, and this is {self._of}")
+            raise self._file.unusable(f"it is a copy of {document['of']}, and this is {self._of}")
         return self._from_json(document["content"])
 
 

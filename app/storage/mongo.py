@@ -7,7 +7,7 @@ may be called in any process, but its sockets belong to the one that used them f
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from threading import Lock
@@ -24,6 +24,7 @@ from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError, ServerS
 from pymongo.uri_parser_shared import _validate_uri
 
 from app.settings import SettingsError
+from app.storage.errors import StorageUnavailable
 from app.storage.mongo_errors import reason_of
 
 DEFAULT_DATABASE = "switchyard"
@@ -46,15 +47,14 @@ def answers_understood() -> Iterator[None]:
 
 
 @contextmanager
-def driver_errors_as(refusal: Callable[..., Exception]) -> Iterator[None]:
-    """Whatever keeps the driver from an answer becomes the refusal of a store, which gets a reason for operators and what callers are
-    `told`. A key that exists is told apart by the store."""
+def driver_errors() -> Iterator[None]:
+    """Raise StorageUnavailable for whatever keeps the driver from an answer. A key that exists is for the caller to judge."""
     try:
         yield
     except NotUniqueError:
         raise
     except (PyMongoError, OperationError, BSONError) as error:
-        raise refusal(reason_of(error), told=AWAY) from error
+        raise StorageUnavailable(reason_of(error), message=AWAY) from error
 
 
 class Client(MongoClient):

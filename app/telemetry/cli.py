@@ -10,6 +10,7 @@ from pymongo.errors import PyMongoError
 from app.clock import iso
 from app.settings import Settings
 from app.storage import mongo
+from app.storage.errors import StorageUnavailable
 from app.storage.leader_lock import Duty
 from app.storage.mongo_errors import reason_of
 from app.storage.segments.rejected import REJECTED
@@ -17,7 +18,6 @@ from app.storage.segments.segment import started_at, writer_of
 from app.telemetry.import_line import LineReader
 from app.telemetry.import_source import STDIN, Source
 from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
-from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.spool import inspect
 from app.telemetry.spool.progress import Progress
@@ -208,7 +208,7 @@ def _run(importer: Importer, sources: list[Source], label: str) -> dict[str, int
     try:
         with click.progressbar(length=sum(source.size for source in sources), label=label) as bar:
             return importer.run(sources, bar.update)
-    except (SinkUnavailable, OSError) as error:
+    except (StorageUnavailable, OSError) as error:
         hint = "Run it again to go on from here."
         if str(getattr(error, "filename", "")).endswith(REJECTED):
             hint = "That is where lines that cannot be used are kept; name another place with --rejected-dir to go on from here."

@@ -22,11 +22,12 @@ from gevent.event import Event
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
+from app.storage.errors import StorageUnavailable
 from app.storage.leader_lock import Duty
 from app.storage.segments.rejected import RejectedFile
 from app.storage.segments.segment import lines_from, lock_to_read, started_at
 from app.telemetry.pace import Pace
-from app.telemetry.sinks import SinkRefused, SinkUnavailable
+from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
 from app.telemetry.spool.drained import missing_before
@@ -83,7 +84,7 @@ class Drainer:
             if not self._on_duty():
                 return LOOK_AGAIN_S
             trouble = self._round(stop)
-        except SinkUnavailable as error:
+        except StorageUnavailable as error:
             trouble = f"{AWAY}{error}"
             self._sure.clear()
         except OSError as error:
@@ -93,7 +94,7 @@ class Drainer:
         return self._pace.failed() if trouble else LOOK_AGAIN_S
 
     def _round(self, stop: Event) -> str | None:
-        """What kept some segment from being drained, if anything did. Raises SinkUnavailable, OSError."""
+        """What kept some segment from being drained, if anything did. Raises StorageUnavailable, OSError."""
         found, trouble = segments(self._folder), None
         self._progress.keep_only(found)
         self._prefixes = {path: prefix for path, prefix in self._prefixes.items() if path in found}
@@ -114,12 +115,12 @@ class Drainer:
         return True
 
     def _drain_safely(self, path: Path, stop: Event) -> str | None:
-        """Why this segment has to wait for another round. Raises SinkUnavailable where all of them have to."""
+        """Why this segment has to wait for another round. Raises StorageUnavailable where all of them have to."""
         try:
             self._drain(path, stop)
         except SinkRefused as error:
             return f"{path.name}: {error}"
-        except SinkUnavailable:
+        except StorageUnavailable:
             raise
         except FileNotFoundError:
             return None  # somebody else was done with it
@@ -165,7 +166,7 @@ class Drainer:
 
     def _is_there(self, file: BinaryIO, offset: int, rejected: RejectedFile) -> bool:
         """Each segment is begun anew once at most: what MongoDB acknowledged to us and lacks again was deleted there on purpose.
-        Raises SinkUnavailable, OSError."""
+        Raises StorageUnavailable, OSError."""
         path = Path(file.name)
         missing = missing_before(file, offset, rejected, self._sink.known) if offset and path not in self._redone else 0
         if missing:
@@ -257,7 +258,7 @@ class Drainer:
 
 def put(chunk: Chunk, sink: MongoSink) -> list[tuple[bytes, str]]:
     """Every document is in MongoDB when it returns, but for those that it will never take: their (line, reason). Raises
-    SinkUnavailable, SinkRefused."""
+    StorageUnavailable, SinkRefused."""
     if not chunk.documents:
         return []
     refused = sink.insert(chunk.documents).refused

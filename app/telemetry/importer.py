@@ -17,11 +17,11 @@ from typing import NamedTuple
 import gevent
 
 from app.serving.fairness import Turn
+from app.storage.errors import StorageUnavailable
 from app.storage.segments.rejected import RejectedFile
 from app.telemetry.event import StoredEvent
 from app.telemetry.import_line import LineReader
 from app.telemetry.import_source import OpenSource, Piece, Source
-from app.telemetry.sinks import SinkUnavailable
 from app.telemetry.sinks.mongo import Inserted, MongoSink
 from app.telemetry.spool.progress import PrefixDigest, Progress
 from app.telemetry.spool.reading import MAX_CHUNK_BYTES, Chunk, chunk_of
@@ -84,7 +84,7 @@ class Importer:
 
     def run(self, sources: list[Source], advance: Callable[[int], None]) -> dict[str, int]:
         """How many lines were imported, how many of these were counted, how many were known already and how many rejected: by
-        this run. `advance` is told of every byte that is done. Raises SinkUnavailable, OSError; then the same call goes on from
+        this run. `advance` is told of every byte that is done. Raises StorageUnavailable, OSError; then the same call goes on from
         there."""
         under_way: deque[Work] = deque()
         try:
@@ -193,7 +193,7 @@ class Importer:
         while True:
             try:
                 return self._sink.insert(chunk.documents, TIMEOUT_S)
-            except SinkUnavailable:
+            except StorageUnavailable:
                 wait_s = next(waits, None)
                 if wait_s is None:
                     raise

@@ -9,16 +9,16 @@ from app.errors import CATALOGUE, ApiError, first_rows
 from app.metrics import ByLabel, Metrics
 from app.serving.fairness import wait_before_large, wait_if_round_is_over
 from app.serving.weighted_semaphore import WeightedSemaphore
+from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.gates import without
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import ByteBudgets, Charge
-from app.telemetry.sinks import Sink, SinkFull, SinkShareFull, SinkUnavailable, Written
+from app.telemetry.sinks import Sink, SinkShareFull, Written
 from app.telemetry.stats.tally import without_trees
 
-RETRY_AFTER_MS = 5000
 OVERLOADED_RETRY_AFTER_MS = 1000
 SMALL_BYTES = 8_192
 FEW_OBJECTS, MANY_OBJECTS = 1000, 10_000  # a batch of a thousand ordinary events has a few thousand
@@ -118,14 +118,13 @@ class Ingest:
         started = time.perf_counter()
         try:
             written = self._sink.write(batch.events)
-        except (SinkFull, SinkUnavailable) as error:
+        except StorageUnavailable as error:
             if isinstance(error, SinkShareFull) and (rest := _without_full(batch, error)).events:
                 return self._write(rest, charges, has_many, key)
             self._batches["unavailable"].inc()
             if self._budgets is not None:
                 self._budgets.give_back(charges)
-            told = str(error) if isinstance(error, SinkShareFull) else None
-            raise ApiError("storage_full", told, retry_after_ms=RETRY_AFTER_MS) from None
+            raise
         events = without_trees(batch.events) if has_many else batch.events
         self._note(events, (*written.known, *written.refused) if written.refused else written.known, *key)
         self._seconds[written.storage].observe(time.perf_counter() - started)

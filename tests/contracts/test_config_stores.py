@@ -4,7 +4,7 @@ import pytest
 
 from app.errors import ApiError
 from app.storage import mongo
-from app.telemetry.config.store import ConfigUnavailable
+from app.storage.errors import StorageUnavailable
 from app.telemetry.config.store.file import FileConfigStore
 from app.telemetry.config.store.memory import MemoryConfigStore
 from app.telemetry.config.store.mongo import MongoConfigStore
@@ -88,7 +88,7 @@ def test_a_file_that_a_hand_has_broken_is_unavailable_with_the_reason_and_never_
     path.write_text(text)
     store = FileConfigStore(path)
     for call in (store.read_all, lambda: store.put("web", FULL), lambda: store.delete("web")):
-        with pytest.raises(ConfigUnavailable, match=reason):
+        with pytest.raises(StorageUnavailable, match=reason):
             call()
     assert path.read_text() == text
 
@@ -123,7 +123,7 @@ def test_a_mongo_that_is_away_is_unavailable():
     mongo.connect(f"mongodb://127.0.0.1:{free_port()}/x", 200)
     store = MongoConfigStore(Clock())
     for call in (store.read_all, lambda: store.put("web", FULL), lambda: store.delete("web")):
-        with pytest.raises(ConfigUnavailable):
+        with pytest.raises(StorageUnavailable):
             call()
 
 

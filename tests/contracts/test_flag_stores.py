@@ -6,11 +6,11 @@ import pytest
 
 from app.errors import ApiError
 from app.flags.flag import Flag
-from app.flags.store import StoreUnavailable
 from app.flags.store.file import FileFlagStore
 from app.flags.store.memory import MemoryFlagStore
 from app.flags.store.mongo import MongoFlagStore
 from app.storage import mongo
+from app.storage.errors import StorageUnavailable
 from tests.apps import NOW
 
 FULL = Flag("team.checkout:v2", True, {"role": ["admin", "bêta 😀"], "percent": 12.5}, NOW, NOW + 86_400_123, "why, in words", 3, NOW + 1)
@@ -124,7 +124,7 @@ def test_a_list_that_was_handed_out_is_not_changed_by_later_writes(store):
 def _outcome(call, *args):
     try:
         call(*args)
-    except StoreUnavailable:
+    except StorageUnavailable:
         return "unavailable"
     except ApiError as error:
         return error.code

@@ -15,10 +15,10 @@ from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
 from app.flags.rules import Context
-from app.flags.store import StoreUnavailable
 from app.flags.store.file import FileFlagStore
 from app.metrics import Metrics
 from app.storage import json_file
+from app.storage.errors import StorageUnavailable
 from tests.apps import NOW, Clock
 
 IN_ANOTHER_PROCESS = """
@@ -49,7 +49,7 @@ def on(flags):
 
 
 def reason(call, *args):
-    with pytest.raises(StoreUnavailable) as refused:
+    with pytest.raises(StorageUnavailable) as refused:
         call(*args)
     return refused.value.reason
 

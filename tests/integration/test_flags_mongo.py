@@ -12,10 +12,10 @@ from app.errors import ApiError
 from app.flags.flag import Flag
 from app.flags.flags import Flags
 from app.flags.rules import Context
-from app.flags.store import StoreUnavailable
 from app.flags.store.mongo import FlagDocument, MongoFlagStore
 from app.metrics import Metrics
 from app.storage import mongo
+from app.storage.errors import StorageUnavailable
 from tests.apps import NOW, Clock, bearer, error_of, make_app
 
 ADMIN = bearer("boss", role="admin")
@@ -97,7 +97,7 @@ def test_a_document_that_cannot_be_understood_is_left_out_logged_once_and_can_be
         assert [flag.key for flag in store.list_all() + store.list_all()] == ["good", "good"]
     assert [line["event"] for line in lines] == ["flag_not_understood"]
     if "key" not in spoilt:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StorageUnavailable):
             store.get("by-hand")
         store.delete("by-hand", None)
         assert [flag.key for flag in store.list_all()] == ["good"]
@@ -106,7 +106,7 @@ def test_a_document_that_cannot_be_understood_is_left_out_logged_once_and_can_be
 def test_a_document_that_not_even_the_driver_can_read_is_a_store_that_is_away(database, store):
     database.flags.insert_one({**BY_HAND, "startAt": DatetimeMS(2**60)})
     for call in (store.list_all, lambda: store.get("by-hand")):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StorageUnavailable):
             call()
 
 
@@ -164,7 +164,7 @@ def test_while_mongo_is_away_flags_are_served_and_writes_are_told_to_come_back(t
 def test_a_server_that_asks_for_a_login_is_a_store_that_is_away(mongo_server_with_login):
     mongo.connect(f"mongodb://127.0.0.1:{mongo_server_with_login.port}/nobody", 2000)
     for call in (MongoFlagStore().list_all, lambda: MongoFlagStore().create(Flag("a")), lambda: MongoFlagStore().delete("a", None)):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StorageUnavailable):
             call()
     mongoengine.disconnect()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.telemetry.sinks import SinkFull
+from app.storage.errors import StorageUnavailable
 from app.telemetry.sinks.memory import MemorySink
 from tests.apps import WRITE_KEY, bearer, error_of, make_app
 
@@ -186,7 +186,7 @@ def test_half_an_emoji_costs_a_character_and_not_the_batch(client):
 def test_when_nothing_can_be_stored_the_answer_is_503_with_retry_after(tmp_path):
     class FullSink:
         def write(self, events):
-            raise SinkFull("no room")
+            raise StorageUnavailable("no room", code="storage_full")
 
     response = send(make_app(tmp_path, parts={"sink": FullSink()}).test_client())
     error = error_of(response)

@@ -9,8 +9,8 @@ from pymongo import MongoClient
 
 from app.storage import migrations, mongo
 from app.storage.circuit_breaker import FIRST_REST_MS
+from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.cell import MINUTE_MS, Cell, Delta
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_app, make_settings
 
@@ -33,7 +33,7 @@ def test_a_flush_whose_answer_was_lost_on_the_network_counts_once(mongo_server, 
     store = MongoRollups(mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/{name}", 700))
     store.apply(delta(1))
     with proxy.toxic("timeout", timeout=0):  # what we send arrives, what is answered does not
-        with pytest.raises(RollupsUnavailable):
+        with pytest.raises(StorageUnavailable):
             store.apply(delta(2, n=10))
     with mongo_server.client() as direct:
         assert direct[name].telemetry_rollups.find_one({"level": MINUTE_MS})["by"] == {"w1": 2}

@@ -1,25 +1,18 @@
 """Where flags are kept: file (one JSON document, also for hands), mongo, memory (for tests). This is their port.
 
 A store refuses with an ApiError of the catalogue (not_found, conflict, precondition_failed, limit_exceeded) and says
-StoreUnavailable whenever it cannot know; it never guesses, never writes over what it could not read, and writes nothing
+StorageUnavailable whenever it cannot know; it never guesses, never writes over what it could not read, and writes nothing
 that it could not read again.
 """
 
 from typing import Protocol
 
-from app.errors import ApiError, Unavailable
+from app.errors import ApiError
 from app.flags.flag import Flag
-
-RETRY_AFTER_MS = 2000
-
-
-class StoreUnavailable(Unavailable):
-    def __init__(self, reason: str, told: str | None = None):
-        super().__init__("The store of the flags", reason, told, RETRY_AFTER_MS)
 
 
 class FlagStore(Protocol):
-    """Every method may raise StoreUnavailable. What has returned is durable."""
+    """Every method may raise StorageUnavailable. What has returned is durable."""
 
     def list_all(self) -> list[Flag]: ...
 

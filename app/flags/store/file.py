@@ -13,9 +13,8 @@ from marshmallow import ValidationError
 from app.errors import ApiError, flatten_messages
 from app.flags.flag import Flag
 from app.flags.schemas import read_record
-from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
-from app.storage.json_file import JsonFile, troubles_as
+from app.storage.json_file import JsonFile
 
 
 class FileFlagStore:
@@ -25,14 +24,13 @@ class FileFlagStore:
 
     def list_all(self) -> list[Flag]:
         """No file is no flags. Bytes that were read before are not parsed again."""
-        with troubles_as(StoreUnavailable):
-            found = self._file.read()
-            if found is None:
-                return []
-            content, written_at = found
-            if content != self._last_read[0]:
-                self._last_read = (content, self._parse(content, written_at))
-            return list(self._last_read[1])
+        found = self._file.read()
+        if found is None:
+            return []
+        content, written_at = found
+        if content != self._last_read[0]:
+            self._last_read = (content, self._parse(content, written_at))
+        return list(self._last_read[1])
 
     def by_key(self) -> dict[str, Flag]:
         return {flag.key: flag for flag in self.list_all()}
@@ -61,13 +59,13 @@ class FileFlagStore:
     @contextmanager
     def _changing(self) -> Iterator[MemoryFlagStore]:
         """The flags of the file, to be changed; written back where the caller did not raise."""
-        with troubles_as(StoreUnavailable), self._file.locked():
+        with self._file.locked():
             flags = MemoryFlagStore(*self.list_all())
             yield flags
             self._file.write({"flags": [flag.record for flag in flags.list_all()]})
 
     def _take_out(self, key: str, expected_version: int | None) -> None:
-        with troubles_as(StoreUnavailable), self._file.locked():
+        with self._file.locked():
             MemoryFlagStore(*self.list_all()).delete(key, expected_version)
             records = self._file.parse(self._last_read[0])["flags"]
             self._file.write({"flags": [record for record in records if record["key"] != key]})
@@ -76,12 +74,12 @@ class FileFlagStore:
         document, name = self._file.parse(content), self._file.name
         records = document.get("flags") if isinstance(document, dict) else None
         if not isinstance(records, list) or set(document) != {"flags"}:
-            raise StoreUnavailable(f'{name} is not of the form {{"flags": […]}}')
+            raise self._file.unusable(f'{name} is not of the form {{"flags": […]}}')
         flags = [self._flag(index, record, written_at) for index, record in enumerate(records)]
         keys = [flag.key for flag in flags]
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise StoreUnavailable(f"{name} has the flag {twice} twice")
+            raise self._file.unusable(f"{name} has the flag {twice} twice")
         return flags
 
     def _flag(self, index: int, record, written_at: int) -> Flag:
@@ -90,4 +88,4 @@ class FileFlagStore:
         except ValidationError as error:
             key = record.get("key") if isinstance(record, dict) else None
             first = flatten_messages(error.normalized_messages(), f"flags.{index}")[0]
-            raise StoreUnavailable(f"{self._file.name}, flag {key}: {first['path']}: {first['message']}") from None
+            raise self._file.unusable(f"{self._file.name}, flag {key}: {first['path']}: {first['message']}") from None

@@ -15,9 +15,10 @@ from app.clock import to_datetime, to_ms
 from app.errors import ApiError, flatten_messages
 from app.flags.flag import Flag
 from app.flags.schemas import read_record
-from app.flags.store import StoreUnavailable, flag_exists, no_such_flag
+from app.flags.store import flag_exists, no_such_flag
 from app.logs import get_logger
-from app.storage.mongo import driver_errors_as
+from app.storage.errors import StorageUnavailable
+from app.storage.mongo import driver_errors
 from app.storage.mongo_errors import objection
 
 log = get_logger(__name__)
@@ -47,24 +48,25 @@ class MongoFlagStore:
 
     def list_all(self) -> list[Flag]:
         """A document that cannot be understood is left out (so that flag is off) and logged, once: the others go on."""
-        with driver_errors_as(StoreUnavailable):
+        with driver_errors():
             documents = list(FlagDocument.objects.as_pymongo())
         self._read = {_place(document): (document, self._understand(document)) for document in documents}
         return [flag for _, flag in self._read.values() if flag is not None]
 
     def get(self, key: str) -> Flag:
-        with driver_errors_as(StoreUnavailable):
+        with driver_errors():
             document = FlagDocument.objects(key=key).as_pymongo().first()
         if document is None:
             raise no_such_flag(key)
         try:
             return _to_flag(document)
         except ValidationError as error:
-            raise StoreUnavailable(f"flag {key}: {_first_mistake(error)}") from None
+            reason = f"flag {key}: {_first_mistake(error)}"
+            raise StorageUnavailable(reason, message=f"The stored flag cannot be used: {reason}") from None
 
     def create(self, flag: Flag) -> None:
         document = FlagDocument(id=flag.key, **_to_fields(flag)).to_mongo()
-        with driver_errors_as(StoreUnavailable):
+        with driver_errors():
             if _is_there(flag.key):
                 raise flag_exists(flag.key)
             try:
@@ -76,7 +78,7 @@ class MongoFlagStore:
     def replace(self, flag: Flag, expected_version: int) -> None:
         changes = {f"set__{name}": value for name, value in _to_fields(flag).items()}
         try:
-            with driver_errors_as(StoreUnavailable):
+            with driver_errors():
                 found = FlagDocument.objects(__raw__=_where(flag.key, expected_version)).update_one(**changes)
         except NotUniqueError as error:
             raise _refused(flag.key, str(error)) from None
@@ -85,7 +87,7 @@ class MongoFlagStore:
             raise ApiError("precondition_failed")
 
     def delete(self, key: str, expected_version: int | None) -> None:
-        with driver_errors_as(StoreUnavailable):
+        with driver_errors():
             if FlagDocument.objects(__raw__=_where(key, expected_version)).delete():
                 return
             if expected_version is not None and _is_there(key):

@@ -14,10 +14,11 @@ from app.logs import get_logger
 from app.realtime.archive import Found
 from app.realtime.archive.aside import Aside
 from app.realtime.archive.ladder import APART, FLUSH_S, Ladder
-from app.realtime.archive.mongo import Known, MongoMessages, StoreUnavailable
+from app.realtime.archive.mongo import Known, MongoMessages
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Head, Message
 from app.realtime.topics import matches
+from app.storage.errors import StorageUnavailable
 
 log = SampledLog(get_logger(__name__))
 
@@ -89,13 +90,13 @@ class DurableArchive:
             self._begin_anew("the machine was started anew or the file of numbers was touched, and MongoDB is away")
 
     def _compare(self, spooled: list[Known]) -> None:
-        """Raises StoreUnavailable; then it is asked again before anything is stored."""
+        """Raises StorageUnavailable; then it is asked again before anything is stored."""
         beyond = self._store.any_at([(topic, epoch, seq + 1) for topic, (epoch, seq) in self._numbered.items()])
         if beyond:
             self._begin_anew(f"MongoDB has {beyond}")
         try:
             self._learn([*self._store.newest(KNOWN_AGAIN), *spooled])
-        except StoreUnavailable as error:  # sorting may take longer than a database without the index is given
+        except StorageUnavailable as error:  # sorting may take longer than a database without the index is given
             log.warning("archive_ids_not_read", error=str(error)[:300], repeated_messages="are taken for new ones")
 
     def _learn(self, known: list[Known]) -> None:
@@ -167,7 +168,7 @@ class DurableArchive:
         """Whoever waits for the answer must get one."""
         try:
             answer = look(*place)
-        except StoreUnavailable as error:
+        except StorageUnavailable as error:
             log.warning("archive_not_read", error=str(error)[:300], topic=place[0])
             answer = otherwise
         except Exception:
@@ -194,7 +195,7 @@ class DurableArchive:
             try:
                 found |= {message.seq: message for message in self._store.find(topic, epoch, after, last)}
                 return Found([found[seq] for seq in sorted(found)], is_whole=True)
-            except StoreUnavailable as error:
+            except StorageUnavailable as error:
                 log.warning("archive_not_read", error=str(error)[:300], topic=topic)
         found = own | self._spool.find(topic, epoch, after)
         return Found([found[seq] for seq in sorted(found)][: last - after], is_whole=False)

@@ -25,11 +25,11 @@ from gevent.lock import RLock
 from app.clock import Clock
 from app.logs import get_logger
 from app.realtime.archive.aside import Aside
-from app.realtime.archive.mongo import MongoMessages, NotStored, StoreUnavailable
+from app.realtime.archive.mongo import MongoMessages, NotStored
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
 from app.storage.circuit_breaker import Breaker
-from app.storage.segments.writer import SpoolFull, SpoolUnavailable
+from app.storage.errors import StorageUnavailable
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class _Waiting(NamedTuple):
 
 class Ladder:
     """`steady` counts milliseconds that no one sets, for ages and pauses. `before_first` is called before the first message goes to
-    MongoDB and raises StoreUnavailable where that may not be yet; `on_taken` gets a message whose place is another one's."""
+    MongoDB and raises StorageUnavailable where that may not be yet; `on_taken` gets a message whose place is another one's."""
 
     def __init__(self, store: MongoMessages, spool: MessageSpool, aside: Aside, max_bytes: int, clock: Clock, steady: Clock, metrics):
         self._store = store
@@ -117,7 +117,7 @@ class Ladder:
     def _spool_it(self, batch: list[Message]) -> bool:
         try:
             self._spool.append(batch)
-        except (SpoolFull, SpoolUnavailable) as error:
+        except StorageUnavailable as error:
             if not self._lacks_room:
                 log.error("archive_has_no_room", error=str(error), messages_wait_in="memory")
             self._lacks_room = True
@@ -145,7 +145,7 @@ class Ladder:
         """False where MongoDB is away; then it is left alone for a moment."""
         try:
             step()
-        except StoreUnavailable as error:
+        except StorageUnavailable as error:
             if self._breaker.failed(self._steady()):
                 log.warning("archive_unavailable", error=str(error)[:300], messages_go_to="disk")
             return False
@@ -171,17 +171,17 @@ class Ladder:
         self._fates.labels("stored").inc(len(messages) - len(refused))
 
     def look_first(self) -> None:
-        """Raises StoreUnavailable."""
+        """Raises StorageUnavailable."""
         if self.before_first is not None:
             self.before_first()
             self.before_first = None
 
     def _given_up(self, error: NotStored) -> list[tuple[Message, str]]:
-        """Raises StoreUnavailable where another attempt may help."""
+        """Raises StorageUnavailable where another attempt may help."""
         if error.unforeseen:
             self._strange_attempts += 1
             if self._strange_attempts < STRANGE_ATTEMPTS:
-                raise StoreUnavailable(error.unforeseen[0][1])
+                raise StorageUnavailable(error.unforeseen[0][1])
         return error.refused + error.unforeseen
 
     def _store_apart(self, taken: list[Message]) -> list[tuple[Message, str]]:
@@ -196,13 +196,13 @@ class Ladder:
         return []
 
     def _put_aside(self, refused: list[tuple[Message, str]]) -> None:
-        """Raises StoreUnavailable where the disk does not take it: then the others wait rather than that one is lost."""
+        """Raises StorageUnavailable where the disk does not take it: then the others wait rather than that one is lost."""
         if not refused:
             return
         try:
             self._aside.add(refused)
         except OSError as error:
-            raise StoreUnavailable(f"a message that it refuses cannot be put aside: {error}") from error
+            raise StorageUnavailable(f"a message that it refuses cannot be put aside: {error}") from error
         self._fates.labels("refused").inc(len(refused))
 
 

@@ -4,29 +4,24 @@ The invariant: a place names one message. Where a document stands at a place alr
 stored, another one is reported as `taken`, and neither replaces the other.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from bson.errors import InvalidDocument
 from pymongo import WriteConcern
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from app.clock import to_datetime, to_ms
 from app.realtime.log import Message
-from app.storage.mongo import answers_understood
-from app.storage.mongo_errors import NEVER_TAKEN, Objections, judge, reason_of
+from app.storage.errors import StorageUnavailable
+from app.storage.mongo import answers_understood, driver_errors
+from app.storage.mongo_errors import NEVER_TAKEN, Objections, judge
 
 COLLECTION = "realtime_messages"
 DURABLE = WriteConcern(w="majority", j=True)  # what is acknowledged is deleted from the disk
 PLACES_AT_ONCE = 1000
 CONTENT = ("id", "userId", "ts", "payload")
-
-
-class StoreUnavailable(Exception):
-    """MongoDB does not answer, or does not take it now."""
 
 
 class NotStored(Exception):
@@ -53,10 +48,10 @@ class MongoMessages:
         self._collection = database[COLLECTION].with_options(write_concern=DURABLE)
 
     def insert(self, messages: list[Message], now: int) -> None:
-        """All of them are there when it returns. Raises StoreUnavailable; then some may be. Raises NotStored."""
+        """All of them are there when it returns. Raises StorageUnavailable; then some may be. Raises NotStored."""
         stored_at = to_datetime(now)
         documents = [_to_document(message, stored_at) for message in messages]
-        with _driver_errors(), answers_understood():
+        with driver_errors(), answers_understood():
             found = self._insert(documents)
             taken = self._others_at([documents[index] for index in found.there])
         if found.refused or found.unforeseen or taken:
@@ -83,7 +78,7 @@ class MongoMessages:
             self._collection.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             for problem in error.details.get("writeConcernErrors", ()):
-                raise StoreUnavailable(problem.get("errmsg", "the write concern was not met")) from error
+                raise StorageUnavailable(problem.get("errmsg", "the write concern was not met")) from error
             return judge(error.details.get("writeErrors", ()), self._collection, lambda index: documents[index]["_id"])
         return Objections([], {}, {})
 
@@ -99,21 +94,21 @@ class MongoMessages:
         }
 
     def find(self, topic: str, epoch: str, after: int, last: int) -> list[Message]:
-        """Those with `after` < seq <= `last`, oldest first. Raises StoreUnavailable."""
+        """Those with `after` < seq <= `last`, oldest first. Raises StorageUnavailable."""
         place = {"topic": topic, "epoch": epoch, "seq": {"$gt": after, "$lte": last}}
-        with _driver_errors():
+        with driver_errors():
             return [_to_message(document) for document in self._collection.find(place).sort("seq", 1)]
 
     def count(self, topic: str, epoch: str, after: int, last: int, without: list[int]) -> int:
-        """Of those with `after` < seq <= `last` that are not `without`. Raises StoreUnavailable."""
+        """Of those with `after` < seq <= `last` that are not `without`. Raises StorageUnavailable."""
         place = {"topic": topic, "epoch": epoch, "seq": {"$gt": after, "$lte": last, **({"$nin": without} if without else {})}}
-        with _driver_errors():
+        with driver_errors():
             return self._collection.count_documents(place)
 
     def any_at(self, places: list[tuple[str, str, int]]) -> str | None:
-        """One of these (topic, epoch, seq) at which a message stands, as its `_id`. Raises StoreUnavailable."""
+        """One of these (topic, epoch, seq) at which a message stands, as its `_id`. Raises StorageUnavailable."""
         ids = [_id(*place) for place in places]
-        with _driver_errors():
+        with driver_errors():
             for first in range(0, len(ids), PLACES_AT_ONCE):
                 found = self._collection.find_one({"_id": {"$in": ids[first : first + PLACES_AT_ONCE]}}, {"_id": 1})
                 if found is not None:
@@ -121,21 +116,13 @@ class MongoMessages:
         return None
 
     def newest(self, limit: int) -> list[Known]:
-        """The ones stored last, oldest first. Raises StoreUnavailable."""
+        """The ones stored last, oldest first. Raises StorageUnavailable."""
         names = ("topic", "epoch", "seq", "id", "userId", "createdAt", "ts")
-        with _driver_errors(), answers_understood():
+        with driver_errors(), answers_understood():
             found = self._collection.find({}, dict.fromkeys(names, 1)).sort("createdAt", -1).limit(limit)
             rows = [[document.get(name) for name in names] for document in found]
         ours = [(stored_at, ts, Known(*known)) for *known, stored_at, ts in rows if _is_ours(Known(*known), stored_at, ts)]
         return [known for _, _, known in sorted(ours, key=lambda row: row[:2])]
-
-
-@contextmanager
-def _driver_errors() -> Iterator[None]:
-    try:
-        yield
-    except PyMongoError as error:
-        raise StoreUnavailable(reason_of(error)) from error
 
 
 def _is_ours(known: Known, *times: Any) -> bool:

@@ -60,7 +60,7 @@ class MessageSpool:
         return sum(size_of(path) - self._moved.get(path, 0) for path in segments(self._folder, KIND))
 
     def append(self, messages: list[Message]) -> None:
-        """They are durable when it returns. Raises SpoolFull, SpoolUnavailable."""
+        """They are durable when it returns. Raises StorageUnavailable."""
         self._writer.append(b"".join(encode(message) for message in messages))
 
     def next_chunk(self, limit: int) -> Chunk | None:

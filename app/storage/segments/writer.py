@@ -18,10 +18,10 @@ from app.clock import system_clock
 from app.pool_thread import in_thread
 from app.serving.fairness import Turn
 from app.storage.disk import make_folder, private, sync_folder
+from app.storage.errors import StorageUnavailable
 from app.storage.group_commit import GroupCommit, Interrupted
 from app.storage.segments.segment import lock_alone, new_name, segments, size_of
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE_BYTES = 65_536
 MEASURED_FOR_S = 1.0
 UNMEASURED_SHARE = 64
@@ -31,14 +31,6 @@ MEASURING_SHARE = 100  # measuring thousands of files is done rarely enough to s
 
 # The data and the size that finds it, without the times of the file; macOS has only the whole.
 DATA_SYNC = getattr(os, "fdatasync", os.fsync)
-
-
-class SpoolUnavailable(Exception):
-    """The disk is in trouble; the message says which."""
-
-
-class SpoolFull(Exception):
-    """There is no room, on the disk or within the limit."""
 
 
 class SegmentWriter:
@@ -63,11 +55,11 @@ class SegmentWriter:
         self.last_error: str | None = None
 
     def append(self, lines: bytes) -> Path:
-        """The segment that holds them. Raises SpoolFull where there is no room, SpoolUnavailable for any other trouble with the disk."""
+        """Return the segment that holds them. Raises StorageUnavailable where the disk or the limit has no room, or the disk fails."""
         try:
             return self._commits.submit(lines, len(lines))
         except Interrupted as error:
-            raise SpoolUnavailable(f"{self._folder}: {error}") from error
+            raise _refusal(f"{self._folder}: {error}") from error
 
     def measure(self) -> None:
         """Look again at how much lies in the folder: other processes write there and remove from it, too."""
@@ -118,7 +110,7 @@ class SegmentWriter:
             self._write(data)
         except OSError as error:
             self.last_error = f"{self._folder}: {error.strerror}"
-            raise (SpoolFull if error.errno in NO_ROOM else SpoolUnavailable)(self.last_error) from error
+            raise _refusal(self.last_error) from error
         self.last_error, self._lacked = None, 0
         return [self._path] * len(chunks)
 
@@ -129,7 +121,7 @@ class SegmentWriter:
             self.measure()
         if self.folder_bytes + length > self._max_bytes:
             self._lacked = length
-            raise SpoolFull(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used ({self._limit})")
+            raise _refusal(f"{self._folder}: {self.folder_bytes} of {self._max_bytes} bytes are used ({self._limit})")
 
     def _must_measure(self, length: int) -> bool:
         """Often enough to keep the limit together with others who write there, and before saying that it is reached."""
@@ -205,6 +197,10 @@ class SegmentWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _refusal(reason: str) -> StorageUnavailable:
+    return StorageUnavailable(reason, code="storage_full")
 
 
 def _is_at(path: Path, fd: int) -> bool:

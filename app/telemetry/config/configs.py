@@ -12,10 +12,11 @@ from app.clock import iso
 from app.errors import ApiError
 from app.logs import get_logger
 from app.settings import Settings
+from app.storage.errors import StorageUnavailable
 from app.storage.fingerprint import demand_match, fingerprint
 from app.storage.local_copy import LocalCopy, NoCopy
 from app.telemetry.config.gates import Gate, Gates
-from app.telemetry.config.store import ConfigStore, ConfigUnavailable, Overrides
+from app.telemetry.config.store import ConfigStore, Overrides
 
 log = get_logger(__name__)
 MAX_APPS = 1000  # with overrides; each of them may come to some 100 kB of patterns
@@ -59,7 +60,7 @@ class Configs:
     def put(self, app: str, overrides: Overrides, if_match: frozenset[str] | None = None) -> None:
         """In the place of all that the application had; none at all is the same as removing them. `if_match` are fingerprints,
         one of which it must have now; None lets the last write win. Raises bad_request, limit_exceeded,
-        precondition_failed, ConfigUnavailable."""
+        precondition_failed, StorageUnavailable."""
         if overrides.get("max_batch", 1) > self._max_events:
             mistake = {"path": "maxBatch", "message": f"Must be at most {self._max_events}: TELEMETRY_MAX_EVENTS."}
             raise ApiError("bad_request", "The request has the wrong shape; see details.", details=[mistake])
@@ -78,7 +79,7 @@ class Configs:
         log.info("telemetry_config_changed", app=app, fields=sorted(overrides))
 
     def remove(self, app: str, if_match: frozenset[str] | None = None) -> None:
-        """Raises not_found, precondition_failed, ConfigUnavailable."""
+        """Raises not_found, precondition_failed, StorageUnavailable."""
         with self._conversation:
             expected = None if if_match is None else self._expected(self._store.read_all().get(app, {}), if_match)
             self._store.delete(app, expected)
@@ -108,7 +109,7 @@ class Configs:
         return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
 
     def _note_failure(self, error: Exception) -> None:
-        expected = isinstance(error, ConfigUnavailable)
+        expected = isinstance(error, StorageUnavailable)
         reason = error.reason if expected else f"{type(error).__name__}: {str(error)[:200]}"
         if self._failure is None:
             log.warning("telemetry_config_away", reason=reason, exc_info=not expected)

@@ -9,6 +9,7 @@ Those that hold events for reading also offer `find(query) -> Page` (see app/tel
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
 
 
@@ -27,26 +28,19 @@ class Written(NamedTuple):
 
 class Sink(Protocol):
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkUnavailable or SinkFull; then some of the events may be durable, and all must be written again."""
+        """Raises StorageUnavailable; then some of the events may be durable, and all must be written again."""
         ...
 
 
-class SinkUnavailable(Exception):
-    """The storage does not answer, or answers that it cannot write now."""
-
-
-class SinkRefused(SinkUnavailable):
+class SinkRefused(StorageUnavailable):
     """The storage works, objects to some of these events, and may take them later."""
 
 
-class SinkFull(Exception):
-    """The storage works and has no room."""
-
-
-class SinkShareFull(SinkFull):
+class SinkShareFull(StorageUnavailable):
     """The storage has room, and applications among these events have used up their share of it: `full` says so for each. Nothing
     was written; the events of the others may be written again."""
 
     def __init__(self, full: Mapping[str, str]):
-        super().__init__("; ".join(full.values()))
+        sentence = "; ".join(full.values())
+        super().__init__(sentence, message=sentence, code="storage_full")
         self.full = full

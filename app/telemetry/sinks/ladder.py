@@ -14,8 +14,9 @@ from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.metrics import ByLabel, Metrics
 from app.storage.circuit_breaker import Breaker
+from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
-from app.telemetry.sinks import Sink, SinkFull, SinkRefused, SinkUnavailable, Written
+from app.telemetry.sinks import Sink, SinkRefused, Written
 from app.telemetry.sinks.in_doubt import InDoubt
 
 log = get_logger(__name__)
@@ -35,7 +36,7 @@ class Ladder:
         self.breaker = Breaker()
 
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkFull or SinkUnavailable when the last rung failed, too."""
+        """Raises StorageUnavailable when the last rung failed, too."""
         is_tried = self._primary is not None and self.breaker.lets_through(self._clock())
         if is_tried and (written := self._write_to_primary(events)) is not None:
             if written.refused:
@@ -52,7 +53,7 @@ class Ladder:
             written = self._primary.write(events)
         except SinkRefused as error:
             sampled.error("mongo_refused", error=str(error)[:300], events_go_to="spool")
-        except SinkUnavailable as error:
+        except StorageUnavailable as error:
             self._failed(error)
         else:
             self._recovered()
@@ -71,13 +72,13 @@ class Ladder:
         """Where it fails, MongoDB may have what is `in_doubt`, and the caller is answered that nothing is saved."""
         try:
             return self._spool.write(events)
-        except (SinkFull, SinkUnavailable) as error:
+        except StorageUnavailable as error:
             self._rungs["full"].inc()
             self._in_doubt.add(in_doubt)
             log.error("storage_full", error=str(error))
             raise
 
-    def _failed(self, error: SinkUnavailable) -> None:
+    def _failed(self, error: StorageUnavailable) -> None:
         if self.breaker.failed(self._clock()):
             log.warning("mongo_unavailable", error=str(error)[:300], events_go_to="spool")
 

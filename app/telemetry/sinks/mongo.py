@@ -15,19 +15,20 @@ from typing import Any, NamedTuple
 
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure
 
 from app.clock import to_datetime
+from app.storage.errors import StorageUnavailable
 from app.storage.group_commit import GroupCommit, Interrupted
-from app.storage.mongo import answers_understood, durable_concern
-from app.storage.mongo_errors import Objections, judge, reason_of
+from app.storage.mongo import answers_understood, driver_errors, durable_concern
+from app.storage.mongo_errors import Objections, judge
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import RAW, id_from_text
 from app.telemetry.fields import MAX_MS
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
-from app.telemetry.sinks import SinkRefused, SinkUnavailable, Written, wire
+from app.telemetry.sinks import SinkRefused, Written, wire
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 
 MAY_NOT_LIST = (13, 59, 115)  # the login may not, or the server cannot
@@ -51,28 +52,25 @@ class MongoSink:
         self._failed_at = 0.0  # monotonic
 
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkUnavailable, and SinkRefused where MongoDB objects to one of these events and nobody knows for how long."""
+        """Raises StorageUnavailable, and SinkRefused where MongoDB objects to one of these events and nobody knows for how long."""
         documents = encode_events(events)
         try:
             found = self._inserts.submit((time.monotonic(), documents), sum(map(len, documents)))
         except Interrupted as error:
-            raise SinkUnavailable(str(error)) from error
+            raise StorageUnavailable(str(error)) from error
         _raise_unforeseen(found)
         return Written("mongo", found.there, found.refused)
 
     def find(self, query: EventQuery) -> Page:
         """Documents of other programs included, where they have a date in `ts`: without one they have no place in a page.
-        Raises SinkUnavailable."""
-        try:
-            with answers_understood():
-                found = self._collection.with_options(RAW).find(_filter(query)).sort(NEWEST_FIRST).limit(query.limit + 1)
-                return page_from([decode_event(document) for document in found], query.limit)
-        except PyMongoError as error:
-            raise _unavailable(error) from error
+        Raises StorageUnavailable."""
+        with driver_errors(), answers_understood():
+            found = self._collection.with_options(RAW).find(_filter(query)).sort(NEWEST_FIRST).limit(query.limit + 1)
+            return page_from([decode_event(document) for document in found], query.limit)
 
     def insert(self, documents: Sequence[bytes], timeout_s: float | None = None) -> Inserted:
         """One plain command, without a retry of its own: the caller has one. `timeout_s` is for callers with more patience than a
-        request has. Raises SinkUnavailable, and SinkRefused for an objection that nobody foresaw."""
+        request has. Raises StorageUnavailable, and SinkRefused for an objection that nobody foresaw."""
         found = self._insert(documents, timeout_s)
         _raise_unforeseen(found)
         return Inserted(found.there, found.refused)
@@ -83,47 +81,41 @@ class MongoSink:
             "ordered": False,
             "writeConcern": durable_concern(self._collection),
         }
-        try:
-            with answers_understood():
-                answer = self._send(command, documents, timeout_s)
-                if "writeConcernError" in answer:
-                    raise SinkUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
-                return judge(answer.get("writeErrors", ()), self._collection, lambda index: RawBSONDocument(documents[index])["_id"])
-        except PyMongoError as error:
-            raise _unavailable(error) from error
+        with driver_errors(), answers_understood():
+            answer = self._send(command, documents, timeout_s)
+            if "writeConcernError" in answer:
+                raise StorageUnavailable(answer["writeConcernError"].get("errmsg", "the write concern was not met"))
+            return judge(answer.get("writeErrors", ()), self._collection, lambda index: RawBSONDocument(documents[index])["_id"])
 
     def known(self, ids: list[str]) -> int:
-        """How many of these are there. Raises SinkUnavailable."""
-        try:
+        """How many of these are there. Raises StorageUnavailable."""
+        with driver_errors():
             return self._collection.count_documents({"_id": {"$in": [id_from_text(id_) for id_ in ids]}})
-        except PyMongoError as error:
-            raise _unavailable(error) from error
 
     def collection_id(self) -> str:
         """Another one after the collection was dropped and made again; empty where there is none, or the server does not tell.
-        Raises SinkUnavailable."""
-        try:
-            found = list(self._collection.database.list_collections(filter={"name": self._collection.name}))
-            return str(found[0].get("info", {}).get("uuid", "")) if found else ""
-        except OperationFailure as error:
-            if error.code in MAY_NOT_LIST:
-                return ""
-            raise _unavailable(error) from error
-        except PyMongoError as error:
-            raise _unavailable(error) from error
+        Raises StorageUnavailable."""
+        with driver_errors():
+            try:
+                found = list(self._collection.database.list_collections(filter={"name": self._collection.name}))
+            except OperationFailure as error:
+                if error.code in MAY_NOT_LIST:
+                    return ""
+                raise
+        return str(found[0].get("info", {}).get("uuid", "")) if found else ""
 
     def holds(self, collection_id: str, id_: str) -> bool:
-        """Whether it is still this collection, and has this event. Raises SinkUnavailable."""
+        """Whether it is still this collection, and has this event. Raises StorageUnavailable."""
         return self.collection_id() == collection_id and (not id_ or self.known([id_]) == 1)
 
     def _insert_all(self, batches: list[tuple[float, list[bytes]]]) -> list[Objections]:
         """What concerns each batch. A batch that waited while MongoDB failed goes down the ladder at once, not after a timeout
         of its own: so a request waits for one timeout at most."""
         if batches[0][0] < self._failed_at:
-            raise SinkUnavailable("it did not take what came before")
+            raise StorageUnavailable("it did not take what came before")
         try:
             found = self._insert([document for _, batch in batches for document in batch])
-        except SinkUnavailable:
+        except StorageUnavailable:
             self._failed_at = time.monotonic()
             raise
         return _shares(found, [len(batch) for _, batch in batches])
@@ -147,10 +139,6 @@ def _shares(found: Objections, sizes: list[int]) -> list[Objections]:
             batch = bisect_right(ends, index)
             getattr(shares[batch], kind)[index - ends[batch] + sizes[batch]] = reason
     return shares
-
-
-def _unavailable(error: PyMongoError) -> SinkUnavailable:
-    return SinkUnavailable(reason_of(error))
 
 
 def _filter(query: EventQuery) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from app.clock import system_clock
 from app.storage.disk import make_folder
 from app.storage.segments.rejected import REJECTED
 from app.storage.segments.segment import has_writer, lock_alone, size_of, whole_lines
-from app.storage.segments.writer import SegmentWriter, SpoolFull, SpoolUnavailable
+from app.storage.segments.writer import SegmentWriter
 from app.storage.trusted_time import TrustedTime
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
 from app.telemetry.shares.spool_account import SpoolAccount
-from app.telemetry.sinks import SinkFull, SinkShareFull, SinkUnavailable, Written
+from app.telemetry.sinks import SinkShareFull, Written
 from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.sinks.shared_ids import SharedIds
 from app.telemetry.spool.index import SpoolIndex
@@ -96,7 +96,7 @@ class SpoolSink:
             self._recall()
 
     def write(self, events: list[StoredEvent]) -> Written:
-        """Raises SinkFull, SinkShareFull, SinkUnavailable."""
+        """Raises StorageUnavailable, and SinkShareFull."""
         fresh = self._fresh(events)
         while not self._reserved.isdisjoint(fresh):
             self._has_ended.wait()
@@ -147,12 +147,8 @@ class SpoolSink:
             raise
         try:
             path = self._writer.append(lines.text)
-        except BaseException as error:
+        except BaseException:
             self._account.release(lines.sizes)
-            if isinstance(error, SpoolFull):
-                raise SinkFull(str(error)) from error
-            if isinstance(error, SpoolUnavailable):
-                raise SinkUnavailable(str(error)) from error
             raise
         self._account.note(path, lines.sizes)
 

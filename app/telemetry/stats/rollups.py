@@ -22,10 +22,11 @@ from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
 from app.serving.fairness import Turn
+from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
 from app.telemetry.stats.shares import MAX_APPS, Places, fitted
-from app.telemetry.stats.store import RollupStore, RollupsUnavailable
+from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.tally import Names, Tally, slices
 
 log = get_logger(__name__)
@@ -96,7 +97,7 @@ class Rollups:
             try:
                 self._places.keep(self._store.apps(MAX_APPS))
                 return
-            except RollupsUnavailable:  # the flushes report it
+            except StorageUnavailable:  # the flushes report it
                 stop.wait(RECALL_AGAIN_S)
 
     def fold(self) -> None:
@@ -115,7 +116,7 @@ class Rollups:
                 if self._tallies:
                     self._deltas.extend(self._take())
                     self._send()
-            except RollupsUnavailable as error:
+            except StorageUnavailable as error:
                 self._note_failure(str(error))
             else:
                 self._note_success()

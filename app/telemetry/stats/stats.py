@@ -4,12 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from app.clock import Clock
-from app.errors import ApiError
 from app.serving.fairness import Turn
-from app.telemetry.stats.store import RollupStore, RollupsUnavailable
+from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.summary import Summary, query_from
-
-RETRY_AFTER_MS = 2000
 
 
 class Stats:
@@ -18,14 +15,11 @@ class Stats:
         self._clock = clock
 
     def answer(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`arguments` are those of StatsQuerySchema. Raises ApiError `bad_request`, and `unavailable` for a store that is away."""
+        """`arguments` are those of StatsQuerySchema. Raises ApiError `bad_request`, and StorageUnavailable."""
         query = query_from(arguments, self._clock())
         summary = Summary(query)
-        try:
-            for cell in _with_pauses(self._store.read(query.level_ms, query.app, query.env, query.since, query.until)):
-                summary.add(cell)
-        except RollupsUnavailable:
-            raise ApiError("unavailable", "The statistics cannot be read right now.", retry_after_ms=RETRY_AFTER_MS) from None
+        for cell in _with_pauses(self._store.read(query.level_ms, query.app, query.env, query.since, query.until)):
+            summary.add(cell)
         return {**summary.head(), "buckets": list(_with_pauses(summary.rows()))}
 
 

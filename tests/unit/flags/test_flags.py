@@ -10,9 +10,9 @@ from app.flags.flag import Flag
 from app.flags.flags import Flags
 from app.flags.rules import Context
 from app.flags.schemas import read_records, write_records
-from app.flags.store import StoreUnavailable
 from app.flags.store.memory import MemoryFlagStore
 from app.metrics import Metrics
+from app.storage.errors import StorageUnavailable
 from app.storage.local_copy import LocalCopy
 from tests.apps import NOW, Clock
 
@@ -141,7 +141,7 @@ def test_a_window_that_opens_or_closes_changes_the_fingerprint_by_itself():
 
 
 def test_while_the_store_is_away_the_last_snapshot_serves_and_says_its_age(scene):
-    scene.store.error = StoreUnavailable("the disk is on fire")
+    scene.store.error = StorageUnavailable("the disk is on fire")
     scene.clock.pass_ms(3000)
     scene.flags.refresh()
     assert scene.on() == {"a": True, "b": False}
@@ -150,7 +150,7 @@ def test_while_the_store_is_away_the_last_snapshot_serves_and_says_its_age(scene
 
 
 def test_the_store_coming_back_is_noticed(scene):
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     scene.flags.refresh()
     scene.store.error = None
     scene.store.put_by_others(Flag("c", True))
@@ -161,7 +161,7 @@ def test_the_store_coming_back_is_noticed(scene):
 
 def test_going_and_coming_back_are_logged_once_each(scene):
     with capture_logs() as lines:
-        scene.store.error = StoreUnavailable("away")
+        scene.store.error = StorageUnavailable("away")
         for _ in range(3):
             scene.flags.refresh()
         scene.store.error = None
@@ -182,7 +182,7 @@ def test_whatever_a_store_raises_it_is_away_and_the_snapshot_serves(scene):
 
 def test_without_any_snapshot_the_answer_is_unavailable_and_not_that_there_are_no_flags():
     scene = Scene(Flag("a", True))
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     assert refused("unavailable", scene.on).retry_after_ms
     assert scene.flags.check() == {"state": "down", "flags": 0, "error": "away"}
 
@@ -200,7 +200,7 @@ def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_wi
     before.flags.delete("b")
     os.utime(tmp_path / "copy.json", (NOW / 1000, NOW / 1000))
     scene = with_copy(Scene(Flag("new", True)), tmp_path)
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     scene.clock.pass_ms(4000)
     scene.flags.refresh()
     assert scene.on() == {"a": True}
@@ -215,20 +215,20 @@ def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_wi
 
 def test_while_the_store_is_away_from_the_start_requests_do_not_wait_for_it_one_by_one():
     scene = Scene()
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     for _ in range(3):
         refused("unavailable", scene.on)
     assert scene.store.asked == 1
 
 
 def test_one_flag_is_read_from_the_snapshot_while_the_store_is_away(scene):
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     assert scene.flags.get("off") == Flag("off")
     refused("unavailable", scene.flags.get, "unheard-of")
 
 
 def test_a_write_while_the_store_is_away_is_refused_and_changes_nothing(scene):
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     refused("unavailable", scene.flags.create, {"key": "c", "enabled": True})
     refused("unavailable", scene.flags.patch, "a", {"enabled": False})
     refused("unavailable", scene.flags.replace, "a", {"enabled": False})
@@ -350,7 +350,7 @@ def test_the_first_snapshot_and_an_unchanged_one_announce_nothing(scene):
 
 def test_flags_that_could_not_be_read_at_the_start_are_announced_when_they_can():
     scene = Scene(Flag("a", True))
-    scene.store.error = StoreUnavailable("away")
+    scene.store.error = StorageUnavailable("away")
     scene.flags.refresh()
     scene.store.error = None
     scene.flags.refresh()

@@ -1,6 +1,7 @@
 """Stands for the messages in MongoDB."""
 
-from app.realtime.archive.mongo import Known, NotStored, StoreUnavailable
+from app.realtime.archive.mongo import Known, NotStored
+from app.storage.errors import StorageUnavailable
 
 
 class MemoryMessages:
@@ -14,7 +15,7 @@ class MemoryMessages:
         self.asked += 1
         self.answer()
         if self.is_away:
-            raise StoreUnavailable("away")
+            raise StorageUnavailable("away")
         refused = [(message, "it is refused") for message in messages if message.id in self.refuses]
         strange = [(message, "it is strange") for message in messages if message.id in self.strange]
         taken = []
@@ -27,13 +28,13 @@ class MemoryMessages:
             self.order.append(place)
         if self.loses_answers:
             self.loses_answers = False
-            raise StoreUnavailable("the answer was lost")
+            raise StorageUnavailable("the answer was lost")
         if refused or strange or taken:
             raise NotStored(refused, strange, taken)
 
     def find(self, topic, epoch, after, last):
         if self.is_away:
-            raise StoreUnavailable("away")
+            raise StorageUnavailable("away")
         return [self.messages[place] for place in sorted(self.messages) if place[:2] == (topic, epoch) and after < place[2] <= last]
 
     def count(self, topic, epoch, after, last, without):
@@ -43,12 +44,12 @@ class MemoryMessages:
     def any_at(self, places):
         self.asked += 1
         if self.is_away:
-            raise StoreUnavailable("away")
+            raise StorageUnavailable("away")
         return next((f"{topic} {epoch} {seq}" for topic, epoch, seq in places if (topic, epoch, seq) in self.messages), None)
 
     def newest(self, limit):
         if self.is_away:
-            raise StoreUnavailable("away")
+            raise StorageUnavailable("away")
         known = dict.fromkeys(reversed(self.order))
         found = [self.messages[place] for place in known][:limit]
         return [Known(each.topic, each.epoch, each.seq, each.id, each.user) for each in reversed(found)]

@@ -8,10 +8,10 @@ from structlog.testing import capture_logs
 
 from app.errors import ApiError
 from app.flags.flag import Flag
-from app.flags.store import StoreUnavailable
 from app.flags.store.file import FileFlagStore
 from app.flags.store.memory import MemoryFlagStore
 from app.storage.embedded_file import EmbeddedFile
+from app.storage.errors import StorageUnavailable
 from tests.apps import NOW
 
 FLAG = Flag("a", True, {"percent": 5}, NOW, None, "why", 7, NOW)
@@ -63,7 +63,7 @@ def test_of_several_workers_one_does_it(path, store):
     assert [line["event"] for line in lines] == ["embedded_file_moved"]
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("AutoReconnect: db:27017", told="away"), ApiError("limit_exceeded")])
+@pytest.mark.parametrize("error", [StorageUnavailable("AutoReconnect: db:27017", message="away"), ApiError("limit_exceeded")])
 def test_where_the_store_does_not_take_it_the_file_stays_until_it_does_and_the_log_says_so_once(path, store, error):
     def refuse(flag):
         if store.list_all():

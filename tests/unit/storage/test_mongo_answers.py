@@ -6,11 +6,10 @@ import pytest
 from bson.errors import InvalidBSON
 from pymongo import WriteConcern
 
-from app.realtime.archive.mongo import MongoMessages, StoreUnavailable
-from app.telemetry.sinks import SinkUnavailable
+from app.realtime.archive.mongo import MongoMessages
+from app.storage.errors import StorageUnavailable
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.stats.cell import Cell, Delta
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW
 from tests.unit.telemetry.test_spool_reading import event
@@ -39,23 +38,23 @@ def test_an_answer_that_cannot_be_read_sends_a_batch_down_the_ladder(trouble):
     def send(*_):
         raise trouble
 
-    with pytest.raises(SinkUnavailable, match="cannot be read"):
+    with pytest.raises(StorageUnavailable, match="cannot be read"):
         MongoSink(Database(), send).write([event("a")])
 
 
 @pytest.mark.parametrize("answer", [{"ok": 1, "writeErrors": [5]}, {"ok": 1, "writeErrors": None}, {"ok": 1, "writeConcernError": 5}])
 def test_an_answer_of_a_strange_shape_does_the_same(answer):
-    with pytest.raises(SinkUnavailable):
+    with pytest.raises(StorageUnavailable):
         MongoSink(Database(), lambda *_: answer).write([event("a")])
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_the_delivery_log_keeps_what_was_answered_so(trouble):
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StorageUnavailable):
         MongoMessages(Database(trouble)).insert([], NOW)
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_the_statistics_keep_what_was_answered_so(trouble):
-    with pytest.raises(RollupsUnavailable):
+    with pytest.raises(StorageUnavailable):
         MongoRollups(Database(trouble)).apply(Delta("w1", 1, NOW, [Cell("web", None, NOW, {"page": {"/": 1}})]))

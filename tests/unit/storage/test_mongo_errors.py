@@ -7,12 +7,12 @@ from bson import encode
 from pymongo import MongoClient, WriteConcern
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, OperationFailure, PyMongoError
 
-from app.realtime.archive.mongo import MongoMessages, StoreUnavailable
+from app.realtime.archive.mongo import MongoMessages
+from app.storage.errors import StorageUnavailable
 from app.storage.mongo_errors import NEVER_TAKEN, UNWELL, Objections, ServerUnwell, judge, reason_of
-from app.telemetry.sinks import SinkRefused, SinkUnavailable
+from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.stats.cell import Cell, Delta
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW
 from tests.servers.ports import free_port
@@ -103,12 +103,12 @@ def sink(code):
 def test_a_server_that_is_not_well_keeps_events_numbers_and_messages_waiting(code):
     with pytest.raises(ServerUnwell):
         objections({"code": code})
-    with pytest.raises(SinkUnavailable) as refused:
+    with pytest.raises(StorageUnavailable) as refused:
         sink(code).write([event("a")])
     assert not isinstance(refused.value, SinkRefused)
-    with pytest.raises(RollupsUnavailable):
+    with pytest.raises(StorageUnavailable):
         MongoRollups(Database(code)).apply(Delta("w1", 1, NOW, [Cell("web", None, NOW, {"page": {"/": 1}})]))
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StorageUnavailable):
         MongoMessages(Database(code)).insert([], NOW)
 
 

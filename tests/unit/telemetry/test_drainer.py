@@ -8,10 +8,11 @@ from bson import decode as decode_bson
 from gevent.event import Event
 
 from app.metrics import Metrics
+from app.storage.errors import StorageUnavailable
 from app.storage.segments.rejected import RejectedFile
 from app.storage.segments.segment import has_writer, lock_alone
 from app.telemetry.drainer import Drainer
-from app.telemetry.sinks import SinkRefused, SinkUnavailable
+from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.mongo import Inserted
 from app.telemetry.sinks.spool import SpoolSink
 from app.telemetry.spool.segment import segments
@@ -144,7 +145,7 @@ def test_the_line_that_a_writer_is_in_the_middle_of_is_left_to_it(make, spool, m
 
 def test_while_mongo_is_away_nothing_is_deleted_and_it_is_asked_ever_less_often(make, spool, mongo):
     write(spool.folder, "0001-1-a", line("a"))
-    drainer, mongo.error = make(), SinkUnavailable("away")
+    drainer, mongo.error = make(), StorageUnavailable("away")
     waits = [take_a_turn(drainer) for _ in range(4)]
     assert waits == sorted(waits) and waits[0] < waits[-1]
     assert len(segments(spool.folder)) == 1
@@ -160,7 +161,7 @@ def test_when_the_answer_is_lost_everything_is_sent_again_and_stands_there_once(
     def lose_the_answer(documents):
         insert(documents)
         mongo.insert = insert
-        raise SinkUnavailable("the connection was closed")
+        raise StorageUnavailable("the connection was closed")
 
     mongo.insert = lose_the_answer
     drainer = make()
@@ -294,7 +295,7 @@ def test_an_unused_segment_is_ended_by_its_own_writer(make, spool, mongo, monkey
 
 def test_while_mongo_is_away_a_quiet_second_does_not_begin_another_file(make, spool, mongo, monkeypatch):
     monkeypatch.setattr("app.telemetry.sinks.spool.UNUSED_S", 0)
-    drainer, mongo.error = make(), SinkUnavailable("away")
+    drainer, mongo.error = make(), StorageUnavailable("away")
     for n in range(5):
         spool.write([event(f"e{n}")])
         take_a_turn(drainer)
@@ -318,7 +319,7 @@ def test_health_shows_the_backlog_and_is_well_again_when_it_is_gone(make, spool,
 def test_every_worker_gives_the_same_report(make, spool, mongo):
     working, standing_by = make(), make()
     write(spool.folder, "0001-1-a", line("a"))
-    mongo.error = SinkUnavailable("away")
+    mongo.error = StorageUnavailable("away")
     take_a_turn(working)
     assert working.check() == standing_by.check()
     assert standing_by.check()["waitsFor"].startswith("MongoDB")
@@ -393,7 +394,7 @@ def test_a_database_restored_from_a_backup_gets_the_whole_segment_again(make, sp
         drainer._duty.end()
         drainer = make()
     elif how == "by the same one, after MongoDB was away":
-        mongo.error = SinkUnavailable("away")
+        mongo.error = StorageUnavailable("away")
         take_a_turn(drainer)
         mongo.error = None
     else:

@@ -15,6 +15,7 @@ from app.metrics import Metrics
 from app.realtime.archive.line import encode as encode_messages
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
+from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery
 from app.telemetry.spool.index import SpoolIndex
@@ -23,7 +24,6 @@ from app.telemetry.spool.segment import encode
 from app.telemetry.stats.cell import Cell
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.stats import Stats
-from app.telemetry.stats.store import RollupsUnavailable
 from tests.apps import NOW, Clock, make_app
 from tests.event_loop import measured_loop
 
@@ -164,7 +164,7 @@ def test_a_replay_from_files_keeps_nobody_waiting(tmp_path):
 
 class NoStore:
     def apply(self, delta):
-        raise RollupsUnavailable("away")
+        raise StorageUnavailable("away")
 
 
 @pytest.mark.parametrize("count", ["fold", "flush"])

@@ -13,8 +13,9 @@ from pymongo.errors import AutoReconnect, ExecutionTimeout, NetworkTimeout, NotP
 from pymongo.write_concern import WriteConcern
 
 from app.metrics import Metrics
+from app.storage.errors import StorageUnavailable
 from app.telemetry.drainer import Drainer
-from app.telemetry.sinks import SinkFull, SinkRefused, SinkUnavailable
+from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
@@ -153,9 +154,9 @@ def test_every_write_waits_for_the_journal_and_the_majority_unless_the_uri_says_
 
 def test_who_waited_while_mongo_failed_does_not_wait_for_a_timeout_of_his_own(house):
     house.database.next = [(ERRORS["an answer that does not come"], False)]
-    with pytest.raises(SinkUnavailable):
+    with pytest.raises(StorageUnavailable):
         house.sink.write([event("a")])
-    with pytest.raises(SinkUnavailable):
+    with pytest.raises(StorageUnavailable):
         house.sink._insert_all([(house.sink._failed_at - 0.1, [_bson("b")])])
     assert len(house.database.commands) == 1
     assert house.sink.write([event("c")]).storage == "mongo"
@@ -186,7 +187,7 @@ def test_for_any_order_of_events_failures_restarts_and_clock_jumps_what_was_save
                 try:
                     house.ladder.write([event(name) for name in names])
                     saved.update(names)
-                except (SinkFull, SinkUnavailable):
+                except StorageUnavailable:
                     pass
             elif kind == "say":
                 house.database.next.append((ERRORS.get(what[0]) or ANSWERS.get(what[0]), what[1]))

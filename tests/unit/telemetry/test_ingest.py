@@ -6,8 +6,9 @@ from gevent.event import Event
 
 from app.errors import ApiError
 from app.metrics import Metrics
+from app.storage.errors import StorageUnavailable
 from app.telemetry.ingest import Ingest
-from app.telemetry.sinks import SinkFull, Written
+from app.telemetry.sinks import Written
 from tests.apps import Clock
 
 BATCH = b'{"app":"web","events":[{"type":"event","name":"a"}]}'
@@ -56,7 +57,7 @@ def test_whatever_ends_a_batch_gives_its_place_back(ingest, sink):
     for _ in range(5):
         with pytest.raises(ApiError):
             ingest.save(b"not JSON")
-    sink.write = lambda events: (_ for _ in ()).throw(SinkFull("no room"))
+    sink.write = lambda events: (_ for _ in ()).throw(StorageUnavailable("no room", code="storage_full"))
     for _ in range(5):
         with pytest.raises(ApiError):
             ingest.save(BATCH)

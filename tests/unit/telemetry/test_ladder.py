@@ -5,9 +5,10 @@ from msgspec import structs
 
 from app.metrics import Metrics
 from app.storage.circuit_breaker import FIRST_REST_MS
+from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import KNOWN_ID_MARK
 from app.telemetry.event import StoredEvent
-from app.telemetry.sinks import SinkFull, SinkRefused, SinkUnavailable, Written
+from app.telemetry.sinks import SinkRefused, Written
 from app.telemetry.sinks.in_doubt import InDoubt
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.memory import MemorySink
@@ -43,13 +44,13 @@ def test_while_mongo_works_the_spool_is_not_touched(ladder):
 
 
 def test_when_mongo_fails_the_same_events_go_to_the_spool(ladder):
-    ladder.mongo.error = SinkUnavailable("away")
+    ladder.mongo.error = StorageUnavailable("away")
     assert ladder.write([1, 2]).storage == "spool"
     assert ladder.spool.events == [1, 2]
 
 
 def test_a_mongo_that_failed_is_left_alone_for_a_moment_and_then_tried_by_one_caller(ladder):
-    ladder.mongo.error = SinkUnavailable("away")
+    ladder.mongo.error = StorageUnavailable("away")
     for _ in range(5):
         ladder.write([1])
     assert ladder.mongo.asked == 1
@@ -60,16 +61,16 @@ def test_a_mongo_that_failed_is_left_alone_for_a_moment_and_then_tried_by_one_ca
 
 
 def test_a_mongo_that_is_back_is_used_again_at_once(ladder):
-    ladder.mongo.error = SinkUnavailable("away")
+    ladder.mongo.error = StorageUnavailable("away")
     ladder.write([1])
     ladder.mongo.error = None
     ladder.clock.pass_ms(FIRST_REST_MS)
     assert [ladder.write([1]).storage for _ in range(3)] == ["mongo"] * 3
 
 
-@pytest.mark.parametrize("error", [SinkFull("no room"), SinkUnavailable("read-only")])
+@pytest.mark.parametrize("error", [StorageUnavailable("no room", code="storage_full"), StorageUnavailable("read-only")])
 def test_when_the_spool_fails_too_nothing_is_answered_as_saved(ladder, error):
-    ladder.mongo.error, ladder.spool.error = SinkUnavailable("away"), error
+    ladder.mongo.error, ladder.spool.error = StorageUnavailable("away"), error
     with pytest.raises(type(error)):
         ladder.write([EVENT])
 
@@ -80,10 +81,10 @@ def test_without_mongo_the_spool_is_the_store():
 
 def test_each_rung_has_its_count(ladder):
     ladder.write([1])
-    ladder.mongo.error = SinkUnavailable("away")
+    ladder.mongo.error = StorageUnavailable("away")
     ladder.write([1])
-    ladder.spool.error = SinkFull("no room")
-    with pytest.raises(SinkFull):
+    ladder.spool.error = StorageUnavailable("no room", code="storage_full")
+    with pytest.raises(StorageUnavailable):
         ladder.write([EVENT])
     assert [ladder._rungs[rung]._value.get() for rung in ("mongo", "spool", "full")] == [1, 1, 1]
 
@@ -97,7 +98,7 @@ class ForgetfulMongo(MemorySink):
         if self.takes is None:
             return super().write(events)
         super().write(events[: self.takes])
-        raise SinkUnavailable("its answer was lost")
+        raise StorageUnavailable("its answer was lost")
 
 
 def with_ids(*names):
@@ -107,13 +108,13 @@ def with_ids(*names):
 @pytest.fixture
 def failing():
     """A ladder on which both rungs can fail."""
-    ladder = Ladder(ForgetfulMongo(), FailingSink("spool", SinkFull("no room")), Clock(), Metrics())
+    ladder = Ladder(ForgetfulMongo(), FailingSink("spool", StorageUnavailable("no room", code="storage_full")), Clock(), Metrics())
     ladder.mongo, ladder.spool, ladder.clock = ladder._primary, ladder._spool, ladder._clock
     return ladder
 
 
 def is_refused(ladder, *names):
-    with pytest.raises(SinkFull):
+    with pytest.raises(StorageUnavailable):
         ladder.write(with_ids(*names))
 
 
@@ -179,7 +180,7 @@ def test_what_mongo_refuses_for_good_is_kept_while_there_is_room_and_is_refused_
 
 
 def test_where_a_refused_event_cannot_be_kept_nothing_is_answered_and_the_rest_is_in_doubt():
-    ladder = Ladder(RefusingMongo(), FailingSink("spool", SinkFull("no room")), Clock(), Metrics())
+    ladder = Ladder(RefusingMongo(), FailingSink("spool", StorageUnavailable("no room", code="storage_full")), Clock(), Metrics())
     is_refused(ladder, "bad", "good")
     ladder._primary = MemorySink()
     ladder._primary.write(with_ids("good"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import gevent
 import pytest
 
+from app.storage.errors import StorageUnavailable
 from app.telemetry.query import EventQuery, decode_cursor
-from app.telemetry.sinks import SinkFull, SinkUnavailable
 from app.telemetry.sinks.shared_ids import RECORD, SharedIds
 from app.telemetry.spool.segment import decode, segments
 from tests.apps import NOW
@@ -47,7 +47,7 @@ def test_eight_writers_of_the_same_events_at_once_store_and_count_each_once(tmp_
 
 
 def test_who_waited_for_a_write_that_failed_writes_the_event_itself(tmp_path, monkeypatch):
-    spool, failures = make_spool(tmp_path), [SinkFull("no room"), SinkUnavailable("read-only")]
+    spool, failures = make_spool(tmp_path), [StorageUnavailable("no room", code="storage_full"), StorageUnavailable("read-only")]
     append = spool._append
 
     def fail_first(text):
@@ -59,7 +59,7 @@ def test_who_waited_for_a_write_that_failed_writes_the_event_itself(tmp_path, mo
     monkeypatch.setattr(spool, "_append", fail_first)
     writers = [gevent.spawn(spool.write, now_events("1")) for _ in range(4)]
     gevent.joinall(writers)
-    assert [type(writer.exception) for writer in writers[:2]] == [SinkFull, SinkUnavailable]
+    assert [str(writer.exception) for writer in writers[:2]] == ["no room", "read-only"]
     assert [writer.value.duplicates for writer in writers[2:]] == [0, 1]
     assert len(lines(tmp_path)) == 1
 
@@ -75,11 +75,11 @@ def test_a_process_that_could_not_write_gives_the_id_back(tmp_path, monkeypatch)
     spool, other = make_spool(tmp_path), make_spool(tmp_path)
 
     def fail(_):
-        raise SinkFull("no room")
+        raise StorageUnavailable("no room", code="storage_full")
 
     with monkeypatch.context() as patch:
         patch.setattr(spool, "_append", fail)
-        with pytest.raises(SinkFull):
+        with pytest.raises(StorageUnavailable):
             spool.write(now_events("1"))
     assert other.write(now_events("1")).duplicates == 0
     assert spool.write(now_events("1")).duplicates == 1

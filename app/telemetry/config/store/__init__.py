@@ -5,19 +5,13 @@ What is kept has the names and limits of OverridesSchema; a store never guesses 
 
 from typing import Any, Protocol
 
-from app.errors import ApiError, Unavailable
+from app.errors import ApiError
 
-RETRY_AFTER_MS = 2000
 Overrides = dict[str, Any]
 
 
-class ConfigUnavailable(Unavailable):
-    def __init__(self, reason: str, told: str | None = None):
-        super().__init__("The store of the configuration", reason, told, RETRY_AFTER_MS)
-
-
 class ConfigStore(Protocol):
-    """Every method may raise ConfigUnavailable. What has returned is durable. The last write wins, but for one that names what
+    """Every method may raise StorageUnavailable. What has returned is durable. The last write wins, but for one that names what
     it expects to be there ({}: nothing): it raises precondition_failed where something else is."""
 
     def read_all(self) -> dict[str, Overrides]:

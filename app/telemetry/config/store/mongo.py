@@ -10,10 +10,10 @@ from pymongo.errors import DuplicateKeyError
 from app.clock import Clock, to_datetime
 from app.errors import ApiError, flatten_messages
 from app.logs import get_logger
-from app.storage.mongo import driver_errors_as
+from app.storage.mongo import driver_errors
 from app.storage.mongo_errors import names_the_id
 from app.telemetry.config.schemas import OverridesSchema
-from app.telemetry.config.store import ConfigUnavailable, Overrides, no_such_overrides
+from app.telemetry.config.store import Overrides, no_such_overrides
 
 log = get_logger(__name__)
 OVERRIDES = OverridesSchema()
@@ -44,7 +44,7 @@ class MongoConfigStore:
 
     def read_all(self) -> dict[str, Overrides]:
         """A document that cannot be understood is left out and logged: the others go on."""
-        with driver_errors_as(ConfigUnavailable):
+        with driver_errors():
             documents = list(TelemetryConfig.objects.as_pymongo())
         named = [document for document in documents if isinstance(document["_id"], str)]  # another hand's may be an object
         found = {document.pop("_id"): _understand(document) for document in named}
@@ -52,14 +52,14 @@ class MongoConfigStore:
 
     def put(self, app: str, overrides: Overrides, expected: Overrides | None = None) -> None:
         document = {**OVERRIDES.dump(overrides), "updatedAt": to_datetime(self._clock())}
-        with driver_errors_as(ConfigUnavailable):
+        with driver_errors():
             is_written = self._replace(_where(app, expected), document, may_be_new=not expected)
         # Not found, yet equal: the driver repeated a write whose first answer was lost.
         if not is_written and self.read_all().get(app, {}) != overrides:
             raise ApiError("precondition_failed")
 
     def delete(self, app: str, expected: Overrides | None = None) -> None:
-        with driver_errors_as(ConfigUnavailable):
+        with driver_errors():
             if self._collection.delete_one(_where(app, expected)).deleted_count:
                 return
             is_there = self._collection.count_documents({"_id": app}) > 0

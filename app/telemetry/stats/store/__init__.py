@@ -15,12 +15,8 @@ from typing import Any, Protocol
 from app.telemetry.stats.cell import Cell, Delta
 
 
-class RollupsUnavailable(Exception):
-    """The store cannot say now; a delta may have been applied or not, and must be given again."""
-
-
 class RollupStore(Protocol):
-    """The first three may raise RollupsUnavailable."""
+    """The first three may raise StorageUnavailable; then the delta may be stored or not, and the caller applies it again."""
 
     def apply(self, delta: Delta) -> None: ...
 

@@ -19,9 +19,9 @@ import msgspec
 from app.clock import Clock
 from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.storage.errors import StorageUnavailable
 from app.storage.trusted_time import TrustedTime
 from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.room import make_room, used_bytes
 from app.telemetry.stats.store.sqlite_file import SqliteFile, Work
 
@@ -74,7 +74,7 @@ class FileRollups:
 
     def check(self) -> dict[str, Any]:
         found = self._file.check() | {"maxBytes": self._max_bytes}
-        with suppress(RollupsUnavailable):
+        with suppress(StorageUnavailable):
             found["bytes"] = self._ask(used_bytes)
         if time.monotonic() < self._full_until and "error" not in found:
             found["state"] = "degraded"
@@ -84,7 +84,7 @@ class FileRollups:
     def tend(self) -> None:
         """Every 10 seconds: what no event was added to for the time of the TTL goes, as the events themselves do."""
         if self._ttl_ms:
-            with suppress(RollupsUnavailable):  # the next `apply` meets the same trouble, and reports it
+            with suppress(StorageUnavailable):  # the next `apply` meets the same trouble, and reports it
                 self._transact(self._forget_old)
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
@@ -95,7 +95,7 @@ class FileRollups:
     # While MongoDB is away: deltas wait here as they are, with their numbers
 
     def park(self, delta: Delta) -> None:
-        """Raises RollupsUnavailable where the file is full, too."""
+        """Raises StorageUnavailable where the file is full, too."""
         self._transact(lambda db: _park(db, delta, self._max_bytes))
 
     def waiting(self) -> list[Delta]:
@@ -136,7 +136,7 @@ class FileRollups:
         try:
             return do(work)
         except (sqlite3.Error, OSError) as error:
-            raise RollupsUnavailable(f"{self._file.path.name}: {error}") from error
+            raise StorageUnavailable(f"{self._file.path.name}: {error}") from error
 
 
 def _apply(db: sqlite3.Connection, delta: Delta, max_bytes: int) -> dict[str, int]:

@@ -12,8 +12,9 @@ from typing import Any
 from app.clock import Clock
 from app.logs import get_logger
 from app.storage.circuit_breaker import Breaker
+from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.cell import Cell, Delta
-from app.telemetry.stats.store import RollupStore, RollupsUnavailable
+from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.store.file import FileRollups
 
 log = get_logger(__name__)
@@ -32,7 +33,7 @@ class RollupLadder:
         self._catching_up = Lock()
 
     def apply(self, delta: Delta) -> None:
-        """Raises RollupsUnavailable when the file failed, too."""
+        """Raises StorageUnavailable when the file failed, too."""
         with self._one_at_a_time:
             if self._has_parked or not self._is_taken(delta):
                 self._file.park(delta)
@@ -63,7 +64,7 @@ class RollupLadder:
             return False
         try:
             self._primary.apply(delta)
-        except RollupsUnavailable as error:
+        except StorageUnavailable as error:
             self._failed(error, now)
             return False
         self._breaker.succeeded()
@@ -80,7 +81,7 @@ class RollupLadder:
                     self._primary.apply(delta)
                     self._file.forget(delta)
                     count += 1
-        except RollupsUnavailable as error:
+        except StorageUnavailable as error:
             self._failed(error, now)
             return
         self._breaker.succeeded()
@@ -97,7 +98,7 @@ class RollupLadder:
                 self._may_wait = self._has_parked = False
             return is_empty
 
-    def _failed(self, error: RollupsUnavailable, now: int) -> None:
+    def _failed(self, error: StorageUnavailable, now: int) -> None:
         if self._breaker.failed(now):
             log.warning("rollups_wait", error=str(error)[:300])
 
@@ -107,7 +108,7 @@ class RollupLadder:
                 self._file.pack()
                 self._is_packed = True
             return self._file.waiting()
-        except RollupsUnavailable:
+        except StorageUnavailable:
             if self._has_parked:
                 raise
             return []  # a file that cannot be read holds nothing of ours, and MongoDB does not need it

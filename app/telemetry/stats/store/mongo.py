@@ -21,10 +21,10 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.clock import to_datetime, to_ms
 from app.logs import get_logger
-from app.storage.mongo import answers_understood, durable_concern
-from app.storage.mongo_errors import judge, reason_of
+from app.storage.errors import StorageUnavailable
+from app.storage.mongo import answers_understood, driver_errors, durable_concern
+from app.storage.mongo_errors import judge
 from app.telemetry.stats.cell import DAY_MS, LEVELS_MS, Cell, Delta, widened
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.mongo_room import MAX_BYTES, MongoRoom
 
 log = get_logger(__name__)
@@ -71,24 +71,20 @@ class MongoRollups:
         wanted = {"app": app, "level": level_ms, "at": {"$gte": to_datetime(since), "$lt": to_datetime(until)}}
         if env is not None:
             wanted["env"] = env
-        try:
+        with driver_errors():
             self._database.command("ping")  # a server that is not there is not waited for as long as a long answer is
             with pymongo.timeout(READ_S):
                 for document in self._collection.find(wanted, WANTED):
                     yield _cell(document)
-        except PyMongoError as error:
-            raise RollupsUnavailable(reason_of(error)) from error
 
     def apps(self, at_most: int) -> list[str]:
         """By their days, which are few."""
         group = {"$group": {"_id": "$app", "since": {"$min": "$createdAt"}}}
         steps = [{"$match": {"level": DAY_MS}}, group, {"$sort": {"since": 1, "_id": 1}}, {"$limit": at_most}]
-        try:
+        with driver_errors():
             self._database.command("ping")
             with pymongo.timeout(READ_S):
                 return [row["_id"] for row in self._collection.aggregate(steps)]
-        except PyMongoError as error:
-            raise RollupsUnavailable(reason_of(error)) from error
 
     def check(self) -> dict[str, Any]:
         return self._room.check()
@@ -101,12 +97,9 @@ class MongoRollups:
     def _write(self, updates: list[UpdateOne]) -> list[int]:
         """The indexes of those whose document was there already. What MongoDB will not take, such as a document that has grown too
         large, is logged and must not hold up the others."""
-        try:
-            with answers_understood():
-                problems = self._problems(updates)
-                found = judge(problems, self._collection, lambda index: updates[index]._filter["_id"])
-        except PyMongoError as error:
-            raise RollupsUnavailable(reason_of(error)) from error
+        with driver_errors(), answers_understood():
+            problems = self._problems(updates)
+            found = judge(problems, self._collection, lambda index: updates[index]._filter["_id"])
         for index, reason in (found.refused | found.unforeseen).items():
             log.error("rollup_refused", id=updates[index]._filter["_id"][:300], error=reason[:300])
         return found.there
@@ -116,7 +109,7 @@ class MongoRollups:
             self._collection.bulk_write(updates, ordered=False)
         except BulkWriteError as error:
             if error.details.get("writeConcernErrors"):
-                raise RollupsUnavailable("the write concern was not met") from error
+                raise StorageUnavailable("the write concern was not met") from error
             return error.details.get("writeErrors", [])
         return []
 

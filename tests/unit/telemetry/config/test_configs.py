@@ -3,10 +3,10 @@
 import pytest
 
 from app.errors import ApiError
+from app.storage.errors import StorageUnavailable
 from app.storage.local_copy import LocalCopy
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.schemas import dump_apps, load_apps
-from app.telemetry.config.store import ConfigUnavailable
 from app.telemetry.config.store.memory import MemoryConfigStore
 from tests.apps import make_settings
 
@@ -18,7 +18,7 @@ class AbsentConfigStore(MemoryConfigStore):
     def read_all(self):
         self.reads += 1
         if self.is_away:
-            raise ConfigUnavailable("away")
+            raise StorageUnavailable("away")
         return super().read_all()
 
 
@@ -92,7 +92,7 @@ def test_while_the_store_is_away_the_last_snapshot_holds_and_says_so(configs, st
     configs.refresh()
     assert configs.for_app("web")["deny"] == ["x"] and configs.gates is not None
     assert configs.check() == {"state": "degraded", "apps": 1, "error": "away"}
-    with pytest.raises(ConfigUnavailable):
+    with pytest.raises(StorageUnavailable):
         configs.put("web", {})
     store.is_away = False
     configs.refresh()

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.metrics import Metrics
+from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import read_batch
 from app.telemetry.shares.spool_account import APPS_A_SEGMENT, PREFIX, Noted, SpoolAccount
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
-from app.telemetry.sinks import SinkFull, SinkShareFull
+from app.telemetry.sinks import SinkShareFull
 from app.telemetry.sinks.spool import SpoolSink
 from tests.apps import NOW
 
@@ -79,7 +80,7 @@ def fill_up(sink, app="web", **options):
         try:
             sink.write(events(app, **options))
             count += 1
-        except SinkFull as error:
+        except StorageUnavailable as error:
             return count, error
 
 

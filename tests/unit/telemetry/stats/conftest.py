@@ -3,7 +3,7 @@
 import pytest
 
 from app.metrics import Metrics
-from app.telemetry.stats.store import RollupsUnavailable
+from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.store.memory import MemoryRollups
 
 
@@ -22,7 +22,7 @@ class FailingRollups(MemoryRollups):
             self.failures -= 1
             if self.loses_answers:
                 super().apply(delta)
-            raise RollupsUnavailable("told so")
+            raise StorageUnavailable("told so")
         super().apply(delta)
 
 

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 from structlog.testing import capture_logs
 
+from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.cell import DAY_MS, HOUR_MS, MINUTE_MS, Cell, Delta
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.file import FileRollups
 from tests.apps import NOW, Clock
 
@@ -119,7 +119,7 @@ def test_many_that_find_it_damaged_at_once_begin_one_new_file(path):
                 try:
                     files[number].apply(delta(seq, worker=f"w{number}"))
                     break
-                except RollupsUnavailable:
+                except StorageUnavailable:
                     time.sleep(0.02)  # as the next flush would
 
     with capture_logs() as logs, ThreadPoolExecutor(6) as workers:
@@ -150,7 +150,7 @@ def test_a_waiting_delta_that_cannot_be_read_does_not_keep_back_those_behind_it(
 def test_a_place_that_cannot_be_written_is_said_and_works_again_when_it_can(path):
     path.mkdir()
     file = FileRollups(path, ttl_days=90, clock=Clock())
-    with pytest.raises(RollupsUnavailable, match=r"rollups\.sqlite: "):
+    with pytest.raises(StorageUnavailable, match=r"rollups\.sqlite: "):
         file.apply(delta(1))
     path.rmdir()
     file.apply(delta(1))

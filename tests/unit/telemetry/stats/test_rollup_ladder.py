@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell, Delta
-from app.telemetry.stats.store import RollupsUnavailable
 from app.telemetry.stats.store.file import FileRollups, _decode_delta
 from app.telemetry.stats.store.ladder import RollupLadder
 from app.telemetry.stats.store.memory import MemoryRollups
@@ -24,7 +24,7 @@ class AbsentRollups(MemoryRollups):
         if not self.is_away or self.loses_answers:
             super().apply(delta)
         if self.is_away:
-            raise RollupsUnavailable("away")
+            raise StorageUnavailable("away")
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_a_full_file_takes_no_more_and_says_so(tmp_path, primary, clock):
     ladder = RollupLadder(primary, file, clock)
     primary.is_away = True
     cells = [Cell("web", None, AT + n * MINUTE_MS, {"page": {"x" * 200: 1}}) for n in range(100)]
-    with pytest.raises(RollupsUnavailable, match="TELEMETRY_ROLLUPS_MAX_BYTES"):
+    with pytest.raises(StorageUnavailable, match="TELEMETRY_ROLLUPS_MAX_BYTES"):
         for seq in range(1, 100):
             ladder.apply(Delta("w1", seq, NOW, cells))
     assert file.check()["bytes"] < 200_000

@@ -4,11 +4,11 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import read_batch
 from app.telemetry.stats.cell import DAY_MS, MINUTE_MS
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.shares import Places
-from app.telemetry.stats.store import RollupsUnavailable
 from tests.apps import NOW, Clock
 
 
@@ -237,7 +237,7 @@ def test_an_app_that_was_counted_before_a_restart_keeps_its_place_although_inven
 def test_a_store_that_cannot_say_what_was_counted_before_holds_up_no_flush(store, metrics):
     def fail(at_most):
         gevent.sleep(60)
-        raise RollupsUnavailable("away")
+        raise StorageUnavailable("away")
 
     store.apps = fail
     rollups, stop = Rollups(store, Clock(), metrics, flush_every_s=0.01), Event()

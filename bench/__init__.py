@@ -1,14 +1,21 @@
-"""The measurements of docs/benchmarks.md, runnable by anyone: `make bench-ingest`.
+"""The measurements of docs/benchmarks.md. Each command is a module: `python -m bench.ingest --help`.
 
-    ingest         the command: which workloads, how long, and the tables at the end
-    workloads      what is sent
-    contestants    who is measured: Switchyard with everything on, and its peers (peers/, in Node)
-    load           sends it, closed loop or at a given rate
-    cpu            what a server and its processes consumed, and on which core
-    figures        medians, ratios, percentiles
-    report         the tables
-    ingest_memory  another command: a worker's memory over half a million events
-    realtime_flood one more: what a client that floods costs the others
+Commands:
 
-They use the tests' servers (tests/servers) for MongoDB, Node and Switchyard.
+    ingest          CPU and throughput of telemetry, beside the same API in Node (`make bench-ingest`)
+    ingest_memory   memory of a worker over half a million events
+    realtime_flood  what a flooding publisher costs another client
+    hostile         what the attacks of attacks.py cost an ordinary client
+
+Their parts:
+
+    workloads       the requests that are sent
+    contestants     the measured servers: Switchyard as deployed, and its peers (peers/, in Node)
+    load            sends the requests, closed loop or at a given rate
+    rounds          alternates between the servers
+    cpu             CPU time of a server with its processes, and cores
+    figures         medians, ratios, percentiles
+    report          the tables
+
+MongoDB, Node and Switchyard are started by tests/servers.
 """

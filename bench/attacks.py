@@ -1,7 +1,7 @@
-"""What a hostile client does with what is cheap to get: no credential, a public write key, or an ordinary user's token.
+"""Attacks with what is easy to get: no credential, a public write key, or the token of an ordinary user.
 
-Each attack is a function that runs in a process of its own until it is killed. It comes from an address of its own of the
-loopback network, so that bounds per address hold it as they would hold a stranger.
+Each attack is a function that runs in a process of its own until it is killed. It uses a loopback address of its own, so that
+limits per address apply to it as to any other client.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ import websocket
 
 ADDRESS = "127.0.0.66"
 HALF_A_SURROGATE = r'"\ud800"'
-REST_S = 0.02  # between two attempts of one thread
+PAUSE_S = 0.02  # between two attempts of one thread
 
 
 @dataclass(frozen=True)
 class Victim:
-    """Where the server is and what the attacker holds of it."""
+    """The port of the server, and the credentials that the attacker has."""
 
     port: int
     write_key: str
@@ -32,7 +32,7 @@ class Victim:
 
 
 def decode(victim: Victim) -> None:
-    """Forty connections that complete a large text at the same moment: without a credential and with a public write key."""
+    """Complete a large JSON text on forty connections at the same moment: twenty without a credential, twenty with a write key."""
     text = f"[{HALF_A_SURROGATE},{'[],' * 160_000}[]]"
     _threads(20, _complete_a_large_connect, victim, f"40/realtime,{text}")
     body = f'{{"app":"x","events":{text}}}'.encode()
@@ -41,23 +41,23 @@ def decode(victim: Victim) -> None:
 
 
 def rejoin(victim: Victim) -> None:
-    """Leave the namespace and join it again for a fresh burst of publishes; and CONNECTs without a token, for the log."""
+    """Leave and rejoin the namespace to get a new burst of publishes; and send CONNECTs without a token, to fill the log."""
     _threads(4, _leave_and_join, victim)
     _threads(4, _join_without_a_token, victim)
     _wait()
 
 
 def topics(victim: Victim) -> None:
-    """New topics by the thousand, of a user who may publish to topics of one prefix."""
+    """Publish to thousands of new topics, as a user that may publish under one prefix."""
     for number in itertools.count():
         messages = [{"topic": f"mine:{number}:{each}", "payload": "x", "id": f"{number}:{each}"} for each in range(1000)]
         body = json.dumps({"messages": messages}).encode()
         _post(victim, "/api/realtime/publish", body, {"Authorization": f"Bearer {victim.token}"})
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
 
 
 def inflate(victim: Victim) -> None:
-    """A few kilobytes of gzip that become half a megabyte in the spool."""
+    """Send a few kilobytes of gzip that become half a megabyte in the spool."""
     events = [{"type": "event", "name": "n", "props": {"x": "y" * 30_000}} for _ in range(16)]
     body = gzip.compress(json.dumps({"app": "flooded", "events": events}).encode())
     headers = {"X-Write-Key": victim.write_key, "Content-Encoding": "gzip"}
@@ -66,7 +66,7 @@ def inflate(victim: Victim) -> None:
 
 
 def invent(victim: Victim) -> None:
-    """Applications, environments and times that do not exist, so that the statistics have no room for those that do."""
+    """Send events of invented apps, envs and times, to take the place of the real ones in the statistics."""
     numbers = itertools.count()
 
     def batch() -> None:
@@ -82,7 +82,7 @@ def invent(victim: Victim) -> None:
 
 
 def hoard(victim: Victim) -> None:
-    """Memory that is held: attachments of an event that is never complete, and bodies of which the last byte never comes."""
+    """Make the server hold memory: binary events that stay incomplete, and bodies without their last byte."""
     _threads(100, _hold_attachments, victim)
     _threads(400, _hold_a_body, victim)
     _wait()
@@ -99,7 +99,7 @@ ATTACKS: dict[str, Callable[[Victim], None]] = {
 
 
 def open_websocket(victim: Victim, address: str = ADDRESS, timeout_s: float = 10) -> websocket.WebSocket:
-    """An Engine.IO session over a websocket that has joined nothing yet."""
+    """Open an Engine.IO session over a websocket, without joining a namespace."""
     url = f"ws://127.0.0.1:{victim.port}/socket.io/?EIO=4&transport=websocket"
     connection = websocket.create_connection(url, timeout=timeout_s, socket=_connect(victim, address))
     connection.recv()
@@ -112,10 +112,10 @@ def _complete_a_large_connect(victim: Victim, packet: str) -> None:
         with contextlib.suppress(Exception):
             connection = open_websocket(victim)
             connection.sock.sendall(frame[:-1])
-            time.sleep(max(0.0, 0.5 - time.time() % 0.5))  # all of them together
+            time.sleep(max(0.0, 0.5 - time.time() % 0.5))  # all threads at the same moment
             connection.sock.sendall(frame[-1:])
             connection.recv()
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
 
 
 def _leave_and_join(victim: Victim) -> None:
@@ -127,7 +127,7 @@ def _leave_and_join(victim: Victim) -> None:
                 publish = '42/realtime,["message",{"type":"publish","topic":"mine:1","id":"%d-%d","payload":1}]'
                 frames = [_frame(publish % (number, time.time_ns() + each)) for each in range(95)]
                 connection.sock.sendall(join + b"".join(frames) + _frame("41/realtime,"))
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
 
 
 def _join_without_a_token(victim: Victim) -> None:
@@ -136,7 +136,7 @@ def _join_without_a_token(victim: Victim) -> None:
             connection = open_websocket(victim)
             while True:
                 connection.sock.sendall(_frame("40/realtime,{}") * 100)
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
 
 
 def _hold_attachments(victim: Victim) -> None:
@@ -185,7 +185,7 @@ def _frame(packet: str) -> bytes:
 def _forever(step: Callable[[], None]) -> None:
     while True:
         step()
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
 
 
 def _threads(count: int, target: Callable, *arguments) -> None:
@@ -194,7 +194,7 @@ def _threads(count: int, target: Callable, *arguments) -> None:
 
 
 def _wait() -> None:
-    """Until the process is killed, or its parent has gone."""
+    """Wait until the process is killed or its parent has ended."""
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.5)

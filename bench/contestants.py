@@ -1,7 +1,7 @@
-"""Who is measured: Switchyard as it is deployed, with everything on, and the peers in peers/.
+"""The measured servers: Switchyard as deployed, and the peers in peers/.
 
-All run in production mode on the same core, as one process each, and write into databases of the same server that have
-the same collection and indexes, or each into a file of its own.
+Each is one process in production mode on the same core. Each writes into its own database of the same MongoDB, with the same
+collection and indexes, or into its own files.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ SETTINGS = {
     "APP_ENV": "production",
     "WRITE_KEYS": f"web:{WRITE_KEY}",
     "JWT_SECRET": "bench-" * 8,
-    "RATE_LIMIT_HTTP": "1000000/second",  # counted, and never reached
-    "MONGO_TIMEOUT_MS": 30_000,  # as long as the peers' driver waits
+    "RATE_LIMIT_HTTP": "1000000/second",  # counted and never reached
+    "MONGO_TIMEOUT_MS": 30_000,  # the timeout of the peers' driver
     "SPOOL_MAX_BYTES": 16_000_000_000,
 }
 
 
 class Database:
-    """A database that nobody else uses, with the indexes of Switchyard's own migrations: the same work for MongoDB whoever writes."""
+    """A new database with the indexes of Switchyard's migrations, so that MongoDB does the same work for every server."""
 
     def __init__(self, mongo):
         self._mongo = mongo
@@ -45,8 +45,8 @@ class Database:
 
 
 class Pinned(Server):
-    """On the server's core. `saved` counts the events that it answered as saved and `stored` those that are really there,
-    in the database or as lines in files; `spooled` counts the answers that say the events are in the spool."""
+    """A server on the server's core. `saved` counts the events that it answered as saved; `stored()` counts the events in the
+    database or the files; `spooled` counts the answers with `"storage": "spool"`."""
 
     saved = 0
     spooled = 0
@@ -103,7 +103,7 @@ def express_with_files() -> Peer:
 
 
 def _packages() -> pathlib.Path:
-    """The node_modules of peers/, installed once for each state of its lock file."""
+    """Return the node_modules of peers/, installed once for each version of its lock file."""
     state = hashlib.sha256((PEERS / "package-lock.json").read_bytes()).hexdigest()[:12]
 
     def install(folder):

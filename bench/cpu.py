@@ -1,7 +1,6 @@
-"""CPU of a server with all its processes, and the core it runs on. Linux only: it reads /proc.
+"""CPU time of a server with all its processes, and the core it runs on. Linux only: it reads /proc.
 
-The server has a core to itself; the load, the database and this program have the others. So the server is never
-waiting for a core, and what it consumes is its own.
+The server has a core of its own; the load, the database and this program use the others. So the server never waits for a core.
 """
 
 import os
@@ -18,7 +17,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def pinned(cores: set[int]) -> Iterator[None]:
-    """What is started inside runs on these cores: a new process has its parent's."""
+    """Run the processes that the block starts on these cores; a new process inherits them from its parent."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -28,17 +27,17 @@ def pinned(cores: set[int]) -> Iterator[None]:
 
 
 def consumed_s(root: int) -> float:
-    """CPU seconds, user and system, of a process and all its descendants, those that ended included."""
+    """Return the CPU seconds, user and system, of a process and all its descendants, including ended ones."""
     seconds = 0.0
     for pid, stat in _tree(root).items():
-        with suppress(OSError):  # gone meanwhile: then its parent has its time
+        with suppress(OSError):  # the process has ended, and its parent has its time
             seconds += time.clock_gettime(_clock_of(pid))
-            seconds += sum(int(ticks) for ticks in stat[13:15]) / TICKS_A_SECOND  # cutime, cstime: of children waited for
+            seconds += sum(int(ticks) for ticks in stat[13:15]) / TICKS_A_SECOND  # cutime and cstime, the time of ended children
     return seconds
 
 
 def busy_s(core: int = SERVER_CORE) -> float:
-    """Seconds in which a core did anything for anybody since the machine started."""
+    """Return the seconds in which a core was busy since the machine started."""
     for line in Path("/proc/stat").read_text().splitlines():
         name, *ticks = line.split()
         if name == f"cpu{core}":
@@ -61,8 +60,8 @@ def model() -> str:
 
 
 def _clock_of(pid: int) -> int:
-    """The kernel's clock of a process's CPU time, to the nanosecond, by the formula of clock_getcpuclockid(3); /proc's
-    own figures come in hundredths of a second."""
+    """Return the kernel's CPU clock of a process, by the formula of clock_getcpuclockid(3). It counts nanoseconds, /proc only
+    hundredths of a second."""
     return ~pid << 3 | 2
 
 
@@ -78,7 +77,7 @@ def _tree(root: int) -> dict[int, list[str]]:
 
 
 def _all() -> dict[int, list[str]]:
-    """/proc/PID/stat from its third field on, so that index 1 is the parent: the second, the name, may hold anything."""
+    """Return the fields of each /proc/PID/stat from the third on, so that index 1 is the parent. The second, a name, may have spaces."""
     stats = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

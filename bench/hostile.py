@@ -3,10 +3,10 @@
     .venv/bin/python -m bench.hostile                    no attack, each alone, all at once; half a minute each
     .venv/bin/python -m bench.hostile --only all --seconds 60
 
-The ordinary client sends a batch of telemetry and gets a live message ten times a second, pings its connection, and asks
-/livez. For each attack a new server begins with an empty folder. At the end the command counts what the client lost: answers
-that were no success, events that are not stored or not in the statistics, messages that did not arrive, and whether
-a topic that was quiet meanwhile still has its one message, and knows the message's id. Exits with 1 where anything was lost.
+Ten times a second the ordinary client sends a batch, gets a live message, pings its connection and requests /livez. Each attack
+runs against a new server with an empty folder. At the end the command reports what the client lost: failed requests, events
+missing in the storage or the statistics, missing live messages, and the message of a quiet topic or that message's id. It exits
+with 1 if anything was lost.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def _measure(attacks: list[str], seconds: float) -> tuple[str, list[str]]:
     with Switchyard("gunicorn", JWT_SECRET=SECRET, WRITE_KEYS=keys) as server:
         victim = Victim(server.port, PUBLIC_KEY, _token("mallory", topics={"pub": ["mine:*"], "sub": ["mine:*"]}))
         client = OrdinaryClient(server)
-        client.begin()
+        client.connect()
         attackers = [processes.Process(target=_attack, args=(name, victim), daemon=True) for name in attacks]
         for attacker in attackers:
             attacker.start()
@@ -83,7 +83,7 @@ def _measure(attacks: list[str], seconds: float) -> tuple[str, list[str]]:
 
 
 def _attack(name: str, victim: Victim) -> None:
-    """At a low priority: what is measured is what the attack costs inside the server, not who gets this machine's cores."""
+    """Run an attack at a low priority, so that the server does not lose its core to the attacker."""
     os.nice(15)
     ATTACKS[name](victim)
 
@@ -94,7 +94,7 @@ def _folder_bytes(folder: Path) -> int:
 
 @dataclass
 class OrdinaryClient:
-    """Uses what any front-end uses, at a modest pace, from an address of its own; a service publishes to its topic."""
+    """A client with the usual work of a front end, ten times a second, from its own address. A service publishes to its topic."""
 
     server: Switchyard
     times: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ("livez", "batch", "ping", "live")})
@@ -103,19 +103,19 @@ class OrdinaryClient:
     sent: list[int] = field(default_factory=list)
     received: dict[int, float] = field(default_factory=dict)
 
-    def begin(self) -> None:
+    def connect(self) -> None:
         self._live = socketio.Client(reconnection_delay=0.1, http_session=_session("127.0.0.7"))
         self._live.on("message", self._on_message, namespace="/realtime")
         self._live.connect(self.server.url, auth={"token": _token("anna")}, namespaces=["/realtime"], transports=["websocket"])
-        self._say(type="subscribe", topic=TOPIC, ack=False)
+        self._call(type="subscribe", topic=TOPIC, ack=False)
         self._publisher = _session("127.0.0.8", Authorization=f"Bearer {_token('backend', role='service')}")
         self._sender = _session("127.0.0.7", **{"X-Write-Key": OWN_KEY})
         self._first = self._publish("first", QUIET_TOPIC)
 
     def run(self, seconds: float) -> int:
-        """The largest resident memory of the server in bytes, seen every second."""
+        """Do the work for `seconds`, and return the server's largest resident memory in bytes."""
         deadline = time.monotonic() + seconds
-        work = [self._look_alive, self._look_alive, self._send_batch, self._ping, self._publish_one]
+        work = [self._request_livez, self._request_livez, self._send_batch, self._ping, self._publish_one]
         threads = [threading.Thread(target=self._repeat, args=(step, deadline)) for step in work]
         for thread in threads:
             thread.start()
@@ -132,7 +132,7 @@ class OrdinaryClient:
         return [*livez, *(percentile(ms[name], 99) for name in ("batch", "ping", "live"))]
 
     def losses(self) -> list[str]:
-        """After the attack, so that whatever is still on its way may arrive."""
+        """Wait for messages and counts still on their way, and return a sentence for each loss."""
         time.sleep(3)
         found = [f"{name}: {count} times" for name, count in _counted(self.failures).items()]
         admin = {"Authorization": f"Bearer {_token('root', role='admin')}"}
@@ -145,7 +145,7 @@ class OrdinaryClient:
         again = self._publish("first", QUIET_TOPIC)
         if not again.get("duplicate") or again["seq"] != self._first["seq"]:
             found.append("the id of the quiet topic's message was forgotten")
-        resumed = self._say(type="subscribe", topic=QUIET_TOPIC, ack=False, since=0, epoch=self._first["epoch"])
+        resumed = self._call(type="subscribe", topic=QUIET_TOPIC, ack=False, since=0, epoch=self._first["epoch"])
         if not resumed.get("recovered"):
             found.append(f"the history of {QUIET_TOPIC} was lost: {resumed}")
         self._live.shutdown()
@@ -159,8 +159,8 @@ class OrdinaryClient:
                 self.failures.append(f"{step.__name__.strip('_')}: {type(error).__name__} {str(error)[:80]}")
             time.sleep(EVERY_S)
 
-    def _look_alive(self) -> None:
-        """Over a new connection, as a load balancer asks."""
+    def _request_livez(self) -> None:
+        """Use a new connection, as a load balancer does."""
         started = time.perf_counter()
         requests.get(f"{self.server.url}/livez", timeout=30).raise_for_status()
         self.times["livez"].append(time.perf_counter() - started)
@@ -193,7 +193,7 @@ class OrdinaryClient:
         answer.raise_for_status()
         return answer.json()
 
-    def _say(self, **frame) -> dict:
+    def _call(self, **frame) -> dict:
         return self._live.call("message", frame, namespace="/realtime", timeout=30)
 
     def _on_message(self, frame: dict) -> None:
@@ -208,7 +208,7 @@ def _counted(failures: list[str]) -> dict[str, int]:
 
 
 class _FromAddress(HTTPAdapter):
-    """Requests from one address of the loopback network."""
+    """Sends requests from one loopback address."""
 
     def __init__(self, address: str):
         self._address = address

@@ -1,11 +1,11 @@
-"""Measures what ingest costs, beside the same API written with what others would take.
+"""Measures the cost of ingest, beside the same API in Node.
 
-    make bench-ingest                       everything, about eight minutes
-    make bench-ingest ARGS=--quick          the three that matter most, about a minute
-    make bench-ingest ARGS="batch gzip"     some of them
+    make bench-ingest                       all measurements, about eight minutes
+    make bench-ingest ARGS=--quick          the three most important ones, a minute and a half
+    make bench-ingest ARGS="batch gzip"     the named ones
 
-The sides take turns, round after round, on a core of their own; the load and MongoDB have the other cores. A side is
-warmed up before it counts. At the end what was answered as saved is counted where it was stored.
+The servers alternate, round after round, on a core of their own; the load and MongoDB use the other cores. Each server is warmed
+up first. At the end the command counts the stored events, and exits with 1 if an event that was answered as saved is missing.
 """
 
 import argparse
@@ -24,8 +24,8 @@ DRAIN_WITHIN_S = 60
 
 
 class Measurement(NamedTuple):
-    """`field` names who takes part: those who write into MongoDB, those who write files, or Switchyard alone, beside itself
-    with nothing but good events. `has_latency` adds an open loop."""
+    """One row of the tables. `field` names the servers: "mongo", "files", or "alone", which compares Switchyard with itself on
+    good events only. `has_latency` adds an open loop."""
 
     title: str
     field: str
@@ -66,7 +66,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.ingest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", nargs="*", metavar="measurement", help=f"some of: {', '.join(MEASUREMENTS)}")
-    parser.add_argument("--quick", action="store_true", help="two short rounds of the three that matter most, no open loop")
+    parser.add_argument("--quick", action="store_true", help="two short rounds of the three most important measurements, no open loop")
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each side in each round, default 3")
     options = parser.parse_args()
@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
 
 
 def _start(stack: ExitStack, fields: set[str]) -> dict[str, list[Pinned]]:
-    """The servers of all measurements, the first of each field ours; each idles while another is measured."""
+    """Start the servers of all measurements and return them by field, Switchyard first. Each is idle while another is measured."""
     servers: dict[str, list[Pinned]] = {}
     if fields & {"mongo", "alone"}:
         mongod = stack.enter_context(mongo.shared_server())
@@ -102,11 +102,11 @@ def _measure(measurement: Measurement, servers: dict[str, list[Pinned]], pace: P
 
 
 def _check(server: Pinned) -> bool:
-    """Whether every event that was answered as saved is there; those that went to the spool may still be on their way."""
+    """Return whether every event that was answered as saved is stored. Events of the spool get some time to reach MongoDB."""
     deadline = time.monotonic() + (DRAIN_WITHIN_S if server.spooled else 0)
     while (stored := server.stored()) != server.saved and time.monotonic() < deadline:
         time.sleep(0.5)
-    by_spool = f", {server.spooled} answers by way of the spool" if server.database and server.spooled else ""
+    by_spool = f", {server.spooled} answers from the spool" if server.database and server.spooled else ""
     is_right = stored == server.saved
     print(f"{server.label}: {server.saved:,} saved, {stored:,} stored{by_spool}{'' if is_right else ': NOT THE SAME'}")
     return is_right

@@ -1,10 +1,10 @@
-"""Whether a worker's memory stays where it is: its resident bytes while half a million events pass through.
+"""Measures whether a worker's memory grows while it takes half a million events.
 
     .venv/bin/python -m bench.ingest_memory                  into MongoDB
-    .venv/bin/python -m bench.ingest_memory --into files     without one
+    .venv/bin/python -m bench.ingest_memory --into files     into files, without MongoDB
 
-The verdict is about the second half: in the first one Python's heap finds its size, and the spool learns the ids that it
-remembers (SPOOL_KNOWN_IDS), in a table that doubles now and then.
+Only the second half counts: in the first half Python's heap reaches its size, and the spool fills its table of known ids
+(SPOOL_KNOWN_IDS).
 """
 
 import argparse
@@ -21,7 +21,7 @@ EVENTS = 500_000
 WORKLOAD = Workload(50)
 CONNECTIONS = 16
 STEPS = 20
-FLAT_BELOW_BYTES = 4.0  # an event: what is kept of every event, a reference at the least, is more
+FLAT_BELOW_BYTES = 4.0  # per event; a leak of even one reference per event is more
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def _options() -> argparse.Namespace:
 
 
 def _series(server: Ours, events: int) -> list[tuple[int, int]]:
-    """(events so far, resident bytes) at each step."""
+    """Return (events so far, resident bytes) of each step."""
     (worker,) = cpu.children(server.process.pid)
     series = []
     for step in range(STEPS + 1):

@@ -1,8 +1,8 @@
-"""Sends requests over connections that stay open, one greenlet a connection, and counts what was answered.
+"""Sends requests over open connections, one greenlet per connection, and counts the answers.
 
-Closed loop: each connection sends its next request when the last is answered; for CPU and throughput. Open loop: requests
-fall due at a steady rate whoever is slow, and a latency counts from the moment a request was due, so that a server that
-stalls is not spared the requests it kept from being sent. Both end when everything sent has been answered.
+Closed loop: each connection sends its next request after the last answer; it measures CPU and throughput. Open loop: requests fall
+due at a fixed rate, and a latency counts from the moment a request was due. So a stalling server is also charged for the requests
+that it delayed. Both end when every request has been answered.
 """
 
 import itertools
@@ -24,11 +24,11 @@ RECV_BYTES = 65_536
 
 @dataclass
 class Window:
-    """What came of it. `cpu_s` is the server's; `strangers` the share of the server's core that others had."""
+    """The result of one loop. `cpu_s` is the server's CPU time; `strangers` is the share of the server's core that other processes used."""
 
     requests: int = 0
     saved: int = 0
-    spooled: int = 0  # answers that say so
+    spooled: int = 0  # answers with "storage": "spool"
     seconds: float = 0.0
     cpu_s: float = 0.0
     strangers: float = 0.0
@@ -46,7 +46,7 @@ class Window:
 
 
 class BadAnswer(Exception):
-    """A figure about requests that failed would mean nothing."""
+    """A request failed, so the measurement is void."""
 
 
 def closed_loop(server, requests: Requests, *, connections: int, seconds: float) -> Window:
@@ -70,7 +70,7 @@ def open_loop(server, requests: Requests, *, connections: int, seconds: float, r
             wait = moment - time.monotonic()
             if wait > 0:
                 gevent.sleep(wait)
-                moment = time.monotonic()  # waking up late is ours and not the server's
+                moment = time.monotonic()  # the generator woke up late, which is no fault of the server
             _exchange(sock, requests.make(), window)
             window.latencies_ms.append((time.monotonic() - moment) * 1000)
 

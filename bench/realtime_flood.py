@@ -1,9 +1,9 @@
-"""What one client can cost the others: the round trip of a ping while somebody publishes as fast as the wire takes it.
+"""Measures what a flooding publisher costs another client: the round trip of its pings while others publish.
 
     .venv/bin/python -m bench.realtime_flood                 every kind of flood, a few seconds each
     .venv/bin/python -m bench.realtime_flood --only small
 
-The server, who floods and who pings are processes of their own. A flooder that is closed for it comes back at once.
+The server, the flooder and the pinging client are processes of their own. A flooder that the server closes reconnects at once.
 """
 
 import argparse
@@ -23,23 +23,23 @@ from tests.servers.switchyard import Switchyard
 
 SECRET = "a secret of this measurement, long enough"
 PING_EVERY_S = 0.025  # within the rate of a connection
-FLOODER_REST_S = 0.02  # between two connections, as no handshake can be faster from far away
+FLOODER_PAUSE_S = 0.02  # between two connections; a handshake over a network is no faster
 processes = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
 class Flood:
-    """`connections` of one process, each with a topic of its own; `per_second` None is as fast as it can."""
+    """A case: `connections` publishers, each on its own topic, at `per_second` messages or, with None, as fast as they can."""
 
     name: str
-    says: str
+    title: str
     connections: int
     payload_bytes: int
     per_second: int | None = None
 
 
 FLOODS = (
-    Flood("none", "nobody", 0, 0),
+    Flood("none", "none", 0, 0),
     Flood("small", "one, 200 bytes, as fast as it can", 1, 200),
     Flood("large", "one, 60 kB, as fast as it can", 1, 60_000),
     Flood("crowd", "ten, 200 bytes, as fast as they can", 10, 200),
@@ -51,7 +51,7 @@ FLOODS = (
 def main() -> int:
     options = _options()
     with Switchyard("gunicorn", JWT_SECRET=SECRET, RATE_LIMIT_HTTP="100000/second", LOG_LEVEL="warning") as server:
-        print(f"{'who floods':38}{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}{'messages/s':>12}{'refused/s':>11}{'CPU':>6}", flush=True)
+        print(f"{'flooding clients':38}{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}{'messages/s':>12}{'refused/s':>11}{'CPU':>6}", flush=True)
         for flood in FLOODS:
             if options.only in (None, flood.name):
                 print(_measure(server, flood, options.seconds), flush=True)
@@ -84,11 +84,11 @@ def _measure(server: Switchyard, flood: Flood, seconds: float) -> str:
         flooder.kill()
         flooder.join()
     figures = f"{percentile(ms, 50):>8.1f}{percentile(ms, 99):>8.1f}{max(ms):>8.1f}{published:>12,.0f}{refused:>11,.0f}{cpu_share:>6.0%}"
-    return f"{flood.says:38}{figures}"
+    return f"{flood.title:38}{figures}"
 
 
 def _counts(server: Switchyard) -> tuple[float, float]:
-    """(messages published, frames refused) so far."""
+    """Return (messages published, frames refused) so far."""
     lines = server.metrics().text.splitlines()
     names = ("realtime_published_total ", 'realtime_errors_total{code="rate_limited"} ')
     published, refused = (sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)) for name in names)
@@ -124,7 +124,7 @@ def _flood(url: str, flood: Flood) -> None:
 
 
 def _flood_on_one(url: str, flood: Flood, topic: str) -> None:
-    """As fast as it can: the same hundred frames again and again, so that making them takes no time."""
+    """Publish on one topic. At full speed it repeats the same hundred frames, so that building them takes no time."""
     packet = f'42/realtime,["message",{{"type":"publish","topic":"{topic}","id":"%d","payload":"{"x" * flood.payload_bytes}"}}]'
     while True:
         frames = [_frame(packet % (time.time_ns() + number)) for number in range(100 if flood.payload_bytes < 1000 else 8)]
@@ -134,11 +134,11 @@ def _flood_on_one(url: str, flood: Flood, topic: str) -> None:
             if flood.per_second is None:
                 while True:
                     connection.sock.sendall(b"".join(frames))
-            _at_its_pace(connection, packet, flood.per_second)
-        time.sleep(FLOODER_REST_S)
+            _publish_at_a_rate(connection, packet, flood.per_second)
+        time.sleep(FLOODER_PAUSE_S)
 
 
-def _at_its_pace(connection: websocket.WebSocket, packet: str, per_second: int) -> None:
+def _publish_at_a_rate(connection: websocket.WebSocket, packet: str, per_second: int) -> None:
     while True:
         connection.sock.sendall(_frame(packet % time.time_ns()))
         time.sleep(1 / per_second)

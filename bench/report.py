@@ -1,4 +1,4 @@
-"""The tables: as text while it runs, as markdown for docs/benchmarks.md at the end."""
+"""The tables of bench.ingest: text for the terminal, and markdown for docs/benchmarks.md."""
 
 import os
 import platform
@@ -24,12 +24,12 @@ def text(result: Result) -> str:
         cpu_us, rate = _range(spread(result.cpu_us(place))), spread(result.rates(place)).median
         lines.append(f"  {side.label:34}{cpu_us:>24}{rate:>12,.0f}{compared:>22}")
     lines += _latency_lines(result)
-    lines.append(f"  others on the server's core: {_strangers(result):.0%} of the time in the worst window")
+    lines.append(f"  other processes on the server's core: {_strangers(result):.0%} of the time in the worst round")
     return "\n".join(lines) + "\n"
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A row a measurement and peer; ratios below 1 are in Switchyard's favour."""
+    """Return the tables in markdown, one row per measurement and peer. At a ratio below 1 Switchyard needs less CPU."""
     rows = ["| workload | compared with | CPU µs per request: Switchyard, peer | CPU ratio: median (range) "
             "| requests/s: Switchyard, peer |",
             "|---|---|---|---|---|"]  # fmt: skip

@@ -1,7 +1,6 @@
-"""The sides take turns: what one round does to the machine it does to all of them.
+"""Alternates between the servers, round after round, so that a change of the machine affects all of them.
 
-Who goes first changes from round to round, since whoever comes after another may find the database busy with what that
-one left behind.
+The order changes from round to round, because the database may still be busy with the writes of the previous server.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from bench.contestants import Pinned
 from bench.load import Window
 from bench.workloads import Workload
 
-OPEN_LOOP_SHARE = 0.6  # of what the slowest side manages closed loop: a rate that all can hold
+OPEN_LOOP_SHARE = 0.6  # of the slowest server's closed-loop throughput: a rate that all servers sustain
 OPEN_LOOP_CONNECTIONS = 64
 
 
@@ -24,7 +23,7 @@ class Side(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """A server counts after `warm_up_s`: Node's compiler needs seconds, Python next to nothing."""
+    """The number and length of the rounds. The warm-up is for Node's compiler, which needs seconds."""
 
     rounds: int
     seconds: float
@@ -33,7 +32,7 @@ class Pace(NamedTuple):
 
 @dataclass
 class Result:
-    """The windows of each side, in the order of the rounds. The first side is the one that is compared with the others."""
+    """The windows of each side, in the order of the rounds. The first side is compared with each of the others."""
 
     title: str
     sides: Sequence[Side]
@@ -61,14 +60,14 @@ def measure(title: str, sides: Sequence[Side], connections: int, pace: Pace, *, 
 
     for side in sides:
         closed_loop(side, pace.warm_up_s)
-    result = Result(title, sides, _take_turns(sides, pace, closed_loop))
+    result = Result(title, sides, _alternate(sides, pace, closed_loop))
     if has_latency:
         result.open_rate = OPEN_LOOP_SHARE * min(figures.spread(result.rates(place)).median for place in range(len(sides)))
-        result.open = _take_turns(sides, pace, open_loop)
+        result.open = _alternate(sides, pace, open_loop)
     return result
 
 
-def _take_turns(sides: Sequence[Side], pace: Pace, window: Callable[[Side], Window]) -> list[list[Window]]:
+def _alternate(sides: Sequence[Side], pace: Pace, window: Callable[[Side], Window]) -> list[list[Window]]:
     windows: list[list[Window]] = [[] for _ in sides]
     for number in range(pace.rounds):
         for place in range(len(sides)):

@@ -1,7 +1,7 @@
-"""What is sent: batches as an SDK makes them, no two events alike in their `eventId`.
+"""The requests that are sent: batches as an SDK makes them. Every event has an `eventId` of its own.
 
-A body is a text with one gap an event, made once a window; filling the gaps with a counter takes a microsecond, so that
-the load does not slow down what it measures. Fifty events are about eight kilobytes.
+A body is a template with one gap per event. Filling the gaps with a counter takes a microsecond, so the load generator costs
+little beside the server. Fifty events are about eight kilobytes.
 """
 
 import itertools
@@ -18,8 +18,10 @@ GAP = "%number%"
 ENVELOPE = {
     "app": "shop-web", "release": "2026.11.3", "env": "production", "userId": "u-48213", "sessionId": "5f0c7a52-9d1e-4b7a",
 }  # fmt: skip
+
+
 def _kinds(chance: Random) -> list[dict]:
-    """What front ends send, one kind after the other; one of the five has an object inside its props."""
+    """Return one event of each of five kinds; one of them has an object inside its props."""
     number = chance.randrange(10_000)
     return [
         {"type": "page", "name": "/checkout/payment", "props": {"referrer": f"/products/{number}", "title": "Payment"}},
@@ -32,7 +34,7 @@ def _kinds(chance: Random) -> list[dict]:
 
 @dataclass(frozen=True)
 class Workload:
-    """`bad` of its `events` have a type that nobody knows."""
+    """A batch of `events` events, of which `bad` have an unknown type."""
 
     events: int
     bad: int = 0
@@ -43,7 +45,7 @@ class Workload:
 
 
 class Requests:
-    """Whole HTTP requests, each with its own eventIds; the times in them are those of its making."""
+    """Complete HTTP requests, each with its own eventIds. The times in them are the time when the template was made."""
 
     _numbers = itertools.count()
     _run = uuid4().hex[:8]
@@ -65,7 +67,7 @@ class Requests:
 
 
 def body_bytes(workload: Workload) -> int:
-    """What one body has, on the wire."""
+    """Return the length of one body as it is sent, compressed or not."""
     return len(workload.requests().make().partition(b"\r\n\r\n")[2])
 
 

@@ -1,4 +1,4 @@
-"""Events leave by themselves TELEMETRY_TTL_DAYS after they arrived; 0 keeps them for ever."""
+"""MongoDB deletes events TELEMETRY_TTL_DAYS after they arrived; 0 keeps them for ever."""
 
 from app.storage.migrations import drop_index, set_ttl
 

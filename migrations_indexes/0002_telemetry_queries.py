@@ -1,4 +1,4 @@
-"""What the event pages filter and sort by: application with type, application with name, and time alone."""
+"""GET /api/telemetry/events filters and sorts by app and type, by app and name, or by time alone."""
 
 from app.storage.migrations import drop_index, make_index
 

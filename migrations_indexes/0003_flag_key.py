@@ -1,4 +1,4 @@
-"""A flag's key is its name in code: there can be only one of each."""
+"""The key of a flag is unique."""
 
 from app.storage.migrations import drop_index, make_index
 

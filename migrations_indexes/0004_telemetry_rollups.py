@@ -1,4 +1,4 @@
-"""What the statistics are read by; they leave with the last of their events, TELEMETRY_TTL_DAYS after it arrived; 0 keeps them for ever."""
+"""Statistics are read by app, level and time. MongoDB deletes them TELEMETRY_TTL_DAYS after their last event; 0 keeps them for ever."""
 
 from app.storage.migrations import drop_index, make_index, set_ttl
 

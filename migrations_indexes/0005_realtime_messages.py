@@ -1,4 +1,4 @@
-"""Messages of durable topics are replayed by topic, epoch and seq, and leave by themselves after RT_DURABLE_TTL_DAYS."""
+"""Durable messages are replayed by topic, epoch and seq. MongoDB deletes them after RT_DURABLE_TTL_DAYS; 0 keeps them for ever."""
 
 from app.storage.migrations import drop_index, make_index, set_ttl
 

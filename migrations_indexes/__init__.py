@@ -1,5 +1,5 @@
-"""The indexes that MongoDB should have, one numbered file a change, applied by `flask indexes migrate`.
+"""MongoDB's indexes, one numbered file per change. `flask indexes migrate` applies them in order.
 
-Each file has a docstring that says why, `up(db, settings)` and `down(db)`; both may be run twice. One that depends on a
-setting has `fingerprint(settings)`, too: when its text changes, the migration counts as pending again.
+Each file has a docstring with the reason, `up(db, settings)` and `down(db)`; running either twice is safe. A migration that depends on
+a setting also has `fingerprint(settings)`: when the returned text changes, the migration is pending again.
 """

@@ -1,7 +1,7 @@
 "use strict";
-// What all peers share, so that they differ in their libraries alone: the settings and the form in which an event is stored.
-// What they do not have, and Switchyard has while it is measured: a rate limit, metrics, request ids, tokens beside write
-// keys, a second place for events when storage fails, limits on the size and depth of `props`, numbers as user ids.
+// The settings and the stored form of an event, shared by all peers, so that the peers differ only in their libraries.
+// The peers lack what Switchyard also does while it is measured: a rate limit, metrics, request ids, tokens beside write
+// keys, a spool for failures of the storage, limits on the size and depth of `props`, numbers as user ids.
 
 const { randomUUID } = require("node:crypto");
 
@@ -25,13 +25,13 @@ exports.failure = (code, message) => ({ ok: false, error: { code, message, retry
 
 const toMs = (moment) => (typeof moment === "number" ? moment : Date.parse(moment));
 
-// How far the client's clock is from ours, where that is worth correcting.
+// The difference of the client's clock in milliseconds, or 0 where it is too small to correct.
 exports.skewOf = (sentAt, now) => {
   const skew = sentAt == null ? 0 : now - toMs(sentAt);
   return Math.abs(skew) > MAX_SKEW_MS ? skew : 0;
 };
 
-// `_id` comes from the application and the SDK's eventId, so that an event that is sent again is stored once.
+// `_id` is made from the app and the eventId, so that an event that is sent again is stored once.
 exports.toDocument = (event, envelope, now, skew) => {
   const app = event.app ?? envelope.app;
   const document = {
@@ -60,7 +60,7 @@ exports.answerTo = (documents, rejected, duplicates, storage) => {
 
 const DUPLICATE_KEY = 11000;
 
-// Of an unordered insert the documents that are not named were stored; one whose `_id` is there already is no failure.
+// An unordered insert stored all documents that the error does not name. A duplicate `_id` is not a failure.
 exports.duplicatesIn = (error) => {
   const problems = [error.writeErrors ?? []].flat();
   if (problems.length === 0 || problems.some((problem) => problem.code !== DUPLICATE_KEY)) throw error;

@@ -1,6 +1,6 @@
 "use strict";
-// Express with zod: the face that the two Express peers share. Each event is parsed by itself, so that one bad event never
-// costs the others.
+// Express with zod: the HTTP part of both Express peers. Each event is parsed by itself, so that a bad event does not affect
+// the others.
 
 const express = require("express");
 const { z } = require("zod");
@@ -42,11 +42,11 @@ function readBatch(envelope) {
   return { documents, rejected };
 }
 
-// `save(documents)` makes them durable and says how many were there already.
+// `save(documents)` makes them durable and returns the number of duplicates.
 exports.serve = (save, storage) => {
   const app = express();
   app.disable("x-powered-by");
-  app.set("etag", false); // nobody asks for it here, and it would cost a hash an answer
+  app.set("etag", false); // no client of this measurement uses it, and it costs a hash per answer
 
   const mustMayWrite = (request, response, next) =>
     mayWrite(request.headers) ? next() : response.status(401).json(failure("unauthorized", "A write key is needed."));

@@ -1,6 +1,6 @@
 "use strict";
-// Express and zod without a database: JSON lines appended to a file and synced before each answer.
-// It knows no event that is sent again: for that it would need an index of its own.
+// Express and zod without a database: JSON lines, appended to a file and synced before each answer.
+// It does not recognise an event that is sent again, which would need an index.
 
 const { open } = require("node:fs/promises");
 const { FILE } = require("./common");

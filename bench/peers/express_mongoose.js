@@ -1,5 +1,5 @@
 "use strict";
-// Express, zod and Mongoose, as most Node back ends are built; with `lean`, which spares it a document object an event.
+// Express, zod and Mongoose, the most common stack in Node; with `lean`, which saves a document object per event.
 
 const mongoose = require("mongoose");
 const { COLLECTION, EVENT_TYPES, MONGO_URI, duplicatesIn } = require("./common");

@@ -1,5 +1,5 @@
 "use strict";
-// Fastify, its own validator (ajv) and the plain MongoDB driver: what those take in Node who look at speed.
+// Fastify, its validator (ajv) and the plain MongoDB driver: the fast stack in Node.
 
 const { default: Ajv } = require("ajv");
 const fastify = require("fastify");
@@ -43,8 +43,8 @@ const savedSchema = {
   },
 };
 
-// Fastify refuses a whole body with one mistake in it; so the route's schema holds the envelope, and each event is judged
-// by a validator of the same kind.
+// Fastify rejects a whole body for one mistake in it. Therefore the route's schema covers the envelope, and each event is
+// validated on its own by ajv.
 const isEvent = new Ajv({ allowUnionTypes: true }).compile(eventSchema);
 
 function readBatch(envelope) {

@@ -177,7 +177,7 @@ def test_a_boot_with_pending_ones_says_so_in_the_log_and_in_healthz(switchyard, 
 
 @pytest.fixture
 def run(tmp_path, mongo_uri):
-    """`flask indexes …` in this process: (exit code, what it says)."""
+    """Run `flask indexes …` in this process and return (exit code, output)."""
 
     def run(command, **settings):
         app = make_app(tmp_path, **{"mongo_uri": mongo_uri, **settings})
@@ -191,7 +191,7 @@ def run(tmp_path, mongo_uri):
 def test_the_commands_show_apply_and_take_back(run):
     code, output = run("status")
     assert (code, [line.split()[:2] for line in output.splitlines()]) == (1, [["pending", name] for name in ALL])
-    assert "Events leave by themselves" in output
+    assert "MongoDB deletes events" in output
     assert run("migrate") == (0, "".join(f"applied   {name}\n" for name in ALL))
     code, output = run("status")
     assert (code, [line.split()[0] for line in output.splitlines()]) == (0, ["applied"] * len(ALL))

@@ -41,6 +41,7 @@ CORES = (
     "app.identity.identity",
     "app.identity.origins",
     "app.identity.write_keys",
+    "app.json_values",
     "app.realtime.acknowledging",
     "app.realtime.allowance",
     "app.realtime.archive",

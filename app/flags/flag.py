@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from app.clock import iso
+from app.json_values import to_iso
 from app.storage.fingerprint import fingerprint
 
 
@@ -43,7 +43,7 @@ class Flag:
             "startAt": _iso(self.start_at),
             "endAt": _iso(self.end_at),
             "version": self.version,
-            "updatedAt": iso(self.updated_at),
+            "updatedAt": to_iso(self.updated_at),
         }
         return record if self.description is None else {**record, "description": self.description}
 
@@ -54,4 +54,4 @@ class Flag:
 
 
 def _iso(ms: int | None) -> str | None:
-    return None if ms is None else iso(ms)
+    return None if ms is None else to_iso(ms)

@@ -10,14 +10,15 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from app.clock import Clock, iso, uptime
+from app.clock import Clock, uptime
 from app.errors import ApiError
 from app.flags.evaluate import Decision, evaluate
 from app.flags.flag import Flag
 from app.flags.rules import Context
-from app.flags.schemas import EMPTY_WINDOW, MAX_MS, MAX_VERSION
+from app.flags.schemas import EMPTY_WINDOW, MAX_VERSION
 from app.flags.snapshot import Snapshot
 from app.flags.store import FlagStore
+from app.json_values import MAX_TIMESTAMP_MS, to_iso
 from app.logs import get_logger
 from app.metrics import Metrics
 from app.storage.errors import RETRY_AFTER_MS, StorageUnavailable
@@ -149,8 +150,8 @@ class Flags:
         for _ in range(WRITE_ATTEMPTS):
             current = self._get_matching(key, if_match)
             later = max(self._clock(), current.updated_at + 1)  # so that receivers can order changes by updatedAt
-            version = current.version + 1 if current.version < MAX_VERSION else 1  # only a hand gets so far
-            flag = replace(make(current), version=version, updated_at=min(later, MAX_MS))
+            version = current.version % MAX_VERSION + 1  # restarts with 1 after the last one, which only a manual edit reaches
+            flag = replace(make(current), version=version, updated_at=min(later, MAX_TIMESTAMP_MS))
             try:
                 self._store.replace(flag, current.version)
                 return flag
@@ -209,7 +210,7 @@ class Flags:
 
     def _tell(self, key: str, updated_at: int, deleted: bool = False) -> None:
         """The change is stored already: whoever cannot be told now reads it with the next request."""
-        change = {"kind": "flag_changed", "key": key, "updatedAt": iso(updated_at)}
+        change = {"kind": "flag_changed", "key": key, "updatedAt": to_iso(updated_at)}
         if deleted:
             change["deleted"] = True
         log.info("flag_changed", key=key, deleted=deleted)

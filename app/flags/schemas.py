@@ -4,23 +4,21 @@ An unknown field is an error throughout: a misspelt rule or `startsAt` must not 
 what a client read from us and sends back unchanged (version, updatedAt) is passed over.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate, validates_schema
 
-from app.clock import epoch_unit, from_iso
 from app.flags.flag import Flag
 from app.flags.rules import DISABLED, RULES, SPLIT, STATIC, TARGETING_MATCH, UNKNOWN
+from app.json_values import MAX_SAFE_INTEGER, is_number, parse_timestamp, timestamp_mistake
 
 KEY_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 KEY_SENTENCE = "1 to 128 letters, digits and . _ : - of which the first is a letter or a digit."
 EMPTY_WINDOW = "Must be later than startAt."
 READ_ONLY = ("version", "updatedAt")
-MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999
-MAX_VERSION = 2**53  # a larger number is another one in JavaScript
+MAX_VERSION = MAX_SAFE_INTEGER
 MAX_ID_LENGTH = 256
 MAX_ROLES = 100
 
@@ -55,7 +53,7 @@ class Number(fields.Float):
     """A JSON number that stays what it was: 50 does not come back as 50.0."""
 
     def _deserialize(self, value, attr, data, **kwargs):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not is_number(value):
             raise self.make_error("invalid")
         return value
 
@@ -63,19 +61,12 @@ class Number(fields.Float):
 class Moment(fields.Field):
     """Epoch milliseconds or ISO 8601 (UTC where it names no zone) -> epoch milliseconds."""
 
-    default_error_messages = {
-        "invalid": "Not a time: epoch milliseconds, or ISO 8601 like 2026-01-31T08:00:00Z, up to the year 9999.",
-        "unit": "This looks like epoch {unit}, and a flag takes epoch milliseconds: {ms}.",
-    }
     OPENAPI = {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}, {"type": "null"}]}
 
     def _deserialize(self, value, attr, data, **kwargs):
-        ms = from_iso(value) if isinstance(value, str) else value
-        if isinstance(value, (int, float)) and (unit := epoch_unit(value)) is not None:
-            raise self.make_error("unit", unit=unit.name, ms=int(value * 1000 // unit.a_second))
-        if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not 0 <= ms <= MAX_MS:
-            raise self.make_error("invalid")
-        return int(ms)
+        if (ms := parse_timestamp(value)) is None:
+            raise ValidationError(timestamp_mistake(value))
+        return ms
 
 
 class RulesSchema(Schema):

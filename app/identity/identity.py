@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import ApiError
+from app.json_values import is_number
 
 MAX_ID_LENGTH = 256
 
@@ -65,7 +66,7 @@ def identity_from_claims(claims: dict[str, Any]) -> Identity:
 
 def is_time(value: Any) -> bool:
     """Seconds since 1970. A time in milliseconds, a common mistake, would be a token that never expires."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11
+    return is_number(value) and 0 <= value < 1e11
 
 
 def _is_words(value: Any) -> bool:

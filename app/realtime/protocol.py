@@ -11,11 +11,12 @@ from typing import Any
 import orjson
 
 from app.errors import ApiError
+from app.json_values import MAX_SAFE_INTEGER, is_whole_number
 from app.realtime.log import Message
 from app.realtime.topics import TOPIC_RULE, is_topic
 
 MAX_ID_LENGTH = 128
-MAX_SEQ = 2**53 - 1  # the largest integer that JavaScript holds exactly
+MAX_SEQ = MAX_SAFE_INTEGER
 MODES = ("all", "latest")
 PAYLOAD_OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 ENVELOPE_DEPTH = 8  # levels of nesting that frames may put around a payload
@@ -195,7 +196,7 @@ def is_id(value: Any) -> bool:
 
 
 def is_seq(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_SEQ  # isinstance would let True pass
+    return is_whole_number(value) and 0 <= value <= MAX_SEQ
 
 
 def _is_bool(value: Any) -> bool:

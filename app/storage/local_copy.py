@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.clock import iso
 from app.errors import ApiError
+from app.json_values import to_iso
 from app.logs import get_logger
 from app.storage.disk import make_folder
 from app.storage.errors import StorageUnavailable
@@ -60,7 +60,7 @@ class LocalCopy:
             log.warning("local_copy_ignored", file=str(self._path), reason=f"{type(error).__name__}: {str(error)[:200]}")
             return None
         if recalled:
-            log.warning("local_copy_used", file=str(self._path), as_of=iso(recalled[1]))
+            log.warning("local_copy_used", file=str(self._path), as_of=to_iso(recalled[1]))
         return recalled
 
     def _bring_up_to_date(self, document: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.clock import system_clock, to_datetime
+from app.clock import system_clock
+from app.json_values import to_datetime
 from app.logs import get_logger
 from app.settings import Settings
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from app.clock import epoch_unit, to_ms
-from app.telemetry.fields import BEYOND_64_BITS, INT64, LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment, why_not_kept
+from app.json_values import MAX_INT64, MIN_INT64, epoch_unit, is_number, is_timestamp, is_whole_number, parse_timestamp, to_ms
+from app.telemetry.fields import BEYOND_64_BITS, LONG, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, why_not_kept
 
 _NUMBER = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")  # as many digits as nanoseconds have
 _NAMED_UTC = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.,]{5,18}) ?(?:UTC|GMT)")
@@ -50,9 +50,9 @@ def text(longest: int, *, is_identifier: bool = False) -> Rule:
             if len(value) > longest:
                 return Adjusted(value[:longest], f"Longer than {longest} characters: cut.")
             return not_empty(value)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not is_number(value):
             return Adjusted(None, "Not a text: taken as absent.")
-        if is_identifier and isinstance(value, int):
+        if is_identifier and is_whole_number(value):
             return None
         return Adjusted(_digits(value)[:longest], "A number: taken as text.")
 
@@ -92,17 +92,16 @@ def _with_doubles(value: Any) -> Any:
         return {key: _with_doubles(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_doubles(item) for item in value]
-    return float(value) if isinstance(value, int) and not -INT64 <= value < INT64 else value
+    return float(value) if isinstance(value, int) and not MIN_INT64 <= value <= MAX_INT64 else value
 
 
 def moment(value: Any) -> Adjusted | None:
     """Another unit, a number as text, spaces around it, UTC by its name, or the date of an HTTP header."""
     if isinstance(value, str):
-        return _from_text(value) if to_moment(value) is None else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (unit := epoch_unit(value)) is None:
+        return _from_text(value) if parse_timestamp(value) is None else None
+    if (unit := epoch_unit(value)) is None:
         return None
-    ms = value * 1000 // unit.a_second
-    return Adjusted(int(ms), f"Epoch {unit.name}: taken as milliseconds.")
+    return Adjusted(unit.to_ms(value), f"Epoch {unit.name}: taken as milliseconds.")
 
 
 def _from_text(value: str) -> Adjusted | None:
@@ -113,7 +112,7 @@ def _from_text(value: str) -> Adjusted | None:
         number = float(text) if "." in text else int(text)
         return moment(number) or _if_in_range(int(number), "Digits as text: taken as epoch milliseconds.")
     iso = named[1] if (named := _NAMED_UTC.fullmatch(text)) else text
-    if (ms := to_moment(iso)) is not None:
+    if (ms := parse_timestamp(iso)) is not None:
         return Adjusted(ms, "Not quite ISO 8601: taken as epoch milliseconds.")
     if not _HTTP_DATE.fullmatch(text):
         return None
@@ -124,13 +123,13 @@ def _from_text(value: str) -> Adjusted | None:
 
 
 def _if_in_range(ms: int, message: str) -> Adjusted | None:
-    return Adjusted(ms, message) if 0 <= ms <= MAX_MS else None
+    return Adjusted(ms, message) if is_timestamp(ms) else None
 
 
 def sent_at(value: Any) -> Adjusted | None:
     """It only serves to correct clocks, so whatever it is, the batch is read."""
     change = moment(value)
-    if change is None and to_moment(value) is None:
+    if change is None and parse_timestamp(value) is None:
         return Adjusted(None, "Not a time: taken as absent.")
     return change
 

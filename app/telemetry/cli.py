@@ -7,7 +7,7 @@ from flask import current_app
 from flask.cli import AppGroup
 from pymongo.errors import PyMongoError
 
-from app.clock import iso
+from app.json_values import to_iso
 from app.settings import Settings
 from app.storage import mongo
 from app.storage.errors import StorageUnavailable
@@ -126,13 +126,13 @@ def spool_status():
     click.echo(f"{folder}: {_count(len(rows), 'segment')}, {used:,} bytes ({share:.1f} % of SPOOL_MAX_BYTES), {_count(events, 'event')}")
     for row in rows:
         holder = f"held by process {writer_of(row.path)}" if row.is_held else "held by nobody"
-        click.echo(f"  {row.path.name}  {row.bytes:,} bytes  {_count(row.events, 'event')}  since {iso(started_at(row.path))}  {holder}")
+        click.echo(f"  {row.path.name}  {row.bytes:,} bytes  {_count(row.events, 'event')}  since {to_iso(started_at(row.path))}  {holder}")
     for path, lines in rejected.items():
         click.echo(f"  {path.name}  {_count(lines, 'line')} put aside")
     if rejected:
         click.echo("  `flask telemetry import FILE` tries such lines again, and says afterwards which file may be deleted.")
     if rows:
-        click.echo(f"oldest: {iso(started_at(rows[0].path))}")
+        click.echo(f"oldest: {to_iso(started_at(rows[0].path))}")
     if not settings.mongo_uri:
         click.echo("There is no MONGO_URI: the spool is the store.")
     else:

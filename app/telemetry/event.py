@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from app.clock import iso
+from app.json_values import to_iso
 
 
 class StoredEvent(
@@ -41,7 +41,7 @@ class StoredEvent(
         """For an answer: `id`, and times as JavaScript writes them."""
         wire = {name: value for name, value in ((wire, getattr(self, own)) for own, wire in WIRE_NAMES.items()) if value is not None}
         moments = {"ts": self.ts, "createdAt": self.created_at, "updatedAt": self.created_at, "rawTs": self.raw_ts}
-        return wire | {name: iso(ms) for name, ms in moments.items() if ms is not None}
+        return wire | {name: to_iso(ms) for name, ms in moments.items() if ms is not None}
 
 
 WIRE_NAMES = {

@@ -19,17 +19,18 @@ import orjson
 from msgspec import Meta, Raw, Struct
 
 from app.http.json import UTF_16, admit_large
+from app.json_values import MAX_INT64, MAX_TIMESTAMP_MS, MIN_INT64, parse_timestamp
 from app.serving.fairness import LARGE_BYTES, Turn, wait_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
 from app.telemetry.damaged import decode_batch, decode_event_or_not, decode_or_not
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import EARLIEST_MS, LONG, MAX_MS, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, to_moment
+from app.telemetry.fields import EARLIEST_MS, LONG, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT
 
 Short = Annotated[str, Meta(min_length=1, max_length=SHORT)]
 Long = Annotated[str, Meta(min_length=1, max_length=LONG)]
-Moment = Annotated[int, Meta(ge=EARLIEST_MS, le=MAX_MS)] | float | str | None
+Moment = Annotated[int, Meta(ge=EARLIEST_MS, le=MAX_TIMESTAMP_MS)] | float | str | None
 
-Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Int64 = Annotated[int, Meta(ge=MIN_INT64, le=MAX_INT64)]
 EventType = Literal["page", "event", "error", "api", "perf"]
 
 LEVELS = 8  # of nesting that C checks; what is nested deeper goes to the schema, which allows 32
@@ -223,7 +224,7 @@ def _event(event: AnyEvent, maker: EventMaker, default_type: str | None) -> Stor
 def _moment(value: int | float | str | None) -> int | None:
     if value is None:
         return None
-    ms = to_moment(value)
+    ms = parse_timestamp(value)
     if ms is None or ms < EARLIEST_MS:
         raise Doubt
     return ms

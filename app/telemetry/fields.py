@@ -1,21 +1,18 @@
 """Marshmallow fields of telemetry's own: a moment in time, a name that may be a number, a JSON object that every store can hold."""
 
-import math
 from typing import Any, ClassVar
 
 import orjson
 from marshmallow import ValidationError, fields
 
-from app.clock import EpochUnit, epoch_unit, from_iso
+from app.json_values import MAX_INT64, MIN_INT64, is_number, is_whole_number, parse_timestamp, timestamp_mistake
 
-MAX_MS = 253_402_300_799_999  # the last millisecond of the year 9999, where datetimes end
 EARLIEST_MS = 946_684_800_000  # 2000: what is before was measured by another clock, like performance.now(), or by one never set
 MAX_DEPTH = 32
 SHORT, LONG = 128, 256  # characters
 MAX_PROPS_BYTES, MAX_USER_BYTES = 32_768, 8_192
 BEYOND_64_BITS = "Must not have a whole number beyond 64 bits."
 BYTES_A_VALUE = 2  # that each value of a JSON text takes at least, its comma included
-INT64 = 2**63
 
 
 class Documented(fields.Field):
@@ -33,31 +30,9 @@ class Moment(Documented):
     OPENAPI: ClassVar = {"type": ["number", "string"], "description": "Epoch milliseconds or ISO 8601, 1970 to 9999."}
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
-        ms = to_moment(value)
-        if ms is None and (unit := unit_of(value)) is not None:
-            raise ValidationError(f"Must be epoch milliseconds; this looks like {unit.name}.")
-        if ms is None:
-            raise ValidationError("Must be epoch milliseconds or an ISO 8601 time between 1970 and 9999.")
+        if (ms := parse_timestamp(value)) is None:
+            raise ValidationError(timestamp_mistake(value))
         return ms
-
-
-def to_moment(value: Any) -> int | None:
-    """The milliseconds, or None where it is no such time, or a number that clearly counts another unit."""
-    if isinstance(value, str):
-        ms = from_iso(value)
-    elif is_number(value) and epoch_unit(value) is None:
-        ms = int(value)
-    else:
-        return None
-    return ms if ms is not None and 0 <= ms <= MAX_MS else None
-
-
-def unit_of(value: Any) -> EpochUnit | None:
-    return epoch_unit(value) if is_number(value) else None
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Share(fields.Float):
@@ -66,7 +41,7 @@ class Share(fields.Float):
     default_error_messages = {"invalid": "Must be a number from 0 to 1."}
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        if not is_number(value) or not 0 <= value <= 1:
             raise self.make_error("invalid")
         return float(value)
 
@@ -75,7 +50,7 @@ class WholeNumber(fields.Integer):
     """A JSON number without a fraction; no text that could be read as one."""
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if not is_whole_number(value):
             raise self.make_error("invalid")
         return value
 
@@ -86,7 +61,7 @@ class Identifier(Documented, fields.String):
     OPENAPI: ClassVar = {"type": ["string", "integer"]}
 
     def _deserialize(self, value: Any, attr, data, **kwargs) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if is_whole_number(value):
             value = str(value)
         return super()._deserialize(value, attr, data, **kwargs)
 
@@ -137,7 +112,7 @@ def why_not_storable(value: Any, max_values: int | None = None) -> str | None:
                 inner.extend(item.values())
             elif isinstance(item, list):
                 inner.extend(item)
-            elif isinstance(item, int) and not -INT64 <= item < INT64:
+            elif isinstance(item, int) and not MIN_INT64 <= item <= MAX_INT64:
                 is_beyond = True  # said last: whoever wants to help has then nothing else to look for
                 continue
             else:

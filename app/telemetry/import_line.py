@@ -22,10 +22,10 @@ from bson.errors import BSONError
 
 from app.errors import ApiError
 from app.http.json import decode_json
+from app.json_values import parse_timestamp
 from app.telemetry.batch import Batch, Envelope, EventMaker, judge
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import id_to_text
-from app.telemetry.fields import to_moment
 from app.telemetry.import_source import pieces_of_a_page
 from app.telemetry.spool.reading import usable, why_unusable
 from app.telemetry.spool.segment import Unusable
@@ -152,7 +152,7 @@ def _moment(value: Any) -> int:
     if isinstance(value, dict):
         value = value.get("$date")
         value = _plain(value)
-    ms = to_moment(value)
+    ms = parse_timestamp(value)
     if ms is None:
         raise Unusable(f"not a time between 1970 and 9999: {value!r}"[:200])
     return ms

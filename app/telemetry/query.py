@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.errors import ApiError
+from app.json_values import is_timestamp
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import MAX_MS
 
 EXACT = ("app", "env", "type", "name", "user_id", "session_id")
 
@@ -54,7 +54,7 @@ def encode_cursor(event: StoredEvent) -> str:
 def decode_cursor(cursor: str) -> tuple[int, str]:
     try:
         ms, event_id = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        if type(ms) is int and 0 <= ms <= MAX_MS and isinstance(event_id, str):
+        if is_timestamp(ms) and isinstance(event_id, str):
             return ms, event_id
     except (ValueError, TypeError, binascii.Error):
         pass  # whatever is wrong with it, the sentence below is the answer

@@ -167,7 +167,7 @@ def test_a_flag_can_be_deleted_from_a_file_as_large_as_may_be_however_tightly_a_
 
 
 def test_a_date_at_the_end_of_time_and_a_version_at_the_end_of_counting_can_still_be_written_over(path, flags):
-    last = {"version": 2**53, "updatedAt": "9999-12-31T23:59:59.999Z"}
+    last = {"version": 2**53 - 1, "updatedAt": "9999-12-31T23:59:59.999Z"}
     path.write_text(json.dumps({"flags": [{"key": "a", "enabled": False, **last}]}))
     for version in (1, 2):
         flag = flags.patch("a", {"enabled": True})

@@ -96,4 +96,5 @@ def test_the_plus_of_an_offset_may_arrive_as_a_space(client, text):
 )
 def test_a_time_of_a_query_in_another_unit_is_refused_with_its_name(client, time, unit):
     response = client.get(f"/api/telemetry/events?from={time}", headers=ADMIN)
-    assert error_of(response)["details"] == [{"path": "from", "message": f"Must be epoch milliseconds; this looks like {unit}."}]
+    message = f"Must be epoch milliseconds; this looks like {unit}: 1700000000000 in milliseconds."
+    assert error_of(response)["details"] == [{"path": "from", "message": message}]

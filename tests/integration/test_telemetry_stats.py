@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.clock import iso
+from app.json_values import to_iso
 from app.telemetry.stats.summary import MAX_BUCKETS
 from tests.apps import NOW, WRITE_KEY, Clock, bearer, error_of, make_app
 
@@ -48,10 +48,10 @@ def test_without_events_there_is_a_bucket_for_every_minute_of_the_last_hour(app)
         "count": 0, "byType": {}, "byName": [], "other": 0, "errorRate": None,
         "api": {"count": 0, "failed": 0, "failureRate": None}, "values": [],
     }  # fmt: skip
-    assert (answer["ok"], answer["app"], answer["bucketMs"], answer["to"]) == (True, "web", MINUTE, iso(AT + MINUTE))
+    assert (answer["ok"], answer["app"], answer["bucketMs"], answer["to"]) == (True, "web", MINUTE, to_iso(AT + MINUTE))
     assert answer["totals"] == nothing
     assert len(answer["buckets"]) == 61
-    assert answer["buckets"][-1] == {"at": iso(AT), **nothing}
+    assert answer["buckets"][-1] == {"at": to_iso(AT), **nothing}
 
 
 def test_events_are_counted_by_type_and_by_name(app):
@@ -65,7 +65,7 @@ def test_events_are_counted_by_type_and_by_name(app):
 def test_an_event_counts_in_the_minute_of_its_own_time_however_late_it_comes(app):
     save(app, event(ts=AT - 30 * MINUTE), event(ts=AT + 1), event(ts=AT + 2))
     buckets = {bucket["at"]: bucket["count"] for bucket in stats(app)["buckets"] if bucket["count"]}
-    assert buckets == {iso(AT - 30 * MINUTE): 1, iso(AT): 2}
+    assert buckets == {to_iso(AT - 30 * MINUTE): 1, to_iso(AT): 2}
 
 
 def test_api_events_have_a_failure_rate(app):

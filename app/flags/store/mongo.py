@@ -11,11 +11,11 @@ from mongoengine import BooleanField, DateTimeField, DictField, Document, IntFie
 from mongoengine.errors import NotUniqueError
 from pymongo.errors import DuplicateKeyError
 
-from app.clock import to_datetime, to_ms
 from app.errors import ApiError, flatten_messages
 from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store import flag_exists, no_such_flag
+from app.json_values import to_datetime, to_ms
 from app.logs import get_logger
 from app.storage.errors import StorageUnavailable
 from app.storage.mongo import driver_errors

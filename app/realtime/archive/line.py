@@ -4,10 +4,9 @@ from typing import Annotated
 
 import msgspec
 
+from app.json_values import MAX_TIMESTAMP_MS
 from app.realtime.log import Message
 from app.realtime.protocol import MAX_SEQ
-
-MAX_MS = 253_402_300_799_999  # the end of the year 9999, as far as dates go
 
 
 class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -15,7 +14,7 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
     epoch: str
     seq: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
     id: str
-    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
+    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMESTAMP_MS)]
     payload: msgspec.Raw
     user_id: str | None = None
 

@@ -12,7 +12,7 @@ from pymongo import WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, OperationFailure
 
-from app.clock import to_datetime, to_ms
+from app.json_values import to_datetime, to_ms
 from app.realtime.log import Message
 from app.storage.errors import StorageUnavailable
 from app.storage.mongo import answers_understood, driver_errors

@@ -8,8 +8,8 @@ Where that is so from the start, the local copy's hold; where there is none, the
 from threading import Lock
 from typing import Any
 
-from app.clock import iso
 from app.errors import ApiError
+from app.json_values import to_iso
 from app.logs import get_logger
 from app.settings import Settings
 from app.storage.errors import StorageUnavailable
@@ -105,7 +105,7 @@ class Configs:
         """For health."""
         report = {"state": "up", "apps": len(self._overrides)}
         if self._copied_at is not None:
-            report["copyAsOf"] = iso(self._copied_at)
+            report["copyAsOf"] = to_iso(self._copied_at)
         return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
 
     def _note_failure(self, error: Exception) -> None:

@@ -15,10 +15,9 @@ from bson import encode as encode_document
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from app.clock import to_ms
+from app.json_values import parse_timestamp, to_ms
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import fields_of, id_from_text, id_to_text, plain, text_of
-from app.telemetry.fields import to_moment
 
 _int32 = Struct("<i").pack
 _int32_size = 4
@@ -108,7 +107,7 @@ def _text(value: Any) -> str | None:
 
 
 def _moment(value: Any) -> int | None:
-    return to_ms(value) if isinstance(value, datetime) else to_moment(value)
+    return to_ms(value) if isinstance(value, datetime) else parse_timestamp(value)
 
 
 DECODERS: dict[str, Callable[[Any], Any]] = {

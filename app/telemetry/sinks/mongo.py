@@ -17,7 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from app.clock import to_datetime
+from app.json_values import MAX_TIMESTAMP_MS, to_datetime
 from app.storage.errors import StorageUnavailable
 from app.storage.group_commit import GroupCommit, Interrupted
 from app.storage.mongo import answers_understood, driver_errors, durable_concern
@@ -25,7 +25,6 @@ from app.storage.mongo_errors import Objections, judge
 from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import RAW, id_from_text
-from app.telemetry.fields import MAX_MS
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, Written, wire
@@ -148,7 +147,7 @@ def _filter(query: EventQuery) -> dict[str, Any]:
     if "app" in wanted and "type" not in wanted and "name" not in wanted:
         wanted["type"] = {"$in": list(EVENT_TYPES)}
     since, until = to_datetime(query.since or 0), query.until
-    latest = {"$lte": to_datetime(MAX_MS)} if until is None else {"$lt": to_datetime(until)}
+    latest = {"$lte": to_datetime(MAX_TIMESTAMP_MS)} if until is None else {"$lt": to_datetime(until)}
     wanted["ts"] = {"$gte": since, **latest, "$not": {"$type": "array"}}
     if query.after is not None:
         ms, id_ = query.after

@@ -8,11 +8,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from app.json_values import MAX_TIMESTAMP_MS
 from app.serving.fairness import Turn
 from app.storage.segments.segment import size_of, whole_lines
 from app.telemetry.batch import is_known_id
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import MAX_MS
 from app.telemetry.query import EventQuery, Page, matches, page_from
 from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.spool.segment import Unusable, decode, segments
@@ -76,7 +76,7 @@ class SpoolIndex:
         return len(best) >= wanted and known.newest < min(event.ts for event in best.values())
 
     def _scan(self, path: Path, turn: Turn):
-        size, oldest, newest = 0, MAX_MS, 0
+        size, oldest, newest = 0, MAX_TIMESTAMP_MS, 0
         for count, line in enumerate(whole_lines(path), 1):
             size += len(line)
             if count % LINES_A_CHECK == 0:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from app.json_values import MAX_TIMESTAMP_MS
 from app.storage.segments import segment
 from app.telemetry.event import StoredEvent
-from app.telemetry.fields import MAX_MS
 
 KIND = "events"
 OWN_NAME = re.compile(rf"{KIND}-\d{{13,}}-\d+-[0-9a-f]{{14,}}\.jsonl")  # as app.storage.segments.segment makes it
@@ -40,6 +40,7 @@ def decode(line: bytes) -> StoredEvent:
         event = _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unusable(str(error)) from None
-    if not (0 <= event.ts <= MAX_MS and 0 <= event.created_at <= MAX_MS and 0 <= (event.raw_ts or 0) <= MAX_MS):
+    latest = MAX_TIMESTAMP_MS
+    if not (0 <= event.ts <= latest and 0 <= event.created_at <= latest and 0 <= (event.raw_ts or 0) <= latest):
         raise Unusable("a time that is not between 1970 and 9999")
     return event

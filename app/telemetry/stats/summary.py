@@ -7,9 +7,8 @@ same lines from end to end; `other` is what the rest comes to. A rate without an
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from app.clock import iso
 from app.errors import ApiError
-from app.telemetry.fields import MAX_MS
+from app.json_values import MAX_TIMESTAMP_MS, to_iso
 from app.telemetry.stats.cell import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell
 from app.telemetry.stats.sketch import percentiles
 from app.telemetry.stats.tally import OTHER
@@ -47,7 +46,7 @@ def query_from(arguments: dict[str, Any], now: int) -> StatsQuery:
         raise _bad(path, "Must be before `to`." if path == "from" else "Must be after `from`.")
     bucket_ms = BUCKETS_MS[arguments["bucket"]] if "bucket" in arguments else usual_bucket_ms(until - since)
     since, until = since - since % bucket_ms, until + -until % bucket_ms
-    if until > MAX_MS:
+    if until > MAX_TIMESTAMP_MS:
         raise _bad("to", "Must be before the last day of the year 9999.")
     if (until - since) // bucket_ms > MAX_BUCKETS:
         raise _bad("bucket", f"The range has more than {MAX_BUCKETS} of them: ask for wider ones or a shorter range.")
@@ -80,8 +79,8 @@ class Summary:
         return {
             "app": query.app,
             **({} if query.env is None else {"env": query.env}),
-            "from": iso(query.since),
-            "to": iso(query.until),
+            "from": to_iso(query.since),
+            "to": to_iso(query.until),
             "bucketMs": query.bucket_ms,
             "totals": _numbers(self._total, self._names, self._measured),
         }
@@ -89,7 +88,7 @@ class Summary:
     def rows(self) -> Iterator[dict[str, Any]]:
         """A bucket each, after the head."""
         for cell in self._buckets.values():
-            yield {"at": iso(cell.at), **_numbers(cell, self._names, self._measured)}
+            yield {"at": to_iso(cell.at), **_numbers(cell, self._names, self._measured)}
 
 
 def _numbers(cell: Cell, names: list[tuple], measured: list[tuple]) -> dict[str, Any]:

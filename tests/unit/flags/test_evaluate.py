@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clock import to_ms
 from app.flags.evaluate import Decision, evaluate
 from app.flags.flag import Flag
 from app.flags.rules import DISABLED, RULES, UNKNOWN, Context, bucket
 from app.flags.schemas import Moment, RulesSchema, read_record
+from app.json_values import to_ms
 
 FOLDER = Path(__file__).parents[2] / "cases" / "flags"
 CASES = [case for path in sorted(FOLDER.glob("*.json")) for case in json.loads(path.read_text())]

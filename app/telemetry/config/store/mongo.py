@@ -7,8 +7,9 @@ from mongoengine import DateTimeField, Document, FloatField, IntField, ListField
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from app.clock import Clock, to_datetime
+from app.clock import Clock
 from app.errors import ApiError, flatten_messages
+from app.json_values import to_datetime
 from app.logs import get_logger
 from app.storage.mongo import driver_errors
 from app.storage.mongo_errors import names_the_id

@@ -19,7 +19,7 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from app.clock import to_datetime, to_ms
+from app.json_values import to_datetime, to_ms
 from app.logs import get_logger
 from app.storage.errors import StorageUnavailable
 from app.storage.mongo import answers_understood, driver_errors, durable_concern

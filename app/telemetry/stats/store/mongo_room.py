@@ -12,7 +12,7 @@ import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.clock import to_ms
+from app.json_values import to_ms
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.telemetry.stats.store.eviction import FREED_SHARE, Stored, evict

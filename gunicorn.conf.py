@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from app.logs import logging_config  # noqa: E402
 from app.serving import metrics_folder  # noqa: E402
-from app.serving.gunicorn_options import refuse_what_is_ignored  # noqa: E402
+from app.serving.gunicorn_options import refuse_ignored_options  # noqa: E402
 from app.serving.tls import CERTIFICATE, refuse_unreadable  # noqa: E402
 from app.settings import SettingsError, refuse_lonely_workers  # noqa: E402
 from app.settings_in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
@@ -26,7 +26,7 @@ _before = IN_USE.settings
 
 
 def _try_first(fresh):
-    refuse_what_is_ignored(_arguments, fresh)
+    refuse_ignored_options(_arguments, fresh)
     refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind)
     if (_before.host, _before.port) != (fresh.host, fresh.port):  # where it listens anew, gunicorn ends without these files
         named = {"--certfile": _arguments.certfile, "--keyfile": _arguments.keyfile}
@@ -39,7 +39,7 @@ bind = f"{settings.host}:{settings.port}" if ":" not in settings.host else f"[{s
 workers = settings.web_concurrency
 worker_class = "app.serving.gunicorn_worker.Worker"
 if _before is None and (_arguments.worker_class or worker_class).replace(":", ".") == worker_class:
-    refuse_what_is_ignored(_arguments, settings)
+    refuse_ignored_options(_arguments, settings)
 worker_connections = 10_000
 backlog = 2048
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a TMPDIR that is removed would end the master  # noqa: S108

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from app.serving.gc_tuning import spare_what_stays
+from app.serving.gc_tuning import freeze_startup_objects
 
 
 @dataclass
@@ -31,7 +31,7 @@ def measured_loop():
 
     watcher = gevent.get_hub().loop.check(ref=False)
     usual = gc.get_threshold()
-    spare_what_stays()
+    freeze_startup_objects()
     try:
         gevent.sleep(0.001)
         last_run = time.thread_time()

@@ -16,8 +16,8 @@ from app.http.errors import init_errors
 from app.http.etags import init_etags
 from app.http.fast_lane import FastLane
 from app.http.json import FastJson
-from app.http.limits import hit_by, init_limits
 from app.http.openapi import Api, init_openapi
+from app.http.rate_limits import hit_by, init_rate_limits
 from app.http.request_id import init_request_ids
 from app.settings import Settings
 
@@ -32,7 +32,7 @@ def init_app(app: Flask, settings: Settings) -> Api:
     api = init_openapi(app)
     init_errors(app)
     init_etags(app)
-    init_limits(app, settings)
+    init_rate_limits(app, settings)
     app.before_request(_refuse_double_slash)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)

@@ -8,7 +8,7 @@ from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import ApiError
-from app.serving.fairness import Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import TimeSlice, yield_before_large, yield_if_slice_is_over
 
 PIECE_BYTES = 65_536  # inflated or read at once
 MOST_TIMES_LONGER = 32  # by which a body may grow; text rarely grows by more than ten
@@ -31,11 +31,11 @@ def read_body(max_bytes: int) -> bytes:
 def inflate(raw: bytes, max_bytes: int) -> bytes:
     """All members of the gzip, one after another (RFC 1952, section 2.2): a tool that streams may write several. Zero bytes behind a
     member are padding, as gzip itself takes them. A large body waits for its turn, and yields between its pieces."""
-    wait_before_large(len(raw))
-    wait_if_round_is_over(len(raw) * MOST_TIMES_LONGER)
-    inflater, turn = _Inflater(max_bytes), Turn.of_the_round()
+    yield_before_large(len(raw))
+    yield_if_slice_is_over(len(raw) * MOST_TIMES_LONGER)
+    inflater, time_slice = _Inflater(max_bytes), TimeSlice.of_loop_iteration()
     for start in range(0, len(raw), PIECE_BYTES):
-        inflater.feed(raw[start : start + PIECE_BYTES], turn)
+        inflater.feed(raw[start : start + PIECE_BYTES], time_slice)
     return inflater.body()
 
 
@@ -49,13 +49,13 @@ class _Inflater:
         self._members = 0
         self._unzip: Any = None  # of the member that has not ended yet
 
-    def feed(self, piece: bytes, turn: Turn) -> None:
+    def feed(self, piece: bytes, time_slice: TimeSlice) -> None:
         while piece:
             if self._unzip is None:
                 piece = self._begin_member(piece)
             else:
                 piece = self._inflate(piece)
-                turn.check()
+                time_slice.yield_if_over()
 
     def body(self) -> bytes:
         if self._unzip is not None or self._members == 0:

@@ -17,11 +17,11 @@ import structlog
 from app.errors import ApiError, error_headers, forget_where
 from app.http.body import inflate
 from app.http.cors import headers_for
-from app.http.limits import ALREADY_COUNTED, bucket_of
+from app.http.rate_limits import ALREADY_COUNTED, rate_limit_key
 from app.http.request_id import Accounts, request_id_for
 from app.identity.identity import Identity
-from app.serving.admission import write_key_of
-from app.serving.request import UNCOLLECTED
+from app.serving.request_parser import UNCOLLECTED
+from app.serving.sender_check import write_key_of
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
               "text/plain", "text/plain;charset=UTF-8", "text/plain; charset=utf-8", ""}  # fmt: skip
@@ -59,7 +59,7 @@ class FastLane:
         identity = self._caller(environ)
         if identity is None:
             return None
-        who = bucket_of(identity, environ["REMOTE_ADDR"])
+        who = rate_limit_key(identity, environ["REMOTE_ADDR"])
         if not self._hit(who):
             return None
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))

@@ -12,7 +12,7 @@ import orjson
 from flask.json.provider import JSONProvider
 
 from app.errors import ApiError
-from app.serving.fairness import LARGE_BYTES, Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import LARGE_BYTES, TimeSlice, yield_before_large, yield_if_slice_is_over
 
 OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 MAX_CONTAINERS = 50_000  # arrays and objects of one text; a batch of a thousand events has a few thousand
@@ -45,7 +45,7 @@ def decode_json(text: str | bytes) -> Any:
     Two mistakes of clients are repaired: a byte order mark in front, and half of a surrogate pair, which JavaScript writes when it
     cuts a string through an emoji and which becomes U+FFFD.
     """
-    wait_if_round_is_over(len(text))
+    yield_if_slice_is_over(len(text))
     if len(text) > LARGE_BYTES:
         text = text.encode("utf-8", "replace") if isinstance(text, str) else text
         admit_large(text)
@@ -55,7 +55,7 @@ def decode_json(text: str | bytes) -> Any:
         repaired = _repaired(text.encode("utf-8", "replace") if isinstance(text, str) else text)
         if repaired is None:
             raise _no_json(text, error) from None
-    wait_before_large(len(repaired))
+    yield_before_large(len(repaired))
     try:
         return orjson.loads(repaired)
     except orjson.JSONDecodeError as error:
@@ -73,7 +73,7 @@ def _no_json(text: str | bytes, error: Exception) -> ApiError:
 
 def admit_large(text: bytes) -> None:
     """For a text of more than LARGE_BYTES, before it is decoded: waits for the turn. Raises ApiError `payload_too_large`."""
-    wait_before_large(len(text))
+    yield_before_large(len(text))
     if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS and _containers(text) > MAX_CONTAINERS:
         raise ApiError("payload_too_large", f"The body may have at most {MAX_CONTAINERS} arrays and objects.")
 
@@ -81,20 +81,20 @@ def admit_large(text: bytes) -> None:
 def _containers(text: bytes) -> int:
     """Arrays and objects, without the brackets that stand in strings."""
     text = text.replace(_ESCAPED_BACKSLASH, b"").replace(rb"\"", b"")
-    count, in_string, turn = 0, 0, Turn()
+    count, in_string, time_slice = 0, 0, TimeSlice()
     for start in range(0, len(text), LARGE_BYTES):
         pieces = text[start : start + LARGE_BYTES].split(b'"')  # by turns outside of strings and inside
         outside = b"".join(pieces[in_string::2])
         count += outside.count(b"[") + outside.count(b"{")
         in_string ^= (len(pieces) - 1) % 2
-        turn.check()
+        time_slice.yield_if_over()
     return count
 
 
 def _repaired(text: bytes) -> bytes | None:
     """None where nothing of it can be repaired. Works on the bytes, at the price of copying them: an escaped backslash is put out
     of the way first, so that whatever then begins with a backslash and a u is an escape."""
-    wait_before_large(len(text))
+    yield_before_large(len(text))
     repaired = text.removeprefix(codecs.BOM_UTF8)
     if rb"\u" in repaired and b"\0" not in repaired:
         escapes = repaired.replace(_ESCAPED_BACKSLASH, _NO_JSON)

@@ -3,8 +3,8 @@
 from flask import Blueprint as FlaskBlueprint
 
 from app.http.context import known_caller, parts, service_only, users_only
-from app.http.limits import count_further
 from app.http.openapi import TOKEN, Blueprint
+from app.http.rate_limits import count_extra_requests
 from app.realtime.asyncapi import document
 from app.realtime.schemas import EmitSchema, OkSchema, PublishedSchema, PublishSchema
 
@@ -20,7 +20,7 @@ def publish(body):
     """Append a message to a topic, or several `messages` to theirs: all or none. The same id of the same caller again is
     answered as the first time. Each message counts as one request against the rate of the caller."""
     messages = body.get("messages") or [body]
-    count_further(len(messages) - 1)
+    count_extra_requests(len(messages) - 1)
     published = parts().realtime.publish_as(known_caller(), messages)
     return {"ok": True, "messages": published} if "messages" in body else {"ok": True, **published[0]}
 

@@ -2,7 +2,7 @@
 
 from gevent.event import Event
 
-from app.serving.fairness import let_others_go_first
+from app.serving.fairness import yield_to_others
 
 LONGEST_WAIT_S = 0.5
 
@@ -20,6 +20,6 @@ class Ticker:
             now = self._clock()
             due = self._hub.tick(now)
             if due is not None and due <= now:
-                let_others_go_first()
+                yield_to_others()
             else:
                 self._wake.wait(LONGEST_WAIT_S if due is None else min(LONGEST_WAIT_S, (due - now) / 1000))

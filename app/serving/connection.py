@@ -14,10 +14,10 @@ from gevent.socket import cancel_wait
 
 from app.errors import ApiError
 from app.identity.addresses import forwarded_for, network_of
-from app.serving.admission import is_small
-from app.serving.fairness import Turn, wait_if_round_is_over
-from app.serving.request import BadRequest, RequestParser
-from app.serving.unfinished import Holding
+from app.serving.fairness import TimeSlice, yield_if_slice_is_over
+from app.serving.request_parser import BadRequest, RequestParser
+from app.serving.sender_check import is_small
+from app.serving.unfinished_bytes import ConnectionBytes
 from app.serving.websocket import ENGINE_IO_PATH, has_opened, is_websocket, offer_websocket
 
 RECV_BYTES = 65_536
@@ -57,11 +57,11 @@ class Connection:
         environ = {**server.base_environ, "REMOTE_ADDR": address[0] if address else "", "REMOTE_PORT": str(address[1]) if address else ""}
         environ["gunicorn.socket"] = sock
         self.address = network_of(environ["REMOTE_ADDR"])
-        self.holding = Holding(self.address, self.lose)
+        self.holding = ConnectionBytes(self.address, self.lose)
         self._has_asked = False  # whose the unfinished request is
         self._origin: str | None = None  # of the page that sent the last request, where it is known
         self._parser = RequestParser(environ, server.max_body_bytes)
-        self._turn = Turn.of_a_reader()
+        self._time_slice = TimeSlice.of_cpu_time()
 
     def serve(self) -> None:
         if self.socket.family.name != "AF_UNIX":
@@ -72,7 +72,7 @@ class Connection:
                 if not self._serve_in_share(environ):
                     return
                 if self._parser.ready:
-                    self._turn.check()
+                    self._time_slice.yield_if_over()
         except BadRequest as error:
             self._refuse(error)
             self._linger()
@@ -164,11 +164,11 @@ class Connection:
             self.deadline = self._request_deadline or idle_deadline
             started = time.monotonic()
             data = self._receive()
-            self._turn.waited_since(started)
-            self._turn.check()
+            self._time_slice.restart_if_waited(started)
+            self._time_slice.yield_if_over()
             if not data:
                 return None
-            wait_if_round_is_over(len(data))
+            yield_if_slice_is_over(len(data))
             self._refuse_if_dropped()  # while others had their turn
             parser.feed(data)
             if parser.is_reading:

@@ -16,10 +16,10 @@ import werkzeug.serving
 from click.core import ParameterSource
 from werkzeug.serving import is_running_from_reloader
 
-from app.serving.gc_tuning import spare_what_stays
+from app.serving.gc_tuning import freeze_startup_objects
 from app.serving.server import Server, server_options
 from app.serving.tls import load
-from app.serving.uncaught_errors import log_what_nobody_catches
+from app.serving.uncaught_errors import log_uncaught_errors
 
 
 def install(app) -> None:
@@ -57,12 +57,12 @@ class DevServer:
         """The banner is printed by `serve_forever`, in the process that serves."""
 
     def serve_forever(self) -> None:
-        log_what_nobody_catches()
+        log_uncaught_errors()
         self._parts.lifecycle.start()
         if not is_running_from_reloader():  # there the reloader's own signal handler ends the process
             gevent.signal_handler(signal.SIGTERM, self._server.close)
             self._on_ctrl_c = gevent.signal_handler(signal.SIGINT, self._interrupt)
-        spare_what_stays()
+        freeze_startup_objects()
         self._server.start()
         print(self._parts.welcome(f"{self._scheme}://{self._shown_host()}:{self.port}"), flush=True)
         try:

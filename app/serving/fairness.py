@@ -13,9 +13,9 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-TURN_S = 0.002
-JUST_S = 0.0005
-NEXT_LOOK_S = 1e-6  # any time at all: a timer is served after the sockets were looked at
+TIME_SLICE_S = 0.002
+JUST_BEGAN_S = 0.0005
+NEXT_ITERATION_S = 1e-6  # any time at all: a timer is served after the sockets were looked at
 NOTICEABLE_BYTES = 16_384
 LARGE_BYTES = 65_536  # to decode, inflate or encode as much in one piece takes about a turn
 AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had their turn meanwhile
@@ -23,7 +23,7 @@ AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had the
 _line: deque[Event] = deque()  # one a process, as there is one loop
 
 
-def let_others_go_first() -> None:
+def yield_to_others() -> None:
     """Returns when every socket has been looked at since, and those who stood in line before had their turn."""
     mine = Event()
     _line.append(mine)
@@ -32,23 +32,23 @@ def let_others_go_first() -> None:
     mine.wait()
 
 
-def wait_before_large(size_bytes: int) -> None:
+def yield_before_large(size_bytes: int) -> None:
     """To be called before more than LARGE_BYTES are decoded, inflated or encoded in one piece: of many such pieces that arrive
     together, one is worked on each time that the loop has looked at every socket. Where it has just looked, and nobody stands in
     line, that is now."""
-    if size_bytes > LARGE_BYTES and (_line or time.monotonic() - _round_began() >= JUST_S):
-        let_others_go_first()
+    if size_bytes > LARGE_BYTES and (_line or time.monotonic() - _iteration_began() >= JUST_BEGAN_S):
+        yield_to_others()
 
 
-def wait_if_round_is_over(size_bytes: int) -> None:
+def yield_if_slice_is_over(size_bytes: int) -> None:
     """To be called before more than NOTICEABLE_BYTES are worked on. Forty requests that arrive together are all started before the
-    loop looks at a socket again: those that come after the first TURN_S of that round stand in line. Smaller pieces go on, since
+    loop looks at a socket again: those that come after the first TIME_SLICE_S of that round stand in line. Smaller pieces go on, since
     standing in line would cost them more than it saves the others."""
-    if size_bytes > NOTICEABLE_BYTES and time.monotonic() - _round_began() >= TURN_S:
-        let_others_go_first()
+    if size_bytes > NOTICEABLE_BYTES and time.monotonic() - _iteration_began() >= TIME_SLICE_S:
+        yield_to_others()
 
 
-def _round_began() -> float:
+def _iteration_began() -> float:
     """When the loop last looked at the sockets, in seconds of time.monotonic()."""
     hub = gevent.get_hub()
     round_ = getattr(hub, "switchyard_round", None)
@@ -72,38 +72,38 @@ class _Round:
 
 def _usher() -> None:
     while _line:
-        gevent.sleep(NEXT_LOOK_S)
+        gevent.sleep(NEXT_ITERATION_S)
         _line.popleft().set()
 
 
-class Turn:
+class TimeSlice:
     """How long one greenlet has been working: `waited_since` after everything that may have waited, `check` before more work.
     `now` gives seconds that never go back. A turn is so long by `worked`, which is `now` where none is given."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, worked: Callable[[], float] | None = None):
         self._now = now
         self._worked = worked or now
-        self._ends = self._worked() + TURN_S
+        self._ends = self._worked() + TIME_SLICE_S
 
     @classmethod
-    def of_a_reader(cls) -> "Turn":
+    def of_cpu_time(cls) -> "TimeSlice":
         """One that counts only the process's work. While the machine has the process wait, the next request arrives and is read at
         once; a client that did nothing but that must not stand in line behind all who work on expensive requests."""
         return cls(worked=time.thread_time)
 
     @classmethod
-    def of_the_round(cls) -> "Turn":
-        """One that ends with the first TURN_S of this round, for work that many requests may begin with at once."""
-        turn = cls()
-        turn._ends = _round_began() + TURN_S
-        return turn
+    def of_loop_iteration(cls) -> "TimeSlice":
+        """One that ends with the first TIME_SLICE_S of this round, for work that many requests may begin with at once."""
+        time_slice = cls()
+        time_slice._ends = _iteration_began() + TIME_SLICE_S
+        return time_slice
 
-    def waited_since(self, started: float) -> None:
+    def restart_if_waited(self, started: float) -> None:
         """`started` is the time before the wait, by the same clock."""
         if self._now() - started > AT_ONCE_S:
-            self._ends = self._worked() + TURN_S
+            self._ends = self._worked() + TIME_SLICE_S
 
-    def check(self) -> None:
+    def yield_if_over(self) -> None:
         if self._worked() >= self._ends:
-            let_others_go_first()
-            self._ends = self._worked() + TURN_S
+            yield_to_others()
+            self._ends = self._worked() + TIME_SLICE_S

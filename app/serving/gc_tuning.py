@@ -10,7 +10,7 @@ import gc
 NEW_OBJECTS_A_PASS = 5_000
 
 
-def spare_what_stays() -> None:
+def freeze_startup_objects() -> None:
     """For a process that has started and is about to serve: what is there by now is not looked at again."""
     gc.collect()
     gc.freeze()

@@ -66,7 +66,7 @@ IGNORED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-def refuse_what_is_ignored(given: Namespace, settings: Settings) -> None:
+def refuse_ignored_options(given: Namespace, settings: Settings) -> None:
     """`given` is None for each option that is not. Raises SettingsError."""
     names = {setting.name: next(name for name in setting.cli if name.startswith("--")) for setting in KNOWN_SETTINGS if setting.cli}
     for dest, (neutral, instead) in IGNORED.items():

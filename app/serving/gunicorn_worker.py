@@ -8,10 +8,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.serving.access_log import AccessLog
-from app.serving.gc_tuning import spare_what_stays
+from app.serving.gc_tuning import freeze_startup_objects
 from app.serving.server import Server, server_options
 from app.serving.tls import CERTIFICATE
-from app.serving.uncaught_errors import log_what_nobody_catches
+from app.serving.uncaught_errors import log_uncaught_errors
 from app.settings import SettingsError
 from app.settings_in_use import IN_USE
 
@@ -52,13 +52,13 @@ class Worker(GeventWorker):
             self._told.set()
 
     def run(self):
-        log_what_nobody_catches()
+        log_uncaught_errors()
         parts = self.wsgi.extensions["switchyard"]
         self._access_log = AccessLog(self.log, self.cfg.accesslog) if self.cfg.accesslog else None
         options = self._options(parts)
         servers = [self._server(listener, options) for listener in self.sockets]
         parts.lifecycle.start()
-        spare_what_stays()
+        freeze_startup_objects()
         for server in servers:
             server.start()
         IN_USE.note_serving()

@@ -21,21 +21,21 @@ from gevent.server import StreamServer
 from app.errors import ApiError, error_headers
 from app.log_sampling import SampledLog
 from app.logs import get_logger
-from app.serving.admission import Admission
 from app.serving.connection import Connection, Response, too_many_connections
-from app.serving.connection_shares import ConnectionShares
-from app.serving.unfinished import Unfinished
+from app.serving.connections_per_address import ConnectionsPerAddress
+from app.serving.sender_check import SenderCheck
+from app.serving.unfinished_bytes import UnfinishedBytes
 
 log = logging.getLogger(__name__)
 refusals = SampledLog(get_logger(__name__))
 LOOK_EVERY_S = 1.0
 MAX_CONNECTIONS = 10_000  # further ones wait in the system's backlog, and what that cannot hold is refused
-ROOM_FOR_SESSIONS = "switchyard.room_for_sessions"  # in every environ: how many connections websockets and polls may keep
+MAX_SESSIONS = "switchyard.max_sessions"  # in every environ: how many connections websockets and polls may keep
 HTTP_SHARE = 20  # one connection in so many is kept for requests that are answered at once
 OWN_FILES = 200  # that the process needs beside its connections: the spool, MongoDB, Redis, metrics
 
 
-def room_for_connections(wanted: int = MAX_CONNECTIONS) -> int:
+def connections_allowed(wanted: int = MAX_CONNECTIONS) -> int:
     """So many connections as the process may open files, after asking for all that it may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted + OWN_FILES:
@@ -52,16 +52,16 @@ def server_options(parts, max_connections: int = MAX_CONNECTIONS) -> dict:
 
     settings = parts.settings
     return {
-        "spawn": room_for_connections(max_connections),
+        "spawn": connections_allowed(max_connections),
         "max_body_bytes": settings.http_max_body_bytes,
         "read_timeout_s": settings.http_read_timeout_ms / 1000,
         "write_timeout_s": settings.http_read_timeout_ms / 1000,
         "keepalive_s": settings.http_idle_timeout_ms / 1000,
         "websocket_buffer_bytes": settings.rt_socket_buffer_bytes,
-        "unfinished": Unfinished(settings.http_max_unfinished_bytes, settings.http_max_unknown_bytes),
-        "shares": ConnectionShares(settings.http_connections_per_address),
+        "unfinished": UnfinishedBytes(settings.http_max_unfinished_bytes, settings.http_max_unknown_bytes),
+        "shares": ConnectionsPerAddress(settings.http_connections_per_address),
         "trusted_proxies": settings.trusted_proxies,
-        "admit": Admission(parts.gatekeeper, settings.trusted_proxies),
+        "admit": SenderCheck(parts.gatekeeper, settings.trusted_proxies),
         "cors": lambda origin: headers_for(settings, origin) or [],
         "on_refused": lambda reason: parts.metrics.http_turned_away_total.labels(reason).inc(),
     }
@@ -90,8 +90,8 @@ class Server(StreamServer):
         write_timeout_s: float = 30,
         keepalive_s: float = 75,
         websocket_buffer_bytes: int = 0,
-        unfinished: Unfinished | None = None,
-        shares: ConnectionShares | None = None,
+        unfinished: UnfinishedBytes | None = None,
+        shares: ConnectionsPerAddress | None = None,
         trusted_proxies: int = 0,
         admit: Callable[[dict], tuple[str, bool]] = lambda environ: (environ["REMOTE_ADDR"], True),
         cors: Callable[[str | None], list[tuple[str, str]]] = lambda origin: [],
@@ -108,8 +108,8 @@ class Server(StreamServer):
         self.write_timeout_s = write_timeout_s
         self.keepalive_s = keepalive_s
         self.websocket_buffer_bytes = websocket_buffer_bytes
-        self.unfinished = unfinished or Unfinished(sys.maxsize, sys.maxsize)
-        self.shares = shares or ConnectionShares(0)
+        self.unfinished = unfinished or UnfinishedBytes(sys.maxsize, sys.maxsize)
+        self.shares = shares or ConnectionsPerAddress(0)
         self.trusted_proxies = trusted_proxies
         self.admit = admit
         self._cors = cors
@@ -117,7 +117,7 @@ class Server(StreamServer):
         self.on_answer = on_answer
         self.base_environ = {**self._environ(), **(base_environ or {})}
         if self.pool is not None and self.pool.size:
-            self.base_environ[ROOM_FOR_SESSIONS] = self.pool.size - max(1, self.pool.size // HTTP_SHARE)
+            self.base_environ[MAX_SESSIONS] = self.pool.size - max(1, self.pool.size // HTTP_SHARE)
 
     def init_socket(self):
         super().init_socket()

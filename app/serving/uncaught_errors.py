@@ -7,7 +7,7 @@ from app.logs import get_logger
 log = get_logger(__name__)
 
 
-def log_what_nobody_catches() -> None:
+def log_uncaught_errors() -> None:
     """For this thread's hub. Logging may wait for a lock and the hub may not, so a greenlet does it."""
     gevent.get_hub().print_exception = _print_exception
 

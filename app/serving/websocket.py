@@ -15,8 +15,8 @@ from socket import SO_SNDBUF, SOL_SOCKET
 from gevent.lock import BoundedSemaphore
 
 from app.errors import ApiError
-from app.serving import frames
-from app.serving.fairness import Turn, wait_before_large, wait_if_round_is_over
+from app.serving import websocket_frames as frames
+from app.serving.fairness import TimeSlice, yield_before_large, yield_if_slice_is_over
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ENGINE_IO_PATH = "/socket.io/"
@@ -79,7 +79,7 @@ class WebSocket:
         self._buffer_bytes = server.websocket_buffer_bytes
         self._reader = frames.MessageReader(server.max_body_bytes)
         self._reader.feed(already_read)
-        self._turn = Turn.of_a_reader()
+        self._time_slice = TimeSlice.of_cpu_time()
         self._holding = connection.holding
         self._holding.is_in_work, self._holding.drop = False, self._lose
         self._lose_connection = connection.lose
@@ -109,10 +109,10 @@ class WebSocket:
         try:
             while not self.closed:
                 if size := self._reader.ready_bytes:
-                    wait_before_large(size)
-                    wait_if_round_is_over(size)
+                    yield_before_large(size)
+                    yield_if_slice_is_over(size)
                 found = self._reader.next()
-                self._turn.check()  # also where nothing is whole yet: a read that finds something waits for nobody
+                self._time_slice.yield_if_over()  # also where nothing is whole yet: a read that finds something waits for nobody
                 if found is None:
                     self._hold()
                     self._read_more()
@@ -160,7 +160,7 @@ class WebSocket:
     def _read_more(self) -> None:
         started = time.monotonic()
         data = self.socket.recv(RECV_BYTES)
-        self._turn.waited_since(started)
+        self._time_slice.restart_if_waited(started)
         self._reader.feed(data)
         self.closed = self.closed or not data
 

@@ -15,7 +15,7 @@ import orjson
 from marshmallow import ValidationError
 
 from app.errors import ApiError, flatten_messages, forget_where
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.telemetry.adjust import OF_ENVELOPE, OF_EVENT, adjusted
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import EARLIEST_MS
@@ -55,10 +55,10 @@ def read_batch(body: Any, now: int, max_events: int, default_type: str | None = 
         refuse_too_many(len(sent), max_events)  # before anything is done for each of them
     envelope, rows = read_envelope(body)
     maker = EventMaker(envelope, now)
-    batch, turn = Batch([], [], maker.shared_bytes, rows), Turn.of_the_round()
+    batch, time_slice = Batch([], [], maker.shared_bytes, rows), TimeSlice.of_loop_iteration()
     for index, raw in enumerate(sent):
         judge(raw, index, maker, default_type, batch)
-        turn.check()  # a thousand bad events would keep all others waiting for a tenth of a second
+        time_slice.yield_if_over()  # a thousand bad events would keep all others waiting for a tenth of a second
     return batch
 
 

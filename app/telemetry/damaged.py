@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from app.errors import ApiError
 from app.http.json import decode_json, decode_object
-from app.serving.fairness import Turn, wait_before_large
+from app.serving.fairness import TimeSlice, yield_before_large
 from app.telemetry.batch import Unreadable, refuse_too_many
 
 STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -47,10 +47,10 @@ def decode_batch(body: bytes, max_events: int) -> Any:
             raise
         envelope = _decode_envelope(parts.envelope)
     refuse_too_many(len(parts.events), max_events)
-    turn, events = Turn.of_the_round(), []
+    time_slice, events = TimeSlice.of_loop_iteration(), []
     for raw in parts.events:
         events.append(decode_event_or_not(raw))
-        turn.check()
+        time_slice.yield_if_over()
     return {**envelope, "events": events}
 
 
@@ -83,7 +83,7 @@ def read_members(raw: bytes) -> dict[str, Any] | None:
     """An object with Unreadable in the place of each value that cannot be decoded; None where it is no object, has too many members,
     or one of ESSENTIAL cannot be decoded."""
     start = len(raw) - len(raw.lstrip()) + 1
-    if raw[start - 1 : start] != b"{" or (ends := _ends(raw, start, MAX_MEMBERS, Turn.of_the_round())) is None:
+    if raw[start - 1 : start] != b"{" or (ends := _ends(raw, start, MAX_MEMBERS, TimeSlice.of_loop_iteration())) is None:
         return None
     if len(ends) > MAX_MEMBERS or raw[ends[-1] :].strip() != b"}":
         return None
@@ -101,15 +101,15 @@ def read_members(raw: bytes) -> dict[str, Any] | None:
 def split(body: bytes, max_events: int) -> Parts | None:
     """None where no list of events is to be seen. Raises ApiError `payload_too_large` at the first event too many. Looks at strings
     and brackets only, and no further than the list."""
-    wait_before_large(len(body))
-    turn = Turn.of_the_round()
-    if (start := _start_of_list(body, turn)) is None or (ends := _ends(body, start, max_events, turn)) is None:
+    yield_before_large(len(body))
+    time_slice = TimeSlice.of_loop_iteration()
+    if (start := _start_of_list(body, time_slice)) is None or (ends := _ends(body, start, max_events, time_slice)) is None:
         return None
     refuse_too_many(len(ends), max_events)
     return _parts(body, start, ends)
 
 
-def _start_of_list(body: bytes, turn: Turn) -> int | None:
+def _start_of_list(body: bytes, time_slice: TimeSlice) -> int | None:
     depth, end = 0, 0
     for places in itertools.count():
         if (place := (IN_ENVELOPE if depth < 2 else INSIDE).match(body, end)) is None:
@@ -119,11 +119,11 @@ def _start_of_list(body: bytes, turn: Turn) -> int | None:
             return end
         depth += 1 if body[end - 1] in OPENING else -1
         if places % PLACES_A_CHECK == 0:
-            turn.check()
+            time_slice.yield_if_over()
     return None
 
 
-def _ends(body: bytes, start: int, most: int, turn: Turn) -> list[int] | None:
+def _ends(body: bytes, start: int, most: int, time_slice: TimeSlice) -> list[int] | None:
     """Where the elements end of the list or object that begins before `start`; of more than `most`, one more than these. None where
     it does not end."""
     depth, end, ends = 0, start, []
@@ -140,7 +140,7 @@ def _ends(body: bytes, start: int, most: int, turn: Turn) -> list[int] | None:
         if len(ends) == most and char == COMMA:
             return [*ends, end]
         if places % PLACES_A_CHECK == 0:
-            turn.check()
+            time_slice.yield_if_over()
     return None
 
 

@@ -20,7 +20,7 @@ from msgspec import Meta, Raw, Struct
 
 from app.http.json import UTF_16, admit_large
 from app.json_values import MAX_INT64, MAX_TIMESTAMP_MS, MIN_INT64, parse_timestamp
-from app.serving.fairness import LARGE_BYTES, Turn, wait_before_large
+from app.serving.fairness import LARGE_BYTES, TimeSlice, yield_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
 from app.telemetry.damaged import decode_batch, decode_event_or_not, decode_or_not
 from app.telemetry.event import StoredEvent
@@ -141,7 +141,7 @@ def read_batch_bytes(body: bytes, now: int, max_events: int, default_type: str |
             try:
                 return read(body, now, max_events, default_type)
             except IN_DOUBT:
-                wait_before_large(len(body))
+                yield_before_large(len(body))
     return read_batch(decode_batch(body, max_events), now, max_events, default_type)
 
 
@@ -150,8 +150,8 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
     may_be_large = len(body) * MOST_TIMES_LONGER > MAX_PROPS_BYTES
-    events, turn = [], Turn.of_the_round()
-    wait_before_large(len(body))
+    events, time_slice = [], TimeSlice.of_loop_iteration()
+    yield_before_large(len(body))
     for index, event in enumerate(sent.events):
         type_, ts, props = event.type or default_type, event.ts, event.props
         if type_ is None:
@@ -160,7 +160,7 @@ def _read_plain(body: bytes, now: int, max_events: int, default_type: str | None
             ts = _moment(ts)
         if may_be_large:
             if index % EVENTS_A_CHECK == 0:
-                turn.check()
+                time_slice.yield_if_over()
             if props is not None and _json_size(props) > MAX_PROPS_BYTES:
                 raise Doubt
         events.append(maker.make(type_, event.name, ts, props, event.event_id))
@@ -171,12 +171,12 @@ def _read_overriding(body: bytes, now: int, max_events: int, default_type: str |
     sent = decode_any(body)
     refuse_too_many(len(sent.events), max_events)
     maker = EventMaker(_envelope(sent), now)
-    events, turn = [], Turn.of_the_round()
-    wait_before_large(len(body))
+    events, time_slice = [], TimeSlice.of_loop_iteration()
+    yield_before_large(len(body))
     for index, event in enumerate(sent.events):
         events.append(_event(event, maker, default_type))
         if index % EVENTS_A_CHECK == 0:
-            turn.check()
+            time_slice.yield_if_over()
     return Batch(events, [], maker.shared_bytes, [])
 
 
@@ -185,13 +185,13 @@ def _read_one_by_one(body: bytes, now: int, max_events: int, default_type: str |
     refuse_too_many(len(sent.events), max_events)
     envelope, rows = read_envelope({name: _decoded(getattr(sent, own)) for own, name in OPEN_NAMES.items()} | {"events": []})
     maker = EventMaker(envelope, now)
-    batch, turn = Batch([], [], maker.shared_bytes, rows), Turn.of_the_round()
+    batch, time_slice = Batch([], [], maker.shared_bytes, rows), TimeSlice.of_loop_iteration()
     for index, raw in enumerate(sent.events):
         try:
             batch.events.append(_event(decode_event(raw), maker, default_type))
         except IN_DOUBT:
             judge(decode_event_or_not(bytes(raw)), index, maker, default_type, batch)
-        turn.check()
+        time_slice.yield_if_over()
     return batch
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import gevent
 
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.errors import StorageUnavailable
 from app.storage.segments.rejected import RejectedFile
 from app.telemetry.event import StoredEvent
@@ -137,7 +137,7 @@ class Importer:
                     events.append((line, found))
                 else:
                     unusable.append((line, str(found)))
-        return chunk_of(events, unusable, pieces[-1].end, Turn.of_the_round())
+        return chunk_of(events, unusable, pieces[-1].end, TimeSlice.of_loop_iteration())
 
     def _start(self, source: Source, opened: OpenSource) -> tuple[int, PrefixDigest]:
         """Where to read on: at what was noted, if the file and the collection are still those that it was noted for."""

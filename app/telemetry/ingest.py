@@ -7,7 +7,7 @@ from typing import Any
 from app.clock import Clock
 from app.errors import CATALOGUE, ApiError, first_rows
 from app.metrics import ByLabel, Metrics
-from app.serving.fairness import wait_before_large, wait_if_round_is_over
+from app.serving.fairness import yield_before_large, yield_if_slice_is_over
 from app.serving.weighted_semaphore import WeightedSemaphore
 from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import Batch
@@ -68,7 +68,7 @@ class Ingest:
         self.in_flight += 1
         self.taken += 1
         try:
-            wait_if_round_is_over(len(body))
+            yield_if_slice_is_over(len(body))
             # What is decoded is held until it is written, and the collector of cycles looks at all that is held in one piece: a
             # million arrays and objects would stop everybody for a tenth of a second. So batches with many take turns.
             objects = _objects_in(body)
@@ -88,7 +88,7 @@ class Ingest:
         if not batch.events:
             self._charge_unstored(body, sender)
             return self._answer(batch, None)
-        wait_before_large(len(body))  # a sink encodes all of it in one piece
+        yield_before_large(len(body))  # a sink encodes all of it in one piece
         batch, charges = self._charge(batch, len(body), sender)
         batch, written = self._write(batch, charges, has_many, () if sender is None else (sender.key,))
         if written.refused:

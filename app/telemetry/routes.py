@@ -13,8 +13,8 @@ from app.errors import ApiError
 from app.http.body import read_body
 from app.http.context import admin_only, any_caller, known_caller, parts
 from app.http.etags import ETAG, NOT_MODIFIED, IfMatchSchema, IfNoneMatchSchema, unless_known, with_etag
-from app.http.limits import bucket_of
 from app.http.openapi import CALLER, ERROR_CONTENT, TOKEN, Blueprint
+from app.http.rate_limits import rate_limit_key
 from app.telemetry import schemas
 from app.telemetry.config.schemas import AppConfigSchema, ConfigSchema, OverridesSchema
 from app.telemetry.query import query_from
@@ -78,7 +78,7 @@ def _save(default_type: str | None):
     if request.mimetype not in BODY_TYPES and request.mimetype:
         raise ApiError("unsupported_media_type", WRONG_TYPE)
     identity = known_caller()
-    sender = Sender(bucket_of(identity, request.remote_addr), identity)
+    sender = Sender(rate_limit_key(identity, request.remote_addr), identity)
     return jsonify(parts().telemetry.save(read_body(parts().settings.http_max_body_bytes), default_type, sender))
 
 

@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from app.sdk.python import ConnectRefused, PublishFailed, RealtimeClient, SubscribeFailed
-from app.sdk.python.connecting import Connecting
+from app.sdk.python.connection import Connection
 from tests.apps import SECRET, bearer, token
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
@@ -55,8 +55,8 @@ def test_messages_come_in_order_through_abrupt_ends_and_are_acknowledged(app, cl
 def test_hundreds_of_messages_in_the_answer_to_one_poll_all_arrive(app, monkeypatch):
     body = {"messages": [{"topic": "polled", "payload": number} for number in range(300)]}
     answer = requests.post(f"{app.url}/api/realtime/publish", json=body, headers=bearer("billing", "service"), timeout=5).json()
-    attempt, seen = Connecting._attempt, []
-    monkeypatch.setattr(Connecting, "_attempt", lambda self, _transports: attempt(self, ["polling"]))
+    attempt, seen = Connection._attempt, []
+    monkeypatch.setattr(Connection, "_attempt", lambda self, _transports: attempt(self, ["polling"]))
     client = RealtimeClient(app.url, lambda: token("root", "admin"))
     place = {"since": 0, "epoch": answer["messages"][0]["epoch"]}
     assert client.subscribe("polled", lambda payload, _: seen.append(payload), **place).wait(10)

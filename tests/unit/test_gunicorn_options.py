@@ -3,7 +3,7 @@
 import pytest
 from gunicorn.config import Config
 
-from app.serving.gunicorn_options import IGNORED, refuse_what_is_ignored
+from app.serving.gunicorn_options import IGNORED, refuse_ignored_options
 from app.settings import SettingsError
 from tests.apps import make_settings
 
@@ -48,7 +48,7 @@ def test_every_option_of_gunicorn_is_served_or_refused_or_known_to_do_nothing():
 )
 def test_an_option_that_would_be_ignored_is_refused_by_its_name(arguments, tmp_path):
     with pytest.raises(SettingsError, match=f"^switchyard: {arguments[0]} "):
-        refuse_what_is_ignored(given(*arguments), make_settings(tmp_path, drain_timeout_ms=5000))
+        refuse_ignored_options(given(*arguments), make_settings(tmp_path, drain_timeout_ms=5000))
 
 
 def test_an_option_that_asks_for_what_is_served_anyway_is_none_to_refuse(tmp_path):
@@ -67,5 +67,5 @@ def test_an_option_that_asks_for_what_is_served_anyway_is_none_to_refuse(tmp_pat
         "-",
     ]
     settings = make_settings(tmp_path, log_level="info", drain_timeout_ms=5000)
-    refuse_what_is_ignored(given(*arguments), settings)
-    refuse_what_is_ignored(given("--error-logfile", "e.log", "--capture-output", "--graceful-timeout", "20"), settings)
+    refuse_ignored_options(given(*arguments), settings)
+    refuse_ignored_options(given("--error-logfile", "e.log", "--capture-output", "--graceful-timeout", "20"), settings)

@@ -14,7 +14,7 @@ from app.logs import get_logger
 from app.realtime.archive.line import decode, encode
 from app.realtime.archive.mongo import Known
 from app.realtime.log import Message
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.disk import make_folder
 from app.storage.leader_lock import Duty
 from app.storage.segments.rejected import RejectedFile
@@ -143,10 +143,10 @@ class MessageSpool:
         return last_there > after and (last is None or first_there <= last)
 
     def _scan(self, path: Path):
-        size, spans, turn = 0, {}, Turn.of_the_round()
+        size, spans, time_slice = 0, {}, TimeSlice.of_loop_iteration()
         for line in whole_lines(path):
             size += len(line)
-            turn.check()
+            time_slice.yield_if_over()
             with suppress(ValueError):
                 message = decode(line)
                 first, _ = spans.get(key := (message.topic, message.epoch), (message.seq, 0))

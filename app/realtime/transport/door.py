@@ -13,12 +13,12 @@ import orjson
 
 from app.clock import Clock
 from app.errors import HTTP_STATUS_TO_CODE, ApiError, error_headers
-from app.http.limits import bucket_of
+from app.http.rate_limits import rate_limit_key
 from app.http.request_id import REQUEST_ID, request_id_for
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.buckets import MemoryBuckets, Rate
-from app.serving.server import ROOM_FOR_SESSIONS
+from app.serving.server import MAX_SESSIONS
 from app.serving.websocket import has_opened
 
 log = SampledLog(get_logger(__name__))
@@ -67,14 +67,14 @@ class Door:
 
     def _check_rate(self, environ, *, is_handshake: bool) -> None:
         buckets, what = (self._handshakes, "new connections") if is_handshake else (self._requests, "requests")
-        if wait_ms := buckets.take(bucket_of(None, environ["REMOTE_ADDR"]), self._clock()):
+        if wait_ms := buckets.take(rate_limit_key(None, environ["REMOTE_ADDR"]), self._clock()):
             self._metrics.http_rate_limited_total.inc()
             raise ApiError("rate_limited", f"Too many {what} from this address; slow down.", retry_after_ms=wait_ms)
 
     def _hold(self, environ, start_response):
         if environ["REQUEST_METHOD"] != "GET":
             return self._pass(environ, start_response)
-        if self._held >= environ.get(ROOM_FOR_SESSIONS, math.inf):
+        if self._held >= environ.get(MAX_SESSIONS, math.inf):
             log.warning("sessions_full", connections=self._held, consequence="further ones are 503")
             raise ApiError("unavailable", "This server has as many live connections as it takes.", retry_after_ms=FULL_RETRY_MS)
         self._held += 1

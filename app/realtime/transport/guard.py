@@ -26,7 +26,7 @@ from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.posts import PACKETS_OF_A_POST, read_post
 from app.realtime.transport.session import STATE, SessionState, close_transport, state_of
 from app.realtime.transport.websocket import CLOSING_GRACE_S, GuardedWebSocket
-from app.serving.fairness import Turn, wait_before_large, wait_if_round_is_over
+from app.serving.fairness import TimeSlice, yield_before_large, yield_if_slice_is_over
 
 log = SampledLog(get_logger(__name__))
 
@@ -126,11 +126,11 @@ class Guard:
         return [answer["response"]]
 
     def _receive_all(self, session, packets: list[str]) -> None:
-        turn, state = Turn(), session.session[STATE]
+        time_slice, state = TimeSlice(), session.session[STATE]
         for text in packets:
-            turn.check()
-            wait_before_large(len(text))
-            wait_if_round_is_over(len(text))
+            time_slice.yield_if_over()
+            yield_before_large(len(text))
+            yield_if_slice_is_over(len(text))
             if session.closed:
                 return  # because of an earlier packet
             if text[0] not in PACKETS_OF_A_POST or self._dispatch.admit(session.sid, state):

@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 
-from app.serving.fairness import wait_before_large, wait_if_round_is_over
+from app.serving.fairness import yield_before_large, yield_if_slice_is_over
 
 MAX_PACKETS_PER_POST = 10_000  # a stock client sends all that it has in one tick
 SEPARATOR = "\x1e"
@@ -18,8 +18,8 @@ def read_post(environ: dict, max_bytes: int) -> list[str]:
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > max_bytes:
         raise ValueError("the body is longer than allowed")
-    wait_before_large(length)
-    wait_if_round_is_over(length)
+    yield_before_large(length)
+    yield_if_slice_is_over(length)
     body = environ["wsgi.input"].read(length)
     if len(body) < length:
         raise ValueError("the body is longer than is read")

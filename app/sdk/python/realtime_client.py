@@ -9,7 +9,7 @@ from typing import Any
 
 import socketio
 
-from .connecting import NAMESPACE, Connecting
+from .connection import NAMESPACE, Connection
 from .errors import ConnectRefused, PublishFailed, bad_request, is_place, is_seq, unavailable
 from .requests import FRAME_BYTES, PING_S, Request, Requests
 from .subscriptions import GIVE_UP_S, Subscriptions
@@ -50,14 +50,14 @@ class RealtimeClient:
         self.timers = Timers(self.threads)
         self.requests = Requests(self, self.threads, self.timers)
         self.subscriptions = Subscriptions(self)
-        self.connection, self.is_live, self.state = 0, False, ""  # `connection` is another number for each
+        self.connection_number, self.is_live, self.state = 0, False, ""  # another number for each connection
         self.reason: dict | None = None  # why the server refused the last connection
         self._over: dict | None = None  # why there will be no other
         self._is_renewing, self._renew_timer = False, None
         self._first = Outcome(self.threads.event())
-        self._connecting = Connecting(self, url, sio, options)
+        self._connection = Connection(self, url, sio, options)
         self._set_state("connecting", None)
-        loops = {"connection": self._connecting.run, "timers": self._run_timers, "handlers": self.subscriptions.calls.run}
+        loops = {"connection": self._connection.run, "timers": self._run_timers, "handlers": self.subscriptions.calls.run}
         for name, loop in loops.items():
             self.threads.start(loop, name)
         self._wait_for_first(give_up_s)
@@ -65,7 +65,7 @@ class RealtimeClient:
     @property
     def sio(self) -> Any:
         """python-socketio's client of the present connection."""
-        return self._connecting.sio
+        return self._connection.sio
 
     def _wait_for_first(self, give_up_s: float) -> None:
         if not self._first._event.wait(None if math.isinf(give_up_s) else give_up_s):
@@ -148,7 +148,7 @@ class RealtimeClient:
         with self.lock:
             self.subscriptions.send_acks()
             self.end({"code": "closed", "message": "closed", "retryable": False})
-        self._connecting.closed.wait(2.0)
+        self._connection.closed.wait(2.0)
 
     # The connection
 
@@ -166,7 +166,7 @@ class RealtimeClient:
         return self.reason or unavailable("There is no answer." if self.is_live else "There is no connection.")
 
     def _run_timers(self) -> None:
-        while not self._connecting.ended.is_set():
+        while not self._connection.ended.is_set():
             with self.lock:
                 self.timers.changed.clear()
                 due_in = self.timers.run_due()
@@ -181,10 +181,10 @@ class RealtimeClient:
 
     def connected(self) -> None:
         if self._over:
-            self._connecting.wake.set()
+            self._connection.wake.set()
             return
         self.is_live, self.reason = True, None
-        self.requests.connected(self._connecting.ping_s() or PING_S)
+        self.requests.connected(self._connection.ping_s() or PING_S)
         self._set_state("live", None)
         self._first.settle(None)
         self.subscriptions.connected()
@@ -193,7 +193,7 @@ class RealtimeClient:
     def lost(self, reason: str) -> None:
         """The connection is gone, and with it all that was asked for on it."""
         with self.lock:
-            self.connection += 1
+            self.connection_number += 1
             self.is_live = self._is_renewing = False
             self.timers.cancel(self._renew_timer)
             self.requests.disconnected()
@@ -217,14 +217,14 @@ class RealtimeClient:
 
     def restart(self, reason: str) -> None:
         log.warning("switchyard: a new connection: %s", reason)
-        self._connecting.wake.set()
+        self._connection.wake.set()
 
     def _give_up(self, error: dict) -> None:
         self._over = error
         self.requests.end(error)
         self.subscriptions.end(error)
-        self._connecting.ended.set()
-        self._connecting.wake.set()
+        self._connection.ended.set()
+        self._connection.wake.set()
 
     def end(self, reason: dict) -> None:
         if self.state == "closed":
@@ -240,7 +240,7 @@ class RealtimeClient:
 
     def emit(self, frame: dict, callback: Callable | None = None) -> None:
         try:
-            self._connecting.sio.emit("message", frame, namespace=NAMESPACE, callback=callback)
+            self._connection.sio.emit("message", frame, namespace=NAMESPACE, callback=callback)
         except socketio.exceptions.SocketIOError:
             pass  # the connection has just ended
         except Exception:
@@ -261,7 +261,7 @@ class RealtimeClient:
         """In a thread of its own: the function is the caller's and may take its time."""
         if callable(self._token) and self.is_live and not self._is_renewing:
             self._is_renewing = True
-            connection = self.connection
+            connection = self.connection_number
             self.threads.start(lambda: self._renew(connection), "token")
 
     def _renew(self, connection: int) -> None:
@@ -270,7 +270,7 @@ class RealtimeClient:
         except Exception as error:  # the caller's function
             token, failure = None, unavailable(f"The token function failed: {error}")
         with self.lock:
-            if connection != self.connection:
+            if connection != self.connection_number:
                 return  # the connection has changed
             if failure:
                 self._renewed(failure, None)

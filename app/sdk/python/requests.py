@@ -107,7 +107,7 @@ class Requests:
             return
         self.in_flight.append(request)
         request.attempt += 1
-        attempt, connection = request.attempt, self._client.connection
+        attempt, connection = request.attempt, self._client.connection_number
         self._sent += request.bytes + FRAME_BYTES
         request.sent_at, request.end = self._now(), self._sent
         request.timer = self._timers.set(ANSWER_S, lambda: self._unanswered(request))
@@ -119,7 +119,7 @@ class Requests:
 
     def _answered(self, request: Request, attempt: int, connection: int, end: int, arguments: tuple) -> None:
         with self._client.lock:
-            if connection != self._client.connection:
+            if connection != self._client.connection_number:
                 return
             given = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
             self.heard()

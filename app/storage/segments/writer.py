@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.clock import system_clock
 from app.pool_thread import in_thread
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.disk import make_folder, private, sync_folder
 from app.storage.errors import StorageUnavailable
 from app.storage.group_commit import GroupCommit, Interrupted
@@ -150,10 +150,10 @@ class SegmentWriter:
     def _put(self, data: bytes) -> bool:
         """Durable in the segment when it returns; False where that is not in the folder any more."""
         try:
-            remaining, turn = memoryview(data), Turn()
+            remaining, time_slice = memoryview(data), TimeSlice()
             while remaining:
                 remaining = remaining[os.write(self._fd, remaining[:BYTES_A_WRITE]) :]
-                turn.check()
+                time_slice.yield_if_over()
             self._sync_in_a_thread(self._fd)
             return _is_at(self._path, self._fd)
         except OSError:

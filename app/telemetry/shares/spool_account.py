@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.disk import private
 from app.storage.segments.segment import has_writer, segments, size_of, whole_lines
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
@@ -188,11 +188,11 @@ class SpoolAccount:
 
     def _read_segment(self, path: Path, noted: Noted) -> Noted:
         """From where its writer's note ends: the rest of a process that was killed."""
-        turn = Turn()
+        time_slice = TimeSlice()
         for count, line in enumerate(whole_lines(path, noted.size), 1):
             noted.add(_app_in(line), len(line))
             if count % LINES_BETWEEN_TURNS == 0:
-                turn.check()
+                time_slice.yield_if_over()
         if (torn := size_of(path) - noted.size) > 0:
             noted.add(OTHER, torn)
         self._write(path, noted)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.json_values import MAX_TIMESTAMP_MS
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.segments.segment import size_of, whole_lines
 from app.telemetry.batch import is_known_id
 from app.telemetry.event import StoredEvent
@@ -46,13 +46,13 @@ class SpoolIndex:
 
     def _newest_of(self, query: EventQuery, without: set[str]) -> tuple[list[StoredEvent], set[str]]:
         """One more than the page has, in order; and which of their ids stand on an earlier page, with a newer time."""
-        wanted, earlier, turn = query.limit + 1, RecentIds(REMEMBERED_IDS), Turn.of_the_round()
+        wanted, earlier, time_slice = query.limit + 1, RecentIds(REMEMBERED_IDS), TimeSlice.of_loop_iteration()
         best: dict[str, StoredEvent] = {}
         for path in reversed(segments(self._folder)):
-            turn.check()
+            time_slice.yield_if_over()
             if self._can_skip(path, query, best, wanted):
                 continue
-            for event in self._scan(path, turn):
+            for event in self._scan(path, time_slice):
                 if query.after is not None and event.position >= query.after:
                     if is_known_id(event.id):
                         earlier.add((event.id,))
@@ -75,12 +75,12 @@ class SpoolIndex:
             return True
         return len(best) >= wanted and known.newest < min(event.ts for event in best.values())
 
-    def _scan(self, path: Path, turn: Turn):
+    def _scan(self, path: Path, time_slice: TimeSlice):
         size, oldest, newest = 0, MAX_TIMESTAMP_MS, 0
         for count, line in enumerate(whole_lines(path), 1):
             size += len(line)
             if count % LINES_A_CHECK == 0:
-                turn.check()
+                time_slice.yield_if_over()
             try:
                 event = decode(line)
             except Unusable:

@@ -6,7 +6,7 @@ Stricter than `decode`, since what is sent to MongoDB and refused there would be
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.segments.segment import MAX_LINE_BYTES, lines_from
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import why_not_storable
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
 def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int) -> Chunk:
     """From an offset that is a line's beginning; nothing more is there where `end` is `start`. A file that is not
     `is_complete` still has a writer, who may be in the middle of its last line."""
-    events, unusable, end, turn = [], [], start, Turn.of_the_round()
+    events, unusable, end, time_slice = [], [], start, TimeSlice.of_loop_iteration()
     for count, (after, line) in enumerate(lines_from(file, start, is_complete=is_complete), 1):
         end = after
         try:
@@ -39,16 +39,16 @@ def read_chunk(file: BinaryIO, start: int, *, is_complete: bool, max_lines: int)
                 events.append((line, usable(line)))
         except Unusable as error:
             unusable.append((line, str(error)))
-        turn.check()  # a server drains beside its requests
+        time_slice.yield_if_over()  # a server drains beside its requests
         if count >= max_lines or end - start >= MAX_CHUNK_BYTES:
             break
-    return chunk_of(events, unusable, end, turn)
+    return chunk_of(events, unusable, end, time_slice)
 
 
-def chunk_of(events: list[tuple[bytes, StoredEvent]], unusable: list[tuple[bytes, str]], end: int, turn: Turn) -> Chunk:
+def chunk_of(events: list[tuple[bytes, StoredEvent]], unusable: list[tuple[bytes, str]], end: int, time_slice: TimeSlice) -> Chunk:
     """`events` are the lines with what they hold, `unusable` the others with the reason."""
     chunk = Chunk([], [], [], list(unusable), end)
-    for (line, event), document in zip(events, _encoded([event for _, event in events], turn), strict=True):
+    for (line, event), document in zip(events, _encoded([event for _, event in events], time_slice), strict=True):
         if isinstance(document, bytes):
             chunk.documents.append(document)
             chunk.lines.append(line)
@@ -58,10 +58,10 @@ def chunk_of(events: list[tuple[bytes, StoredEvent]], unusable: list[tuple[bytes
     return chunk
 
 
-def _encoded(events: list[StoredEvent], turn: Turn) -> Iterator[bytes | str]:
+def _encoded(events: list[StoredEvent], time_slice: TimeSlice) -> Iterator[bytes | str]:
     for first in range(0, len(events), EVENTS_A_PIECE):
         yield from encode_or_reason(events[first : first + EVENTS_A_PIECE])
-        turn.check()
+        time_slice.yield_if_over()
 
 
 def usable(line: bytes) -> StoredEvent:

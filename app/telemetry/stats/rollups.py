@@ -21,7 +21,7 @@ from gevent.event import Event
 from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
 from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
@@ -102,10 +102,10 @@ class Rollups:
 
     def fold(self) -> None:
         """Yields by the fair turn, since the queue may be long; what others bring meanwhile is folded, too."""
-        turn = Turn.of_the_round()
+        time_slice = TimeSlice.of_loop_iteration()
         for key, events in self._slices():
             self._add(key, events)
-            turn.check()
+            time_slice.yield_if_over()
 
     def flush(self) -> None:
         """Never raises for a store that is away; then everything is kept for the next flush."""
@@ -162,7 +162,7 @@ class Rollups:
         share = self._max_counters // len(self._tallies)
         if len(tally) > share:
             del self._tallies[key]
-            fitting, lost = fitted(self._bounded(key, tally), share // 2, Turn().check)
+            fitting, lost = fitted(self._bounded(key, tally), share // 2, TimeSlice().yield_if_over)
             self._metrics.telemetry_rollups_lost_total.inc(lost)
             tally = self._tallies.setdefault(key, Tally())
             tally.merge(fitting)
@@ -170,7 +170,7 @@ class Rollups:
 
     def _bounded(self, key: str, tally: Tally) -> Tally:
         now = self._clock()
-        return tally.bounded(self._names.at(now), partial(self._places.at(now).of, key), Turn().check)
+        return tally.bounded(self._names.at(now), partial(self._places.at(now).of, key), TimeSlice().yield_if_over)
 
     def _note_failure(self, reason: str) -> None:
         if self.failure is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from app.clock import Clock
-from app.serving.fairness import Turn
+from app.serving.fairness import TimeSlice
 from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.summary import Summary, query_from
 
@@ -24,7 +24,7 @@ class Stats:
 
 
 def _with_pauses(items: Iterable) -> Iterator:
-    turn = Turn.of_the_round()
+    time_slice = TimeSlice.of_loop_iteration()
     for item in items:
         yield item
-        turn.check()
+        time_slice.yield_if_over()

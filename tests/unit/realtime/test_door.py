@@ -8,7 +8,7 @@ import pytest
 from app.metrics import Metrics
 from app.realtime.buckets import Rate
 from app.realtime.transport.door import Door
-from app.serving.server import ROOM_FOR_SESSIONS
+from app.serving.server import MAX_SESSIONS
 from tests.apps import Clock
 
 OPENED = SimpleNamespace(has_opened=True)
@@ -138,7 +138,7 @@ def test_every_answer_forbids_sniffing(ask):
 
 def test_where_live_connections_have_all_the_room_that_there_is_for_them_one_more_is_503_and_others_are_answered(ask):
     """A websocket and a poll are calls that last; each is one inside the other here."""
-    room = {ROOM_FOR_SESSIONS: 2}
+    room = {MAX_SESSIONS: 2}
     said = []
 
     def inside():

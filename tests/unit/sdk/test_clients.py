@@ -133,7 +133,7 @@ def test_in_javascript(run):
 def test_in_python_who_subscribes_while_a_connection_is_being_made_is_asked_for_when_it_is_there(client, socket):
     client.subscribe("early", print)
     client.lost("transport close")
-    client.connection += 1
+    client.connection_number += 1
     assert list(socket.auth()["resume"]) == ["early"]
     client.subscribe("late", print)
     socket.sent.clear()

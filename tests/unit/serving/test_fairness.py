@@ -13,11 +13,11 @@ from app.serving.fairness import (
     AT_ONCE_S,
     LARGE_BYTES,
     NOTICEABLE_BYTES,
-    TURN_S,
-    Turn,
-    let_others_go_first,
-    wait_before_large,
-    wait_if_round_is_over,
+    TIME_SLICE_S,
+    TimeSlice,
+    yield_before_large,
+    yield_if_slice_is_over,
+    yield_to_others,
 )
 from tests.event_loop import measured_loop
 from tests.servers.switchyard import REPOSITORY
@@ -32,7 +32,7 @@ def greedy():
         def work():
             while True:
                 count[0] += 1
-                let_others_go_first()
+                yield_to_others()
 
         greenlets.extend(gevent.spawn(work) for _ in range(number))
         return count
@@ -65,52 +65,52 @@ def test_those_who_stand_in_line_have_their_turns_one_after_another():
     def work(name):
         for _ in range(5):
             order.append(name)
-            let_others_go_first()
+            yield_to_others()
 
     gevent.joinall([gevent.spawn(work, name) for name in "abc"])
     assert order == list("abc" * 5)
 
 
-def has_yielded(turn):
+def has_yielded(time_slice):
     others = []
     greenlet = gevent.spawn(others.append, "they had their turn")
-    turn.check()
+    time_slice.yield_if_over()
     greenlet.kill()
     return bool(others)
 
 
 def test_a_turn_is_over_after_its_time_and_begins_anew_after_a_wait():
     clock = Clock()
-    turn = Turn(clock)
-    assert not has_yielded(turn)
-    clock.now += TURN_S
-    turn.waited_since(clock.now - AT_ONCE_S / 2)  # what is there at once is no wait
-    assert has_yielded(turn)
-    assert not has_yielded(turn), "it is a new one"
-    clock.now += TURN_S
-    turn.waited_since(clock.now - TURN_S / 2)
-    assert not has_yielded(turn), "the others had theirs during the wait"
-    clock.now += TURN_S / 2
-    assert not has_yielded(turn)
-    clock.now += TURN_S
-    assert has_yielded(turn)
+    time_slice = TimeSlice(clock)
+    assert not has_yielded(time_slice)
+    clock.now += TIME_SLICE_S
+    time_slice.restart_if_waited(clock.now - AT_ONCE_S / 2)  # what is there at once is no wait
+    assert has_yielded(time_slice)
+    assert not has_yielded(time_slice), "it is a new one"
+    clock.now += TIME_SLICE_S
+    time_slice.restart_if_waited(clock.now - TIME_SLICE_S / 2)
+    assert not has_yielded(time_slice), "the others had theirs during the wait"
+    clock.now += TIME_SLICE_S / 2
+    assert not has_yielded(time_slice)
+    clock.now += TIME_SLICE_S
+    assert has_yielded(time_slice)
 
 
 def test_a_reader_that_was_kept_from_the_processor_does_not_stand_in_line():
-    turn = Turn.of_a_reader()
-    signal.sigtimedwait([], 2 * TURN_S)  # the whole process stands still
-    turn.waited_since(time.monotonic())
-    assert not has_yielded(turn)
+    time_slice = TimeSlice.of_cpu_time()
+    signal.sigtimedwait([], 2 * TIME_SLICE_S)  # the whole process stands still
+    time_slice.restart_if_waited(time.monotonic())
+    assert not has_yielded(time_slice)
 
 
 def test_a_reader_that_has_worked_for_a_turn_stands_in_line_unless_it_has_waited():
-    turn = Turn.of_a_reader()
-    work_for(TURN_S)
-    turn.waited_since(time.monotonic() - 2 * AT_ONCE_S)
-    assert not has_yielded(turn)
-    work_for(TURN_S)
-    turn.waited_since(time.monotonic())
-    assert has_yielded(turn)
+    time_slice = TimeSlice.of_cpu_time()
+    work_for(TIME_SLICE_S)
+    time_slice.restart_if_waited(time.monotonic() - 2 * AT_ONCE_S)
+    assert not has_yielded(time_slice)
+    work_for(TIME_SLICE_S)
+    time_slice.restart_if_waited(time.monotonic())
+    assert has_yielded(time_slice)
 
 
 class Clock:
@@ -131,26 +131,30 @@ def work_for(seconds):
 
 @pytest.mark.parametrize(
     "begin",
-    [lambda: wait_before_large(LARGE_BYTES + 1), lambda: wait_if_round_is_over(NOTICEABLE_BYTES + 1), lambda: Turn.of_the_round().check()],
-    ids=["large", "noticeable", "a turn of the round"],
+    [
+        lambda: yield_before_large(LARGE_BYTES + 1),
+        lambda: yield_if_slice_is_over(NOTICEABLE_BYTES + 1),
+        lambda: TimeSlice.of_loop_iteration().yield_if_over(),
+    ],
+    ids=["large", "noticeable", "a time slice of this loop iteration"],
 )
 def test_of_many_that_begin_at_once_few_work_before_the_sockets_are_looked_at(begin):
     def work():
         begin()
-        work_for(TURN_S)
+        work_for(TIME_SLICE_S)
 
     with measured_loop() as loop:
         gevent.joinall([gevent.spawn(work) for _ in range(40)])
-    assert loop.longest_s < 10 * TURN_S  # all of them together take forty
+    assert loop.longest_s < 10 * TIME_SLICE_S  # all of them together take forty
 
 
 def test_what_is_small_does_not_wait():
     others = []
     gevent.sleep(0.001)
-    work_for(2 * TURN_S)
+    work_for(2 * TIME_SLICE_S)
     gevent.spawn_later(0, others.append, "they had their turn")
-    wait_before_large(LARGE_BYTES)
-    wait_if_round_is_over(NOTICEABLE_BYTES)
+    yield_before_large(LARGE_BYTES)
+    yield_if_slice_is_over(NOTICEABLE_BYTES)
     assert others == []
 
 
@@ -159,15 +163,15 @@ from gevent import monkey
 
 monkey.patch_all()
 import gevent
-from app.serving.fairness import TURN_S, _round_began
+from app.serving.fairness import TIME_SLICE_S, _iteration_began
 
-first = gevent.spawn(_round_began).get()
-gevent.sleep(5 * TURN_S)
-assert gevent.spawn(_round_began).get() > first + TURN_S  # a greenlet that asks for the first time, after the loop has looked
-ends = __import__("time").monotonic() + 5 * TURN_S
+first = gevent.spawn(_iteration_began).get()
+gevent.sleep(5 * TIME_SLICE_S)
+assert gevent.spawn(_iteration_began).get() > first + TIME_SLICE_S  # a greenlet that asks for the first time, after the loop has looked
+ends = __import__("time").monotonic() + 5 * TIME_SLICE_S
 while __import__("time").monotonic() < ends:
     pass
-assert _round_began() < ends - 4 * TURN_S  # and one that works on has not made another round of it
+assert _iteration_began() < ends - 4 * TIME_SLICE_S  # and one that works on has not made another round of it
 """
 
 

@@ -2,13 +2,13 @@
 
 import gc
 
-from app.serving.gc_tuning import spare_what_stays
+from app.serving.gc_tuning import freeze_startup_objects
 
 
 def test_what_is_there_at_the_start_is_not_looked_at_again_and_new_cycles_still_are():
     threshold = gc.get_threshold()
     try:
-        spare_what_stays()
+        freeze_startup_objects()
         assert gc.get_freeze_count() > 10_000
         cycle = []
         cycle.append(cycle)

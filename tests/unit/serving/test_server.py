@@ -9,9 +9,9 @@ import gevent.event
 import pytest
 from gevent import socket
 
-from app.serving.connection_shares import ConnectionShares
+from app.serving.connections_per_address import ConnectionsPerAddress
 from app.serving.server import Server
-from app.serving.unfinished import Unfinished
+from app.serving.unfinished_bytes import UnfinishedBytes
 
 LIMIT = 1000
 LARGE = 20_000_000
@@ -536,7 +536,7 @@ def admit(environ):
 
 @contextmanager
 def holding(**options):
-    with serving(admit=admit, unfinished=Unfinished(10 * BODY, 4 * BODY), **options) as server:
+    with serving(admit=admit, unfinished=UnfinishedBytes(10 * BODY, 4 * BODY), **options) as server:
         server.max_body_bytes = 2 * BODY
         yield server
 
@@ -661,7 +661,7 @@ def test_a_body_in_chunks_of_one_byte_is_a_body(server):
 
 def test_an_address_has_a_share_of_the_connections_and_is_told_when_it_is_used_up():
     refused = []
-    with serving(shares=ConnectionShares(2), on_refused=refused.append) as server:
+    with serving(shares=ConnectionsPerAddress(2), on_refused=refused.append) as server:
         first, second = Client(server), Client(server)
         assert [each.send("GET / HTTP/1.1\nHost: h\n\n").answer()[0] for each in (first, second)] == [200, 200]
         third = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")
@@ -685,7 +685,7 @@ def test_behind_a_trusted_proxy_the_share_is_the_clients_and_not_the_proxys():
         start_response("200 OK", [])
         return [b"ok"]
 
-    with serving(shares=ConnectionShares(1), trusted_proxies=1) as server:
+    with serving(shares=ConnectionsPerAddress(1), trusted_proxies=1) as server:
         server.application = slow
         held = Client(server).send("GET /slow HTTP/1.1\nHost: h\nX-Forwarded-For: 198.51.100.1\n\n")
         with gevent.Timeout(5):

@@ -3,13 +3,13 @@
 import gevent
 import pytest
 
-from app.serving.uncaught_errors import log_what_nobody_catches
+from app.serving.uncaught_errors import log_uncaught_errors
 from tests.unit.test_logs import logged  # noqa: F401 - a fixture
 
 
 @pytest.fixture
 def hub():
-    log_what_nobody_catches()
+    log_uncaught_errors()
     yield gevent.get_hub()
     del gevent.get_hub().print_exception
 

@@ -4,9 +4,9 @@ import gevent
 import pytest
 from gevent import socket
 
-from app.serving import frames
+from app.serving import websocket_frames as frames
 from app.serving.server import Server
-from app.serving.unfinished import Unfinished
+from app.serving.unfinished_bytes import UnfinishedBytes
 from tests.unit.serving.websocket_client import frame
 
 OPENING = (
@@ -34,7 +34,7 @@ def echo(environ, start_response):
 
 @pytest.fixture
 def connect():
-    server = Server(("127.0.0.1", 0), echo, max_body_bytes=100_000, unfinished=Unfinished(1_000_000, 200_000))
+    server = Server(("127.0.0.1", 0), echo, max_body_bytes=100_000, unfinished=UnfinishedBytes(1_000_000, 200_000))
     server.start()
     sockets = []
 

@@ -5,7 +5,7 @@ requests that are under way and its websockets.
 """
 
 
-class ConnectionShares:
+class ConnectionsPerAddress:
     """`enter` and `leave` with an address, or with None for what no single client is behind. At `limit` 0 all may enter."""
 
     def __init__(self, limit: int):

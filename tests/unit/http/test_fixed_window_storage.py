@@ -7,7 +7,7 @@ from limits import parse
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
-from app.http import window_counts
+from app.http import fixed_window_storage
 
 TEN_A_MINUTE = parse("10/minute")
 
@@ -44,7 +44,7 @@ def test_a_window_that_has_ended_begins_again(storage):
 
 
 def test_callers_who_went_away_are_forgotten(monkeypatch):
-    monkeypatch.setattr(window_counts, "SWEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(fixed_window_storage, "SWEEP_EVERY_S", 0.0)
     storage = storage_from_string("windows://")
     for caller in range(100):
         storage.incr(f"ip:{caller}", 0.01)

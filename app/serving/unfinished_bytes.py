@@ -16,7 +16,7 @@ ROOM = 8  # a bound that is met makes room for its eighth part at once, since to
 YOUNGEST_S = 0.1  # so that bytes that have just come count, too
 
 
-class Holding:
+class ConnectionBytes:
     """The bytes of one connection that are not a whole request or message yet. `party` shares its fate with its others;
     `drop` is called without arguments when it lost."""
 
@@ -32,7 +32,7 @@ class Holding:
         self.since = 0.0
 
 
-class Unfinished:
+class UnfinishedBytes:
     """Times are seconds of any clock that never goes back."""
 
     def __init__(self, max_bytes: int, max_unknown_bytes: int):
@@ -41,9 +41,9 @@ class Unfinished:
         self.bytes = 0
         self.unknown_bytes = 0
         self.dropped = 0
-        self._holdings: set[Holding] = set()
+        self._holdings: set[ConnectionBytes] = set()
 
-    def resize(self, holding: Holding, size: int, now: float) -> None:
+    def resize(self, holding: ConnectionBytes, size: int, now: float) -> None:
         """The holding has `size` bytes now. It, or others, may be dropped for that."""
         if holding.is_dropped:
             return
@@ -55,7 +55,7 @@ class Unfinished:
         if grows:
             self._make_room(now)
 
-    def identify(self, holding: Holding, party: str, is_known: bool) -> None:
+    def identify(self, holding: ConnectionBytes, party: str, is_known: bool) -> None:
         """The client has said who it is; what it holds counts for `party` from now on."""
         size = holding.bytes
         self._count(holding, 0)
@@ -64,7 +64,7 @@ class Unfinished:
             self._holdings.add(holding)
             self._count(holding, size)
 
-    def _count(self, holding: Holding, size: int) -> None:
+    def _count(self, holding: ConnectionBytes, size: int) -> None:
         change = size - holding.bytes
         holding.bytes = size
         self.bytes += change
@@ -80,7 +80,7 @@ class Unfinished:
         if self.bytes > self.max_bytes:
             self._drop_losers(self._holdings, self.bytes - self.max_bytes + self.max_bytes // ROOM, now)
 
-    def _drop_losers(self, holdings: Iterable[Holding], excess: int, now: float) -> None:
+    def _drop_losers(self, holdings: Iterable[ConnectionBytes], excess: int, now: float) -> None:
         for holding in list(losers(holdings, excess, now)):
             self._count(holding, 0)
             holding.is_dropped = True
@@ -88,7 +88,7 @@ class Unfinished:
             holding.drop()
 
 
-def losers(holdings: Iterable[Holding], excess: int, now: float) -> Iterator[Holding]:
+def losers(holdings: Iterable[ConnectionBytes], excess: int, now: float) -> Iterator[ConnectionBytes]:
     """Those to drop, the first first, so that `excess` bytes are free."""
     parties = defaultdict(list)
     for holding in holdings:

@@ -22,7 +22,7 @@ from redis.retry import Retry
 from app.errors import ApiError
 from app.http.context import caller, parts
 from app.http.errors import render_error
-from app.http.window_counts import WindowCounts
+from app.http.fixed_window_storage import FixedWindowStorage
 from app.identity.addresses import network_of
 from app.identity.identity import Identity
 from app.settings import Settings
@@ -33,20 +33,20 @@ REDIS_OPTIONS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": 
 UNLIMITED = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
-def init_limits(app: Flask, settings: Settings) -> Limiter:
+def init_rate_limits(app: Flask, settings: Settings) -> Limiter:
     limiter = Limiter(
         key_func=_who,
         app=app,
         application_limits=[settings.rate_limit_http],
         application_limits_exempt_when=_is_exempt,
-        storage_uri=for_limits(settings.redis_url) if settings.redis_url else f"{WindowCounts.STORAGE_SCHEME[0]}://",
+        storage_uri=for_limits(settings.redis_url) if settings.redis_url else f"{FixedWindowStorage.STORAGE_SCHEME[0]}://",
         storage_options=REDIS_OPTIONS if settings.redis_url else {},
         in_memory_fallback_enabled=bool(settings.redis_url),
         strategy="fixed-window",
         on_breach=_refuse,
     )
     if settings.redis_url:
-        limiter._fallback_storage = WindowCounts()  # the library's own counts by the system's clock, see window_counts.py
+        limiter._fallback_storage = FixedWindowStorage()  # the library's own counts by the system's clock, see fixed_window_storage.py
         limiter._fallback_limiter = FixedWindowRateLimiter(limiter._fallback_storage)
     limit = parse(settings.rate_limit_http)
 
@@ -68,10 +68,10 @@ def _who() -> str:
         identity = caller()
     except ApiError:
         identity = None  # a wrong credential must not buy a fresh bucket: it counts against the address
-    return bucket_of(identity, request.remote_addr)
+    return rate_limit_key(identity, request.remote_addr)
 
 
-def bucket_of(identity: Identity | None, address: str | None) -> str:
+def rate_limit_key(identity: Identity | None, address: str | None) -> str:
     """The name that is counted under."""
     if identity is not None and identity.user_id is not None:
         return f"user:{identity.user_id}"
@@ -98,7 +98,7 @@ def hit_by(limiter: Limiter, settings: Settings):
     return hit
 
 
-def count_further(count: int) -> None:
+def count_extra_requests(count: int) -> None:
     """For a request that asks for several things at once: each of them counts as a request of its own, the first one is counted
     already. One that asks for more than the limit allows needs a window in which nothing else was counted. Raises `rate_limited`."""
     if count == 0:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from app.serving import frames
-from app.serving.frames import FrameError, MessageReader
+from app.serving import websocket_frames as frames
+from app.serving.websocket_frames import FrameError, MessageReader
 from tests.unit.serving.websocket_client import frame
 
 

@@ -11,7 +11,7 @@ from limits.storage import Storage
 SWEEP_EVERY_S = 1.0
 
 
-class WindowCounts(Storage):
+class FixedWindowStorage(Storage):
     """Fixed windows only. A caller's window begins with the first hit and is forgotten when it has ended. It lasts as long as
     it says, whatever is done to the system's clock; `get_expiry` says in the system's time when that will be."""
 

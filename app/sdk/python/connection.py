@@ -31,7 +31,7 @@ engineio.payload.Payload.max_decode_packets = 10_000
 RECONNECTING = {"reconnection": True, "reconnection_attempts": 0, "reconnection_delay": 0.25, "reconnection_delay_max": 10.0}
 
 
-class Connecting:
+class Connection:
     """`given` stands in for python-socketio's client. `wake` ends the connection that there is, `ended` all attempts."""
 
     def __init__(self, client: "RealtimeClient", url: str, given: Any, options: dict[str, Any]):
@@ -76,8 +76,8 @@ class Connecting:
             self._client.report(unavailable(f"The token function failed: {error}"))
             return False, True
         with self._client.lock:
-            self._client.connection += 1
-            connection = self._client.connection
+            self._client.connection_number += 1
+            connection = self._client.connection_number
             sio = self.sio = self._given or _stock_client(self._options)
             if self._given is None:
                 sio.eio.heard = self._client.requests.heard
@@ -105,7 +105,7 @@ class Connecting:
         def only_now(handle: Callable) -> Callable:
             def handled(*arguments: Any) -> None:
                 with self._client.lock:
-                    if connection == self._client.connection:
+                    if connection == self._client.connection_number:
                         handle(*arguments)
 
             return handled

@@ -5,7 +5,7 @@ import pytest
 from app.identity.gatekeeper import Gatekeeper
 from app.identity.tokens import TokenVerifier
 from app.identity.write_keys import WriteKey
-from app.serving.admission import SMALL_BYTES, Admission, is_small
+from app.serving.sender_check import SMALL_BYTES, SenderCheck, is_small
 from tests.apps import NOW, SECRET, Clock, token
 
 GATEKEEPER = Gatekeeper(TokenVerifier(secret=SECRET), {"wk_web": WriteKey("web")}, Clock(NOW))
@@ -32,7 +32,7 @@ def head(**fields):
     ],
 )
 def test_a_head_says_whose_a_request_is(fields, answer):
-    assert Admission(GATEKEEPER)(head(**fields)) == answer
+    assert SenderCheck(GATEKEEPER)(head(**fields)) == answer
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_head_says_whose_a_request_is(fields, answer):
     ],
 )
 def test_behind_a_trusted_proxy_the_address_is_the_one_it_wrote(forwarded, party):
-    assert Admission(GATEKEEPER, trusted_proxies=1)(head(HTTP_X_FORWARDED_FOR=forwarded)) == (party, False)
+    assert SenderCheck(GATEKEEPER, trusted_proxies=1)(head(HTTP_X_FORWARDED_FOR=forwarded)) == (party, False)
 
 
 def test_a_small_body_is_one_that_was_declared_so():

@@ -2,17 +2,17 @@
 
 import random
 
-from app.serving.unfinished import Holding, Unfinished, losers
+from app.serving.unfinished_bytes import ConnectionBytes, UnfinishedBytes, losers
 
 
 def holding(party="ip:1", is_known=False):
-    made = Holding(party, lambda: None)
+    made = ConnectionBytes(party, lambda: None)
     made.is_known = is_known
     return made
 
 
 def test_what_fits_stays():
-    unfinished = Unfinished(1000, 500)
+    unfinished = UnfinishedBytes(1000, 500)
     one, two = holding(), holding()
     unfinished.resize(one, 250, 0)
     unfinished.resize(two, 250, 1)
@@ -22,8 +22,8 @@ def test_what_fits_stays():
 
 
 def test_the_client_with_most_bytes_for_longest_makes_room_and_is_told():
-    unfinished, told = Unfinished(1000, 1000), []
-    old, large, small = (Holding("ip:1", lambda name=name: told.append(name)) for name in ("old", "large", "small"))
+    unfinished, told = UnfinishedBytes(1000, 1000), []
+    old, large, small = (ConnectionBytes("ip:1", lambda name=name: told.append(name)) for name in ("old", "large", "small"))
     unfinished.resize(old, 400, 0)
     unfinished.resize(large, 500, 9)
     unfinished.resize(small, 200, 10)
@@ -33,7 +33,7 @@ def test_the_client_with_most_bytes_for_longest_makes_room_and_is_told():
 
 
 def test_many_small_holdings_of_one_address_lose_before_one_larger_of_another():
-    unfinished = Unfinished(10_000, 10_000)
+    unfinished = UnfinishedBytes(10_000, 10_000)
     attacker = [holding("attacker") for _ in range(200)]
     for each in attacker[:98]:
         unfinished.resize(each, 100, 0)
@@ -47,7 +47,7 @@ def test_many_small_holdings_of_one_address_lose_before_one_larger_of_another():
 
 
 def test_strangers_make_room_among_themselves_and_never_among_those_who_are_known():
-    unfinished = Unfinished(1000, 300)
+    unfinished = UnfinishedBytes(1000, 300)
     known = holding("user:u1", is_known=True)
     unfinished.resize(known, 600, 0)
     strangers = [holding(f"ip:{number}") for number in range(10)]
@@ -58,7 +58,7 @@ def test_strangers_make_room_among_themselves_and_never_among_those_who_are_know
 
 
 def test_who_says_who_he_is_no_longer_counts_among_strangers():
-    unfinished = Unfinished(1000, 300)
+    unfinished = UnfinishedBytes(1000, 300)
     one = holding()
     unfinished.resize(one, 250, 0)
     unfinished.identify(one, "user:u1", True)
@@ -68,7 +68,7 @@ def test_who_says_who_he_is_no_longer_counts_among_strangers():
 
 
 def test_what_the_application_works_on_is_not_dropped_and_still_counts():
-    unfinished = Unfinished(1000, 1000)
+    unfinished = UnfinishedBytes(1000, 1000)
     worked_on, new = holding(), holding()
     unfinished.resize(worked_on, 900, 0)
     worked_on.is_in_work = True
@@ -86,7 +86,7 @@ def test_as_many_lose_as_are_needed_and_no_more():
 
 def test_whatever_comes_the_bounds_hold_and_the_sums_are_right():
     chance = random.Random(1)
-    unfinished = Unfinished(5000, 2000)
+    unfinished = UnfinishedBytes(5000, 2000)
     holdings = [holding(f"ip:{number % 5}") for number in range(30)]
     for now in range(3000):
         each = chance.choice(holdings)

@@ -25,7 +25,7 @@ def is_small(environ: dict) -> bool:
     return "HTTP_TRANSFER_ENCODING" not in environ and int(environ.get("CONTENT_LENGTH") or 0) <= SMALL_BYTES
 
 
-class Admission:
+class SenderCheck:
     """Called with the environ of a head: (the party that the request counts for, whether its credential holds)."""
 
     def __init__(self, gatekeeper, trusted_proxies: int = 0):

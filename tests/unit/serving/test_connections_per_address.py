@@ -1,22 +1,22 @@
 """How many connections one address may have."""
 
-from app.serving.connection_shares import ConnectionShares
+from app.serving.connections_per_address import ConnectionsPerAddress
 
 
 def test_an_address_may_have_so_many_and_a_closed_one_makes_room():
-    shares = ConnectionShares(2)
+    shares = ConnectionsPerAddress(2)
     assert [shares.enter("a"), shares.enter("a"), shares.enter("a"), shares.enter("b")] == [True, True, False, True]
     shares.leave("a")
     assert [shares.enter("a"), shares.enter("a")] == [True, False]
 
 
 def test_what_is_no_single_client_and_a_limit_of_0_have_no_bound():
-    assert all(ConnectionShares(1).enter(None) for _ in range(5))
-    assert all(ConnectionShares(0).enter("a") for _ in range(5))
+    assert all(ConnectionsPerAddress(1).enter(None) for _ in range(5))
+    assert all(ConnectionsPerAddress(0).enter("a") for _ in range(5))
 
 
 def test_addresses_without_a_connection_are_forgotten():
-    shares = ConnectionShares(5)
+    shares = ConnectionsPerAddress(5)
     for number in range(100):
         shares.enter(f"a{number}")
         shares.leave(f"a{number}")

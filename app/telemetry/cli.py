@@ -11,18 +11,18 @@ from app.json_values import to_iso
 from app.settings import Settings
 from app.storage import mongo
 from app.storage.errors import StorageUnavailable
-from app.storage.leader_lock import Duty
+from app.storage.leader_lock import LeaderLock
 from app.storage.mongo_errors import reason_of
 from app.storage.segments.rejected import REJECTED
 from app.storage.segments.segment import started_at, writer_of
-from app.telemetry.import_line import LineReader
-from app.telemetry.import_source import STDIN, Source
-from app.telemetry.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
+from app.telemetry.importing.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
+from app.telemetry.importing.line_reader import LineReader
+from app.telemetry.importing.source import STDIN, Source
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.spool import inspect
+from app.telemetry.spool.event_lines import segments
 from app.telemetry.spool.progress import Progress
-from app.telemetry.spool.segment import segments
-from app.telemetry.stats.imported import ImportedCounts
+from app.telemetry.stats.import_counts import ImportedCounts
 from app.telemetry.stats.store.mongo import MongoRollups
 
 IMPORTABLE = click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True, path_type=Path)
@@ -76,8 +76,8 @@ def import_events(files, dry_run, concurrency, count, rejected_dir):
     settings, database = parts.settings, _database(parts, is_rehearsal=dry_run)
     sources = [Source(path) for path in dict.fromkeys(map(_resolved, files)) or segments(settings.data_dir.resolve() / "spool")]
     sizes = {source: source.size for source in sources}
-    lock = Duty(settings.data_dir / ".import.lock")
-    if not lock.take():
+    lock = LeaderLock(settings.data_dir / ".import.lock")
+    if not lock.acquire():
         raise click.ClickException("another import is running in this DATA_DIR; let it finish, or stop it first")
     progress = _progress(settings, is_loaded=not dry_run)
     numbers = _numbers(parts, database)
@@ -100,7 +100,7 @@ def import_events(files, dry_run, concurrency, count, rejected_dir):
         trouble = numbers.finish() if numbers else None
         if trouble:
             click.echo(f"The statistics lack what was imported last: {trouble}", err=True)
-        lock.end()
+        lock.release()
     if not dry_run:
         progress.remove()
     click.echo(_summary(len(sources), counts, dry_run, is_compared=database is not None))

@@ -12,12 +12,12 @@ from app.serving.weighted_semaphore import WeightedSemaphore
 from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
-from app.telemetry.config.gates import without
+from app.telemetry.config.event_filter import without
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import ByteBudgets, Charge
 from app.telemetry.sinks import Sink, SinkShareFull, Written
-from app.telemetry.stats.tally import without_trees
+from app.telemetry.stats.counters import without_trees
 
 OVERLOADED_RETRY_AFTER_MS = 1000
 SMALL_BYTES = 8_192
@@ -83,8 +83,8 @@ class Ingest:
         batch = self._read(body, default_type, sender)
         if sender is not None:
             batch = sender.admit(batch)
-        if (gates := self._configs.gates) is not None:
-            batch = gates.admit(batch)
+        if (event_filter := self._configs.event_filter) is not None:
+            batch = event_filter.admit(batch)
         if not batch.events:
             self._charge_unstored(body, sender)
             return self._answer(batch, None)

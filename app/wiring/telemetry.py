@@ -9,21 +9,21 @@ from app.telemetry.config.configs import Configs
 from app.telemetry.config.schemas import dump_apps, load_apps
 from app.telemetry.config.store.file import FileConfigStore
 from app.telemetry.config.store.mongo import MongoConfigStore
-from app.telemetry.drainer import Drainer
+from app.telemetry.drain.drainer import Drainer
+from app.telemetry.drain.live_traffic import LOOK_EVERY_S, LiveTraffic
 from app.telemetry.ingest import Ingest
 from app.telemetry.shares.stored_bytes import ByteBudgets, ByteRates
 from app.telemetry.sinks import Sink
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
+from app.telemetry.stats.grouping import Grouping
 from app.telemetry.stats.rollups import Rollups
-from app.telemetry.stats.shares import Places
 from app.telemetry.stats.stats import Stats
 from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.ladder import RollupLadder
 from app.telemetry.stats.store.mongo import MongoRollups
-from app.telemetry.traffic import LOOK_EVERY_S, LiveTraffic
 from app.wiring.common import Common, keep_current, local_copy
 
 
@@ -81,8 +81,8 @@ def _rollups(common: Common) -> tuple[RollupStore, Rollups]:
     tend_every_s = 10
     if common.database is not None:
         store, tend_every_s = RollupLadder(MongoRollups(common.database, max_bytes), file, common.uptime), 1
-    flush_every_s, places = settings.telemetry_rollups_flush_ms / 1000, Places(named=settings.named_apps)
-    rollups = Rollups(store, clock, common.metrics, flush_every_s=flush_every_s, places=places)
+    flush_every_s, grouping = settings.telemetry_rollups_flush_ms / 1000, Grouping(named=settings.named_apps)
+    rollups = Rollups(store, clock, common.metrics, flush_every_s=flush_every_s, grouping=grouping)
     lifecycle.on_start(lambda: gevent.spawn(store.tend))
     lifecycle.every("rollups_tend", tend_every_s, store.tend)
     lifecycle.add("rollups", rollups.run)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.storage import mongo
-from app.telemetry.stats.cell import DAY_MS, HOUR_MS, MINUTE_MS, Cell, Delta
+from app.telemetry.stats.bucket import DAY_MS, HOUR_MS, MINUTE_MS, Bucket, Delta
 from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.memory import MemoryRollups
 from app.telemetry.stats.store.mongo import MongoRollups
@@ -24,16 +24,16 @@ def store(request, tmp_path):
     return MongoRollups(mongo.connect(request.getfixturevalue("mongo_uri"), 5000))
 
 
-def cell(at=AT, app="web", env=None, n=1, name="/home"):
-    return Cell(app, env, at, {"page": {name: n}, "api": {"GET /x": 2 * n}}, {"GET /x": n}, {"api": {"GET /x": {300: n, 7: n}}})
+def bucket(at=AT, app="web", env=None, n=1, name="/home"):
+    return Bucket(app, env, at, {"page": {name: n}, "api": {"GET /x": 2 * n}}, {"GET /x": n}, {"api": {"GET /x": {300: n, 7: n}}})
 
 
-def delta(*cells, worker="w1", seq=1):
-    return Delta(worker, seq, AT, list(cells))
+def delta(*buckets, worker="w1", seq=1):
+    return Delta(worker, seq, AT, list(buckets))
 
 
 def read(store, level_ms=MINUTE_MS, app="web", env=None, since=0, until=AT + 10 * DAY_MS):
-    return sorted(store.read(level_ms, app, env, since, until), key=lambda cell: (cell.at, cell.env or ""))
+    return sorted(store.read(level_ms, app, env, since, until), key=lambda bucket: (bucket.at, bucket.env or ""))
 
 
 def test_a_new_store_has_no_cells(store):
@@ -41,99 +41,99 @@ def test_a_new_store_has_no_cells(store):
 
 
 def test_what_is_added_is_found_again_as_it_was(store):
-    store.apply(delta(cell()))
-    assert read(store) == [cell()]
+    store.apply(delta(bucket()))
+    assert read(store) == [bucket()]
 
 
 def test_any_name_survives(store):
     names = ["a.b", "$set", "%2E", "a%", "", "é😀", "0", "a\0b", "..", "x" * 256, "(other)", "_id", "GET /a?b=c&d[]=e"]
-    store.apply(delta(Cell("we.b$", "e\0%", AT, {"page": {name: 1 for name in names if name}}, {}, {"perf": {"a.b": {0: 1}}})))
+    store.apply(delta(Bucket("we.b$", "e\0%", AT, {"page": {name: 1 for name in names if name}}, {}, {"perf": {"a.b": {0: 1}}})))
     (found,) = read(store, app="we.b$")
     assert sorted(found.counts["page"]) == sorted(name for name in names if name)
     assert (found.env, found.values) == ("e\0%", {"perf": {"a.b": {0: 1}}})
 
 
 def test_deltas_of_several_workers_add_up(store):
-    store.apply(delta(cell(n=1)))
-    store.apply(delta(cell(n=2), seq=2))
-    store.apply(delta(cell(n=4), worker="w2"))
-    assert read(store) == [cell(n=7)]
+    store.apply(delta(bucket(n=1)))
+    store.apply(delta(bucket(n=2), seq=2))
+    store.apply(delta(bucket(n=4), worker="w2"))
+    assert read(store) == [bucket(n=7)]
 
 
 def test_a_delta_that_is_repeated_counts_once(store):
     for _ in range(3):
-        store.apply(delta(cell(n=1)))
-    store.apply(delta(cell(n=4), worker="w2"))
-    store.apply(delta(cell(n=2), seq=2))
-    store.apply(delta(cell(n=1)))
-    store.apply(delta(cell(n=2), seq=2))
-    assert read(store) == [cell(n=7)]
-    assert read(store, DAY_MS) == [cell(n=7)]
+        store.apply(delta(bucket(n=1)))
+    store.apply(delta(bucket(n=4), worker="w2"))
+    store.apply(delta(bucket(n=2), seq=2))
+    store.apply(delta(bucket(n=1)))
+    store.apply(delta(bucket(n=2), seq=2))
+    assert read(store) == [bucket(n=7)]
+    assert read(store, DAY_MS) == [bucket(n=7)]
 
 
 def test_minutes_hours_and_days_are_kept_together(store):
     late, midnight = AT + 3 * HOUR_MS + 5 * MINUTE_MS, AT + DAY_MS
-    store.apply(delta(cell(), cell(AT + MINUTE_MS), cell(late, n=2)))
-    store.apply(delta(cell(midnight), seq=2))
-    assert read(store) == [cell(), cell(AT + MINUTE_MS), cell(late, n=2), cell(midnight)]
-    assert read(store, HOUR_MS) == [cell(n=2), cell(AT + 3 * HOUR_MS, n=2), cell(midnight)]
-    assert read(store, DAY_MS) == [cell(n=4), cell(midnight)]
+    store.apply(delta(bucket(), bucket(AT + MINUTE_MS), bucket(late, n=2)))
+    store.apply(delta(bucket(midnight), seq=2))
+    assert read(store) == [bucket(), bucket(AT + MINUTE_MS), bucket(late, n=2), bucket(midnight)]
+    assert read(store, HOUR_MS) == [bucket(n=2), bucket(AT + 3 * HOUR_MS, n=2), bucket(midnight)]
+    assert read(store, DAY_MS) == [bucket(n=4), bucket(midnight)]
 
 
 def test_a_reader_gets_the_cells_of_its_range_its_app_and_its_env(store):
-    cells = [cell(AT - MINUTE_MS), cell(), cell(env="prod"), cell(env="test"), cell(app="shop"), cell(AT + MINUTE_MS)]
-    store.apply(delta(*cells))
-    assert read(store, since=AT, until=AT + MINUTE_MS) == [cell(), cell(env="prod"), cell(env="test")]
-    assert read(store, env="prod") == [cell(env="prod")]
-    assert read(store, app="shop") == [cell(app="shop")]
+    buckets = [bucket(AT - MINUTE_MS), bucket(), bucket(env="prod"), bucket(env="test"), bucket(app="shop"), bucket(AT + MINUTE_MS)]
+    store.apply(delta(*buckets))
+    assert read(store, since=AT, until=AT + MINUTE_MS) == [bucket(), bucket(env="prod"), bucket(env="test")]
+    assert read(store, env="prod") == [bucket(env="prod")]
+    assert read(store, app="shop") == [bucket(app="shop")]
 
 
 @pytest.mark.parametrize("store", ["file", "mongo"], indirect=True)
 def test_many_workers_at_once_lose_nothing(store):
     def work(worker):
         for seq in range(1, 6):
-            store.apply(delta(cell(), cell(env="prod"), worker=worker, seq=seq))
-            store.apply(delta(cell(), cell(env="prod"), worker=worker, seq=seq))
+            store.apply(delta(bucket(), bucket(env="prod"), worker=worker, seq=seq))
+            store.apply(delta(bucket(), bucket(env="prod"), worker=worker, seq=seq))
 
     with ThreadPoolExecutor(8) as workers:
         list(workers.map(work, [f"w{n}" for n in range(8)]))
-    assert read(store) == [cell(n=40), cell(env="prod", n=40)]
+    assert read(store) == [bucket(n=40), bucket(env="prod", n=40)]
 
 
 def test_a_delta_of_many_cells_is_taken_whole(store):
-    store.apply(delta(*(cell(AT + n * MINUTE_MS) for n in range(100))))
+    store.apply(delta(*(bucket(AT + n * MINUTE_MS) for n in range(100))))
     assert len(read(store)) == 100
-    assert read(store, DAY_MS) == [cell(n=100)]
+    assert read(store, DAY_MS) == [bucket(n=100)]
 
 
 def test_what_has_only_its_day_is_in_no_minute_and_no_hour(store):
-    long_ago = cell(AT)
+    long_ago = bucket(AT)
     long_ago.narrowest_ms = DAY_MS
-    store.apply(delta(long_ago, cell(AT + MINUTE_MS, n=2)))
-    assert read(store) == [cell(AT + MINUTE_MS, n=2)]
-    assert read(store, HOUR_MS) == [cell(n=2)]
-    assert read(store, DAY_MS) == [cell(n=3)]
+    store.apply(delta(long_ago, bucket(AT + MINUTE_MS, n=2)))
+    assert read(store) == [bucket(AT + MINUTE_MS, n=2)]
+    assert read(store, HOUR_MS) == [bucket(n=2)]
+    assert read(store, DAY_MS) == [bucket(n=3)]
 
 
 def test_the_apps_that_are_counted_are_known_the_first_ones_first(store):
     for seq, app in enumerate(["z", "m", "a", "m"], 1):
-        store.apply(Delta("w1", seq, AT + seq, [cell(AT - seq * DAY_MS, app=app), cell(AT, app=app, env="prod")]))
+        store.apply(Delta("w1", seq, AT + seq, [bucket(AT - seq * DAY_MS, app=app), bucket(AT, app=app, env="prod")]))
     assert store.apps(10) == ["z", "m", "a"]
     assert store.apps(2) == ["z", "m"]
 
 
 def test_a_store_that_is_well_says_so_and_tending_it_changes_nothing(store):
-    store.apply(delta(cell()))
+    store.apply(delta(bucket()))
     store.tend()
     assert store.check()["state"] == "up"
-    assert read(store) == [cell()]
+    assert read(store) == [bucket()]
 
 
 def test_in_mongo_the_app_that_has_most_loses_its_oldest_minutes_first_when_there_is_no_room(mongo_uri):
     store = MongoRollups(mongo.connect(mongo_uri, 5000), max_bytes=100_000)
-    store.apply(delta(*(cell(AT + n * MINUTE_MS, app="honest") for n in range(20))))
+    store.apply(delta(*(bucket(AT + n * MINUTE_MS, app="honest") for n in range(20))))
     for seq in range(2, 6):
-        store.apply(delta(*(cell(AT - (seq * 100 + n) * MINUTE_MS, app="invented") for n in range(100)), seq=seq))
+        store.apply(delta(*(bucket(AT - (seq * 100 + n) * MINUTE_MS, app="invented") for n in range(100)), seq=seq))
     before, deadline = len(read(store, app="invented")), time.monotonic() + 20
     while len(left := read(store, app="invented")) == before and time.monotonic() < deadline:
         store._room._look_at = 0  # the size that the server reports may be some seconds old

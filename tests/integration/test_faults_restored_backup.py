@@ -5,7 +5,7 @@ import time
 import pymongo
 
 from tests.apps import SECRET
-from tests.unit.telemetry.test_spool_reading import line
+from tests.unit.telemetry.spool.test_chunks import line
 
 COUNT = 3000
 

@@ -7,8 +7,8 @@ import pytest
 from gevent.event import Event
 
 from app.storage.mongo_errors import judge
-from app.telemetry.drainer import Drainer
-from app.telemetry.spool.segment import decode
+from app.telemetry.drain.drainer import Drainer
+from app.telemetry.spool.event_lines import decode
 from tests.apps import WRITE_KEY, bearer, make_app
 from tests.integration.telemetry_clients import COLLECTION
 
@@ -84,7 +84,7 @@ def test_the_drainer_puts_it_into_the_rejected_file_with_the_reason(app, collect
     options = {"target": "db/a", "max_per_second": 10**9, "is_busy": lambda: False}
     drainer = Drainer(spool, parts.telemetry_events, parts.clock, parts.metrics, **options)
     drainer._turn(Event())
-    drainer._duty.end()
+    drainer._lock.release()
     (path,) = spool.folder.glob("*.rejected")
     row = json.loads(path.read_text())
     assert "second" in row["line"] and "one_of_each" in row["reason"]

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 import gevent
 import pytest
 
-from app.telemetry.importer import LINES_A_CHUNK
-from app.telemetry.spool.segment import encode
-from app.telemetry.stats.cell import DAY_MS
-from app.telemetry.stats.imported import EVENTS_A_FLUSH
+from app.telemetry.importing.importer import LINES_A_CHUNK
+from app.telemetry.spool.event_lines import encode
+from app.telemetry.stats.bucket import DAY_MS
+from app.telemetry.stats.import_counts import EVENTS_A_FLUSH
 from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_app
 from tests.integration.telemetry_clients import stored_names
 from tests.servers.ports import free_port
 from tests.servers.switchyard import Switchyard
-from tests.unit.telemetry.test_spool_reading import event, line
+from tests.unit.telemetry.spool.test_chunks import event, line
 
 ADMIN, KEY = bearer("boss", "admin"), {"X-Write-Key": WRITE_KEY}
 LOST_AT_A_KILL = EVENTS_A_FLUSH + 5 * LINES_A_CHUNK  # with the four chunks that were under way

@@ -12,12 +12,12 @@ import pymongo
 import pytest
 from bson import Binary, Decimal128, Int64, ObjectId, json_util
 
-from app.telemetry.importer import LINES_A_CHUNK
+from app.telemetry.importing.importer import LINES_A_CHUNK
 from tests.apps import NOW, WRITE_KEY, bearer, make_app
 from tests.integration.telemetry_clients import COLLECTION, stored_names
 from tests.servers.ports import free_port
 from tests.servers.switchyard import Switchyard
-from tests.unit.telemetry.test_spool_reading import line
+from tests.unit.telemetry.spool.test_chunks import line
 
 TS = datetime(2025, 1, 2)
 ADMIN, KEY = bearer("boss", "admin"), {"X-Write-Key": WRITE_KEY}
@@ -331,7 +331,7 @@ def test_a_rehearsal_needs_no_mongo_and_says_that_it_did_not_compare(run, tmp_pa
 def interrupted(run, tmp_path, monkeypatch, collection):
     """A file of 4000 whose import was interrupted after some chunks."""
     path = file_of(tmp_path, b"".join(line(f"e{number:04}") for number in range(4000)))
-    from app.telemetry.importer import Importer
+    from app.telemetry.importing.importer import Importer
 
     settle = Importer._settle
 

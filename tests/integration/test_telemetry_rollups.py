@@ -10,7 +10,7 @@ from pymongo import MongoClient
 from app.storage import migrations, mongo
 from app.storage.circuit_breaker import FIRST_REST_MS
 from app.storage.errors import StorageUnavailable
-from app.telemetry.stats.cell import MINUTE_MS, Cell, Delta
+from app.telemetry.stats.bucket import MINUTE_MS, Bucket, Delta
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_app, make_settings
 
@@ -20,11 +20,11 @@ AT = NOW - NOW % MINUTE_MS
 
 
 def delta(seq, n=1):
-    return Delta("w1", seq, NOW, [Cell("web", None, AT, {"page": {"/": n}})])
+    return Delta("w1", seq, NOW, [Bucket("web", None, AT, {"page": {"/": n}})])
 
 
 def count(store):
-    return sum(cell.counts["page"]["/"] for cell in store.read(MINUTE_MS, "web", None, 0, NOW + MINUTE_MS))
+    return sum(bucket.counts["page"]["/"] for bucket in store.read(MINUTE_MS, "web", None, 0, NOW + MINUTE_MS))
 
 
 def test_a_flush_whose_answer_was_lost_on_the_network_counts_once(mongo_server, mongo_uri, proxy_to):
@@ -69,8 +69,8 @@ def test_a_document_that_mongo_refuses_for_ever_does_not_hold_up_the_others(mong
     store = MongoRollups(database)
     store.apply(delta(1))
     database.telemetry_rollups.update_one({"level": MINUTE_MS}, {"$set": {"counts.page": "not a document"}})
-    other = Cell("web", "prod", AT, {"page": {"/": 1}})
-    store.apply(Delta("w1", 2, NOW, [*delta(2).cells, other]))
+    other = Bucket("web", "prod", AT, {"page": {"/": 1}})
+    store.apply(Delta("w1", 2, NOW, [*delta(2).buckets, other]))
     assert list(store.read(MINUTE_MS, "web", "prod", 0, NOW + 1)) == [other]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.storage import disk
 from app.storage.data_dir_owner import DataDirOwner
-from app.storage.leader_lock import Duty
+from app.storage.leader_lock import LeaderLock
 from app.telemetry.sinks.shared_ids import SharedIds
 
 
@@ -35,12 +35,12 @@ def test_a_lock_is_held_by_one_and_shared_by_many(tmp_path):
 
 def test_what_is_held_for_long_is_not_open_for_writing(tmp_path):
     """Else the kernel refuses to mount the file system of DATA_DIR read-only while a server lives."""
-    owner, duty, ids = DataDirOwner(tmp_path, "a store"), Duty(tmp_path / ".drainer.lock"), SharedIds(tmp_path, 10)
+    owner, leader, ids = DataDirOwner(tmp_path, "a store"), LeaderLock(tmp_path / ".drainer.lock"), SharedIds(tmp_path, 10)
     owner.claim(1)
-    assert duty.take()
+    assert leader.acquire()
     assert ids.reserve(["x" * 22]) == []
     assert dict(open_files(tmp_path)) == {"owner": False, ".drainer.lock": False, ".ids.lock": False, ".ids": False}
-    duty.end()
+    leader.release()
     ids.close()
 
 

@@ -16,7 +16,7 @@ from app.realtime.archive.mongo import Known
 from app.realtime.log import Message
 from app.serving.fairness import TimeSlice
 from app.storage.disk import make_folder
-from app.storage.leader_lock import Duty
+from app.storage.leader_lock import LeaderLock
 from app.storage.segments.rejected import RejectedFile
 from app.storage.segments.segment import lines_from, lock_to_read, segments, size_of, whole_lines
 from app.storage.segments.writer import SegmentWriter
@@ -48,7 +48,7 @@ class MessageSpool:
     def __init__(self, folder: Path, max_bytes: int, clock: Clock):
         self.folder = self._folder = folder
         self._writer = SegmentWriter(folder, KIND, "RT_DURABLE_SPOOL_BYTES", max_bytes=max_bytes, segment_bytes=SEGMENT_BYTES, clock=clock)
-        self._duty = Duty(folder / ".drainer.lock")
+        self._lock = LeaderLock(folder / ".drainer.lock")
         self._moved: dict[Path, int] = {}  # how far; after a restart a file is moved again, which changes nothing
         self._places: dict[Path, _Places] = {}
 
@@ -66,7 +66,7 @@ class MessageSpool:
     def next_chunk(self, limit: int) -> Chunk | None:
         """From the oldest file that has more; None where nothing is to be moved, or another process does it. A file that we write
         to ourselves ends here when all of it was moved. Raises OSError."""
-        if not self._duty.is_ours and not self._take_duty():
+        if not self._lock.is_held and not self._acquire_lock():
             self._writer.close_unused(UNUSED_S)  # so that the other one can be done with it
             return None
         chunk = self._first_chunk(limit)
@@ -92,7 +92,7 @@ class MessageSpool:
     def close(self) -> None:
         """Another process may move what is here."""
         self._writer.close()
-        self._duty.end()
+        self._lock.release()
 
     def find(self, topic: str, epoch: str, after: int, last: int | None = None) -> dict[int, Message]:
         """By seq: those with `after` < seq <= `last`. Yields by the fair turn."""
@@ -113,9 +113,9 @@ class MessageSpool:
             found = [Known(each.topic, each.epoch, each.seq, each.id, each.user) for each in self._scan(path)] + found
         return found
 
-    def _take_duty(self) -> bool:
+    def _acquire_lock(self) -> bool:
         make_folder(self._folder)
-        return self._duty.take()
+        return self._lock.acquire()
 
     def _read(self, file: BinaryIO, path: Path, is_complete: bool, limit: int) -> Chunk:
         chunk = Chunk(path, [], self._moved.get(path, 0))

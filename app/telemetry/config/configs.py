@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.storage.errors import StorageUnavailable
 from app.storage.fingerprint import demand_match, fingerprint
 from app.storage.local_copy import LocalCopy, NoCopy
-from app.telemetry.config.gates import Gate, Gates
+from app.telemetry.config.event_filter import AppFilter, EventFilter
 from app.telemetry.config.store import ConfigStore, Overrides
 
 log = get_logger(__name__)
@@ -23,7 +23,7 @@ MAX_APPS = 1000  # with overrides; each of them may come to some 100 kB of patte
 
 
 class Configs:
-    """`gates` is None while every application takes every event, which is then all that it costs."""
+    """`event_filter` is None while every application takes every event, which is then all that it costs."""
 
     def __init__(self, store: ConfigStore, settings: Settings, *, copy: LocalCopy | NoCopy | None = None, max_apps: int = MAX_APPS):
         self._max_apps = max_apps
@@ -43,7 +43,7 @@ class Configs:
         self._failure: str | None = None
         # One conversation with the store at a time: an answer read earlier must not overwrite a later write.
         self._conversation = Lock()
-        self.gates: Gates | None = None
+        self.event_filter: EventFilter | None = None
         self._keep({})
 
     def for_app(self, app: str | None) -> dict[str, Any]:
@@ -133,9 +133,9 @@ class Configs:
         return self._overrides
 
     def _keep(self, overrides: dict[str, Overrides]) -> None:
-        gates = Gates(_gate(self._usual), {app: _gate({**self._usual, **own}) for app, own in overrides.items()})
-        self._overrides, self.gates = overrides, None if gates.are_open else gates
+        event_filter = EventFilter(_app_filter(self._usual), {app: _app_filter({**self._usual, **own}) for app, own in overrides.items()})
+        self._overrides, self.event_filter = overrides, None if event_filter.takes_all else event_filter
 
 
-def _gate(config: dict[str, Any]) -> Gate:
-    return Gate(config["sample_rate"], config["allow"], config["deny"])
+def _app_filter(config: dict[str, Any]) -> AppFilter:
+    return AppFilter(config["sample_rate"], config["allow"], config["deny"])

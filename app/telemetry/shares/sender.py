@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from app.identity.identity import Identity
 from app.telemetry.batch import Batch
-from app.telemetry.config.gates import without
+from app.telemetry.config.event_filter import without
 
 TOKENS = "tokens"  # the name under which all that come with a token are counted beside the write keys
 

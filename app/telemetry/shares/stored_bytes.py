@@ -14,11 +14,11 @@ from typing import NamedTuple
 from app.errors import ApiError
 from app.metrics import ByLabel, Metrics
 from app.telemetry.batch import Batch
-from app.telemetry.config.gates import without
+from app.telemetry.config.event_filter import without
 from app.telemetry.event import StoredEvent
 from app.telemetry.shares.budget import Bucket, Budget
 from app.telemetry.shares.sender import TOKENS, Sender
-from app.telemetry.spool.segment import encode
+from app.telemetry.spool.event_lines import encode
 
 EVENT_BYTES = 160  # of a stored event beside what its sender wrote: its id, its times and the names of its fields
 

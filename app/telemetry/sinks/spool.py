@@ -22,10 +22,10 @@ from gevent.event import Event
 
 from app.clock import system_clock
 from app.storage.disk import make_folder
+from app.storage.retention_clock import RetentionClock
 from app.storage.segments.rejected import REJECTED
 from app.storage.segments.segment import has_writer, lock_alone, size_of, whole_lines
 from app.storage.segments.writer import SegmentWriter
-from app.storage.trusted_time import TrustedTime
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
@@ -33,8 +33,8 @@ from app.telemetry.shares.spool_account import SpoolAccount
 from app.telemetry.sinks import SinkShareFull, Written
 from app.telemetry.sinks.recent_ids import RecentIds
 from app.telemetry.sinks.shared_ids import SharedIds
+from app.telemetry.spool.event_lines import KIND, Unusable, decode, encode, segments
 from app.telemetry.spool.index import SpoolIndex
-from app.telemetry.spool.segment import KIND, Unusable, decode, encode, segments
 
 NEARLY_FULL = 0.9
 REJECTED_PART = 8  # an eighth of SPOOL_MAX_BYTES, beside it, for what a healthy MongoDB refuses
@@ -74,7 +74,7 @@ class SpoolSink:
         self._max_bytes = max_bytes
         self._max_known = known_ids
         self._ttl_s = ttl_days * 86_400
-        self._time = TrustedTime(folder / ".clock", clock)
+        self._time = RetentionClock(folder / ".clock", clock)
         self._metrics = metrics
         self._clock = clock
         self._known = RecentIds(known_ids)

@@ -15,7 +15,7 @@ from app.telemetry.batch import is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page, matches, page_from
 from app.telemetry.sinks.recent_ids import RecentIds
-from app.telemetry.spool.segment import Unusable, decode, segments
+from app.telemetry.spool.event_lines import Unusable, decode, segments
 
 LINES_A_CHECK = 50  # of the turn; most lines take two microseconds, the longest a hundred
 REMEMBERED_IDS = 100_000  # of earlier pages: an event is sent again within minutes, so its copies are near each other

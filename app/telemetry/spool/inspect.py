@@ -8,8 +8,8 @@ from typing import BinaryIO, NamedTuple
 from app.storage.disk import private, sync_folder
 from app.storage.segments.rejected import REJECTED, RejectedFile
 from app.storage.segments.segment import has_writer, lines_from, lock_alone, size_of
-from app.telemetry.spool.reading import usable
-from app.telemetry.spool.segment import Unusable, segments
+from app.telemetry.spool.chunks import usable
+from app.telemetry.spool.event_lines import Unusable, segments
 
 BLOCK_BYTES = 1_048_576
 

@@ -1,8 +1,8 @@
 """Numbers about the events, kept while they arrive, so that a dashboard never reads events.
 
-The path of a number: `rollups` (notes what was saved, folds it in the background, flushes every few seconds) -> `tally`
-(counters of what arrived) -> `cell` (one application's minute, as it is stored) -> `store/` (MongoDB, with a file for
-while it is away; that file alone in the embedded default). Back out: `summary` adds cells up to an answer, with
+The path of a number: `rollups` (notes what was saved, folds it in the background, flushes every few seconds) -> `counters`
+(counters of what arrived) -> `bucket` (one application's minute, as it is stored) -> `store/` (MongoDB, with a file for
+while it is away; that file alone in the embedded default). Back out: `summary` adds buckets up to an answer, with
 percentiles from `sketch`.
 
 What the numbers promise: an event that the sink knew already is not counted again; a flush that is repeated counts once;

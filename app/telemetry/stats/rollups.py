@@ -24,10 +24,10 @@ from app.metrics import Metrics
 from app.serving.fairness import TimeSlice
 from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
-from app.telemetry.stats.cell import CELLS_A_DELTA, Delta
-from app.telemetry.stats.shares import MAX_APPS, Places, fitted
+from app.telemetry.stats.bucket import BUCKETS_A_DELTA, Delta
+from app.telemetry.stats.counters import Counters, Names, slices
+from app.telemetry.stats.grouping import MAX_APPS, Grouping, fitted
 from app.telemetry.stats.store import RollupStore
-from app.telemetry.stats.tally import Names, Tally, slices
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Rollups:
         flush_every_s: float,
         max_waiting: int = MAX_WAITING_BATCHES,
         max_counters: int = MAX_COUNTERS,
-        places: Places | None = None,
+        grouping: Grouping | None = None,
     ):
         self._max_waiting = max_waiting
         self._max_counters = max_counters
@@ -57,8 +57,8 @@ class Rollups:
         self._metrics = metrics
         self._flush_every_s = flush_every_s
         self._waiting: deque[tuple[str, list[StoredEvent]]] = deque()
-        self._tallies: dict[str, Tally] = {}  # by write key
-        self._places = places or Places()
+        self._counters: dict[str, Counters] = {}  # by write key
+        self._grouping = grouping or Grouping()
         self._names = Names()
         self._worker: str | None = None  # made by the process that flushes, so that a fork has a name of its own
         self._seq = 0
@@ -95,7 +95,7 @@ class Rollups:
         """Beside the flushes: a store that is away must not hold them up."""
         while not stop.is_set():
             try:
-                self._places.keep(self._store.apps(MAX_APPS))
+                self._grouping.keep(self._store.apps(MAX_APPS))
                 return
             except StorageUnavailable:  # the flushes report it
                 stop.wait(RECALL_AGAIN_S)
@@ -113,7 +113,7 @@ class Rollups:
             self.fold()
             try:
                 self._send()
-                if self._tallies:
+                if self._counters:
                     self._deltas.extend(self._take())
                     self._send()
             except StorageUnavailable as error:
@@ -132,19 +132,19 @@ class Rollups:
             self._deltas.popleft()
 
     def _take(self) -> list[Delta]:
-        """Invariant: a tally is taken out before it is worked on, so that what is counted meanwhile goes into another."""
-        tallies, self._tallies = self._tallies, {}
-        whole = Tally()
-        for key, tally in tallies.items():
-            whole.merge(self._bounded(key, tally))
-        cells = whole.cells()
-        return [self._delta(cells[start : start + CELLS_A_DELTA]) for start in range(0, len(cells), CELLS_A_DELTA)]
+        """Invariant: counters are taken out before they are worked on, so that what is counted meanwhile goes into others."""
+        by_key, self._counters = self._counters, {}
+        whole = Counters()
+        for key, counters in by_key.items():
+            whole.merge(self._bounded(key, counters))
+        buckets = whole.buckets()
+        return [self._delta(buckets[start : start + BUCKETS_A_DELTA]) for start in range(0, len(buckets), BUCKETS_A_DELTA)]
 
-    def _delta(self, cells) -> Delta:
+    def _delta(self, buckets) -> Delta:
         if self._worker is None:
             self._worker = os.urandom(6).hex()
         self._seq += 1
-        return Delta(self._worker, self._seq, self._clock(), cells)
+        return Delta(self._worker, self._seq, self._clock(), buckets)
 
     def _slices(self) -> Iterator[tuple[str, list[StoredEvent]]]:
         """What waits, in lists of about EVENTS_A_SLICE of one key."""
@@ -158,19 +158,19 @@ class Rollups:
                     yield key, events
 
     def _add(self, key: str, events: list[StoredEvent]) -> None:
-        tally = self._tallies.setdefault(key, Tally())
-        share = self._max_counters // len(self._tallies)
-        if len(tally) > share:
-            del self._tallies[key]
-            fitting, lost = fitted(self._bounded(key, tally), share // 2, TimeSlice().yield_if_over)
+        counters = self._counters.setdefault(key, Counters())
+        share = self._max_counters // len(self._counters)
+        if len(counters) > share:
+            del self._counters[key]
+            fitting, lost = fitted(self._bounded(key, counters), share // 2, TimeSlice().yield_if_over)
             self._metrics.telemetry_rollups_lost_total.inc(lost)
-            tally = self._tallies.setdefault(key, Tally())
-            tally.merge(fitting)
-        tally.add(events)
+            counters = self._counters.setdefault(key, Counters())
+            counters.merge(fitting)
+        counters.add(events)
 
-    def _bounded(self, key: str, tally: Tally) -> Tally:
+    def _bounded(self, key: str, counters: Counters) -> Counters:
         now = self._clock()
-        return tally.bounded(self._names.at(now), partial(self._places.at(now).of, key), TimeSlice().yield_if_over)
+        return counters.bounded(self._names.at(now), partial(self._grouping.at(now).of, key), TimeSlice().yield_if_over)
 
     def _note_failure(self, reason: str) -> None:
         if self.failure is None:

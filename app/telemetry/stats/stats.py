@@ -1,4 +1,4 @@
-"""Answers a question about the numbers: plans it, reads cells, adds them up, and yields by the fair turn while it does."""
+"""Answers a question about the numbers: plans it, reads buckets, adds them up, and yields by the fair turn while it does."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,8 +18,8 @@ class Stats:
         """`arguments` are those of StatsQuerySchema. Raises ApiError `bad_request`, and StorageUnavailable."""
         query = query_from(arguments, self._clock())
         summary = Summary(query)
-        for cell in _with_pauses(self._store.read(query.level_ms, query.app, query.env, query.since, query.until)):
-            summary.add(cell)
+        for bucket in _with_pauses(self._store.read(query.level_ms, query.app, query.env, query.since, query.until)):
+            summary.add(bucket)
         return {**summary.head(), "buckets": list(_with_pauses(summary.rows()))}
 
 

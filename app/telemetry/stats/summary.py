@@ -1,4 +1,4 @@
-"""From what is asked to what is answered: the range in whole buckets, and cells added up into them. Pure.
+"""From what is asked to what is answered: the range in whole buckets, and buckets added up into them. Pure.
 
 Names are listed for the whole range, the most frequent first, and the same ones in every bucket, so that a chart has the
 same lines from end to end; `other` is what the rest comes to. A rate without anything to divide by is null.
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from app.errors import ApiError
 from app.json_values import MAX_TIMESTAMP_MS, to_iso
-from app.telemetry.stats.cell import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell
+from app.telemetry.stats.bucket import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Bucket
+from app.telemetry.stats.counters import OTHER
 from app.telemetry.stats.sketch import percentiles
-from app.telemetry.stats.tally import OTHER
 
 BUCKETS_MS = {"1m": MINUTE_MS, "5m": 5 * MINUTE_MS, "15m": 15 * MINUTE_MS, "1h": HOUR_MS, "6h": 6 * HOUR_MS, "1d": DAY_MS}
 MAX_BUCKETS = 1500  # a day by minutes, four years by days
@@ -32,7 +32,7 @@ class StatsQuery(NamedTuple):
 
     @property
     def level_ms(self) -> int:
-        """The widest cells that fit into a bucket."""
+        """The widest buckets that fit into a bucket."""
         return max(level_ms for level_ms in LEVELS_MS if self.bucket_ms % level_ms == 0)
 
 
@@ -58,18 +58,18 @@ def usual_bucket_ms(range_ms: int) -> int:
 
 
 class Summary:
-    """`add` cells of the query's level in any order, then ask for the `head` and the `rows`."""
+    """`add` buckets of the query's level in any order, then ask for the `head` and the `rows`."""
 
     def __init__(self, query: StatsQuery):
         self._query = query
-        self._buckets = {at: Cell(query.app, query.env, at) for at in range(query.since, query.until, query.bucket_ms)}
-        self._total = Cell(query.app, query.env, query.since)
+        self._buckets = {at: Bucket(query.app, query.env, at) for at in range(query.since, query.until, query.bucket_ms)}
+        self._total = Bucket(query.app, query.env, query.since)
         self._names: list[tuple] = []
         self._measured: list[tuple] = []
 
-    def add(self, cell: Cell) -> None:
-        self._buckets[cell.at - cell.at % self._query.bucket_ms].add(cell)
-        self._total.add(cell)
+    def add(self, bucket: Bucket) -> None:
+        self._buckets[bucket.at - bucket.at % self._query.bucket_ms].add(bucket)
+        self._total.add(bucket)
 
     def head(self) -> dict[str, Any]:
         """All of the answer but its buckets."""
@@ -87,14 +87,14 @@ class Summary:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A bucket each, after the head."""
-        for cell in self._buckets.values():
-            yield {"at": to_iso(cell.at), **_numbers(cell, self._names, self._measured)}
+        for bucket in self._buckets.values():
+            yield {"at": to_iso(bucket.at), **_numbers(bucket, self._names, self._measured)}
 
 
-def _numbers(cell: Cell, names: list[tuple], measured: list[tuple]) -> dict[str, Any]:
-    by_type = {type_: sum(counts.values()) for type_, counts in cell.counts.items()}
-    count, api, failed = sum(by_type.values()), by_type.get("api", 0), sum(cell.failed.values())
-    rows = [{"type": type_, "name": name, "count": cell.counts.get(type_, {}).get(name, 0)} for type_, name in names]
+def _numbers(bucket: Bucket, names: list[tuple], measured: list[tuple]) -> dict[str, Any]:
+    by_type = {type_: sum(counts.values()) for type_, counts in bucket.counts.items()}
+    count, api, failed = sum(by_type.values()), by_type.get("api", 0), sum(bucket.failed.values())
+    rows = [{"type": type_, "name": name, "count": bucket.counts.get(type_, {}).get(name, 0)} for type_, name in names]
     return {
         "count": count,
         "byType": by_type,
@@ -102,18 +102,18 @@ def _numbers(cell: Cell, names: list[tuple], measured: list[tuple]) -> dict[str,
         "other": count - sum(row["count"] for row in rows),
         "errorRate": _rate(by_type.get("error", 0), count),
         "api": {"count": api, "failed": failed, "failureRate": _rate(failed, api)},
-        "values": [_values(cell, *key) for key in measured if key[1] in cell.values.get(key[0], {})],
+        "values": [_values(bucket, *key) for key in measured if key[1] in bucket.values.get(key[0], {})],
     }
 
 
-def _values(cell: Cell, type_: str, name: str) -> dict[str, Any]:
-    sketch = cell.values[type_][name]
+def _values(bucket: Bucket, type_: str, name: str) -> dict[str, Any]:
+    sketch = bucket.values[type_][name]
     found = percentiles(sketch, SHARES.values())
     rounded = {label: float(f"{value:.4g}") for label, value in zip(SHARES, found, strict=True)}
     return {"type": type_, "name": name, "count": sum(sketch.values()), **rounded}
 
 
-def _sizes(total: Cell) -> dict[tuple, int]:
+def _sizes(total: Bucket) -> dict[tuple, int]:
     return {(type_, name): sum(sketch.values()) for type_, sketches in total.values.items() for name, sketch in sketches.items()}
 
 

@@ -9,10 +9,10 @@ from pymongo import WriteConcern
 from app.realtime.archive.mongo import MongoMessages
 from app.storage.errors import StorageUnavailable
 from app.telemetry.sinks.mongo import MongoSink
-from app.telemetry.stats.cell import Cell, Delta
+from app.telemetry.stats.bucket import Bucket, Delta
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW
-from tests.unit.telemetry.test_spool_reading import event
+from tests.unit.telemetry.spool.test_chunks import event
 
 TROUBLE = [InvalidBSON("objsize too large"), KeyError("ok"), TypeError("NoneType"), AttributeError("get")]
 
@@ -57,4 +57,4 @@ def test_the_delivery_log_keeps_what_was_answered_so(trouble):
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_the_statistics_keep_what_was_answered_so(trouble):
     with pytest.raises(StorageUnavailable):
-        MongoRollups(Database(trouble)).apply(Delta("w1", 1, NOW, [Cell("web", None, NOW, {"page": {"/": 1}})]))
+        MongoRollups(Database(trouble)).apply(Delta("w1", 1, NOW, [Bucket("web", None, NOW, {"page": {"/": 1}})]))

@@ -12,11 +12,11 @@ from app.storage.errors import StorageUnavailable
 from app.storage.mongo_errors import NEVER_TAKEN, UNWELL, Objections, ServerUnwell, judge, reason_of
 from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.mongo import MongoSink
-from app.telemetry.stats.cell import Cell, Delta
+from app.telemetry.stats.bucket import Bucket, Delta
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW
 from tests.servers.ports import free_port
-from tests.unit.telemetry.test_spool_reading import event
+from tests.unit.telemetry.spool.test_chunks import event
 
 
 class Collection:
@@ -107,7 +107,7 @@ def test_a_server_that_is_not_well_keeps_events_numbers_and_messages_waiting(cod
         sink(code).write([event("a")])
     assert not isinstance(refused.value, SinkRefused)
     with pytest.raises(StorageUnavailable):
-        MongoRollups(Database(code)).apply(Delta("w1", 1, NOW, [Cell("web", None, NOW, {"page": {"/": 1}})]))
+        MongoRollups(Database(code)).apply(Delta("w1", 1, NOW, [Bucket("web", None, NOW, {"page": {"/": 1}})]))
     with pytest.raises(StorageUnavailable):
         MongoMessages(Database(code)).insert([], NOW)
 
@@ -116,7 +116,7 @@ def test_a_server_that_is_not_well_keeps_events_numbers_and_messages_waiting(cod
 def test_what_is_never_taken_costs_no_other_event_and_no_other_number(code):
     written = sink(code).write([event("bad"), event("good")])
     assert (written.duplicates, list(written.refused)) == (0, [0])
-    MongoRollups(Database(code)).apply(Delta("w1", 1, NOW, [Cell("web", None, NOW, {"page": {"/": 1}})]))
+    MongoRollups(Database(code)).apply(Delta("w1", 1, NOW, [Bucket("web", None, NOW, {"page": {"/": 1}})]))
 
 
 def test_an_id_is_read_from_the_document_that_was_sent():

@@ -6,7 +6,7 @@ from app.errors import ApiError
 from app.telemetry.batch import MAX_SKEW_MS, known_id, read_batch
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import EARLIEST_MS
-from app.telemetry.spool.segment import encode
+from app.telemetry.spool.event_lines import encode
 from tests.apps import NOW
 
 PAGE = {"type": "page", "name": "/home"}

@@ -18,10 +18,10 @@ from app.realtime.log import Message
 from app.storage.errors import StorageUnavailable
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery
+from app.telemetry.spool.chunks import read_chunk
+from app.telemetry.spool.event_lines import encode
 from app.telemetry.spool.index import SpoolIndex
-from app.telemetry.spool.reading import read_chunk
-from app.telemetry.spool.segment import encode
-from app.telemetry.stats.cell import Cell
+from app.telemetry.stats.bucket import Bucket
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.stats import Stats
 from tests.apps import NOW, Clock, make_app
@@ -182,7 +182,7 @@ def test_counting_a_long_queue_keeps_nobody_waiting(count):
 
 class ManyCells:
     def __init__(self):
-        self._cells = [Cell("web", "", NOW, {"event": {f"n{name}": 1 for name in range(300)}}, {}, {}) for _ in range(1500)]
+        self._cells = [Bucket("web", "", NOW, {"event": {f"n{name}": 1 for name in range(300)}}, {}, {}) for _ in range(1500)]
 
     def read(self, *_):
         return self._cells

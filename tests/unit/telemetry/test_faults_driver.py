@@ -14,14 +14,14 @@ from pymongo.write_concern import WriteConcern
 
 from app.metrics import Metrics
 from app.storage.errors import StorageUnavailable
-from app.telemetry.drainer import Drainer
+from app.telemetry.drain.drainer import Drainer
 from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
-from app.telemetry.spool.segment import segments
+from app.telemetry.spool.event_lines import segments
 from tests.apps import Clock
-from tests.unit.telemetry.test_spool_reading import event
+from tests.unit.telemetry.spool.test_chunks import event
 
 ERRORS = {
     "a primary that steps down": NotPrimaryError("not primary", {"ok": 0, "code": 10107}),
@@ -86,7 +86,7 @@ class House:
 
     def close(self):
         self.spool.close()
-        self.drainer._duty.end()
+        self.drainer._lock.release()
 
 
 @pytest.fixture

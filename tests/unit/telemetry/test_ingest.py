@@ -30,7 +30,7 @@ def sink():
 
 
 class OpenConfigs:
-    gates = None  # nobody denies anything
+    event_filter = None  # nobody denies anything
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from app.storage.errors import StorageUnavailable
 from app.telemetry.query import EventQuery, decode_cursor
 from app.telemetry.sinks.shared_ids import RECORD, SharedIds
-from app.telemetry.spool.segment import decode, segments
+from app.telemetry.spool.event_lines import decode, segments
 from tests.apps import NOW
 from tests.contracts.test_event_sinks import events, make_spool
 

@@ -1,7 +1,7 @@
-"""Where cells are kept. The port is five methods, and every twin passes the same contract test:
+"""Where buckets are kept. The port is five methods, and every twin passes the same contract test:
 
     apply(delta)                              adds it to its minutes, hours and days, once, however often it is repeated
-    read(level_ms, app, env, since, until)    the cells that begin in [since, until); `env` None means every env
+    read(level_ms, app, env, since, until)    the buckets that begin in [since, until); `env` None means every env
     apps(at_most)                             the applications that are counted here, the first ones first
     tend()                                    called again and again: keeps itself within its bound
     check()                                   its state for health: {"state", "error"?, …}
@@ -12,7 +12,7 @@
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from app.telemetry.stats.cell import Cell, Delta
+from app.telemetry.stats.bucket import Bucket, Delta
 
 
 class RollupStore(Protocol):
@@ -20,7 +20,7 @@ class RollupStore(Protocol):
 
     def apply(self, delta: Delta) -> None: ...
 
-    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Cell]: ...
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Bucket]: ...
 
     def apps(self, at_most: int) -> list[str]: ...
 

@@ -21,7 +21,7 @@ class Stored(NamedTuple):
 
 
 def evict(apps: Mapping[str, Stored], drop_oldest: Callable[[str], tuple[int, int]], is_enough: Callable[[], bool]) -> dict[str, int]:
-    """How many cells went, by application. `drop_oldest` drops some of an application and gives (cells, bytes), zeros where it has
+    """How many buckets went, by application. `drop_oldest` drops some of an application and gives (buckets, bytes), zeros where it has
     none left."""
     gone: dict[str, int] = {}
     by_age = sorted(apps, key=lambda app: (apps[app].since, app))

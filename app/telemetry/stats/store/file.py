@@ -20,9 +20,9 @@ from app.clock import Clock
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.storage.errors import StorageUnavailable
-from app.storage.trusted_time import TrustedTime
-from app.telemetry.stats.cell import CELLS_A_DELTA, DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Cell, Delta, widened
-from app.telemetry.stats.store.room import make_room, used_bytes
+from app.storage.retention_clock import RetentionClock
+from app.telemetry.stats.bucket import BUCKETS_A_DELTA, DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Bucket, Delta, widened
+from app.telemetry.stats.store.file_size_limit import make_room, used_bytes
 from app.telemetry.stats.store.sqlite_file import SqliteFile, Work
 
 sampled = SampledLog(get_logger(__name__))
@@ -39,9 +39,9 @@ CREATE TABLE IF NOT EXISTS waiting (worker TEXT, seq INTEGER, delta BLOB, PRIMAR
 PLACE = "level = ? AND app = ? AND env = ? AND at = ?"
 DAY = "level IN (?, ?, ?) AND app = ? AND env = ? AND at >= ? AND at < ?"
 MAX_BYTES = 536_870_912
-FULL_FOR_S = 3600.0  # so long health says that cells went
+FULL_FOR_S = 3600.0  # so long health says that buckets went
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Cell).decode
+_decode = msgspec.json.Decoder(Bucket).decode
 _decode_delta = msgspec.json.Decoder(Delta).decode
 
 
@@ -50,7 +50,7 @@ class FileRollups:
         self._file = SqliteFile(path, TABLES)
         self._ttl_ms = ttl_days * DAY_MS
         self._clock = clock
-        self._time = TrustedTime(path.with_suffix(".clock"), clock)
+        self._time = RetentionClock(path.with_suffix(".clock"), clock)
         self._max_bytes = max_bytes
         self._full_until = 0.0  # monotonic
 
@@ -59,14 +59,14 @@ class FileRollups:
         if gone:
             self._full_until = time.monotonic() + FULL_FOR_S
             most = max(gone, key=gone.get)
-            sampled.warning("rollups_full", max_bytes=self._max_bytes, cells_dropped=sum(gone.values()), most_of=most)
+            sampled.warning("rollups_full", max_bytes=self._max_bytes, buckets_dropped=sum(gone.values()), most_of=most)
 
-    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Cell]:
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Bucket]:
         query = "SELECT cell FROM cells WHERE level = ? AND app = ? AND at >= ? AND at < ?"
         values = [level_ms, app, since, until]
         if env is not None:
             query, values = f"{query} AND env = ?", [*values, env]
-        return self._ask(lambda db: [cell for row in db.execute(query, values) if (cell := _readable(row[0])) is not None])
+        return self._ask(lambda db: [bucket for row in db.execute(query, values) if (bucket := _readable(row[0])) is not None])
 
     def apps(self, at_most: int) -> list[str]:
         query = "SELECT app FROM apps ORDER BY since, app LIMIT ?"
@@ -140,29 +140,29 @@ class FileRollups:
 
 
 def _apply(db: sqlite3.Connection, delta: Delta, max_bytes: int) -> dict[str, int]:
-    """The cells that went for it, by application."""
+    """The buckets that went for it, by application."""
     last = db.execute("SELECT seq FROM applied WHERE worker = ?", (delta.worker,)).fetchone()
     if last and last[0] >= delta.seq:
         return {}
     gone = make_room(db, max_bytes)
-    apps = {cell.app for cell in delta.cells}
+    apps = {bucket.app for bucket in delta.buckets}
     db.executemany("INSERT OR IGNORE INTO apps VALUES (?, ?)", [(app, delta.made_at) for app in apps])
     for level_ms in LEVELS_MS:
-        for cell in widened(delta.cells, level_ms):
-            _add(db, level_ms, cell, delta.made_at)
+        for bucket in widened(delta.buckets, level_ms):
+            _add(db, level_ms, bucket, delta.made_at)
     db.execute("REPLACE INTO applied VALUES (?, ?, ?)", (delta.worker, delta.seq, delta.made_at))
     return gone
 
 
-def _add(db: sqlite3.Connection, level_ms: int, cell: Cell, now: int) -> None:
-    place = (level_ms, cell.app, cell.env or "", cell.at)  # an env is never empty
+def _add(db: sqlite3.Connection, level_ms: int, bucket: Bucket, now: int) -> None:
+    place = (level_ms, bucket.app, bucket.env or "", bucket.at)  # an env is never empty
     found = db.execute(f"SELECT cell FROM cells WHERE {PLACE}", place).fetchone()
     if found and (before := _readable(found[0])) is not None:
-        cell.add(before)
-    db.execute("REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*place, _encode(cell), now))
+        bucket.add(before)
+    db.execute("REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*place, _encode(bucket), now))
 
 
-def _readable(text: Any) -> Cell | None:
+def _readable(text: Any) -> Bucket | None:
     """None for one that something spoilt: it costs its own numbers and no others."""
     try:
         return _decode(text)
@@ -187,26 +187,26 @@ def _pack_a_day(db: sqlite3.Connection, worker: str, seq: int, now: int) -> int:
     start = at - at % DAY_MS
     here = (*LEVELS_MS, app, env, start, start + DAY_MS)
     found = db.execute(f"SELECT level, cell FROM cells WHERE {DAY}", here).fetchall()
-    by_level: dict[int, list[Cell]] = {level_ms: [] for level_ms in LEVELS_MS}
+    by_level: dict[int, list[Bucket]] = {level_ms: [] for level_ms in LEVELS_MS}
     for level, text in found:
-        if (cell := _readable(text)) is not None:
-            by_level[level].append(cell)
-    cells = [*by_level[MINUTE_MS], *_beyond(by_level, HOUR_MS, MINUTE_MS), *_beyond(by_level, DAY_MS, HOUR_MS)]
-    for first in range(0, len(cells), CELLS_A_DELTA):
-        delta = Delta(worker, seq, now, cells[first : first + CELLS_A_DELTA])
+        if (bucket := _readable(text)) is not None:
+            by_level[level].append(bucket)
+    buckets = [*by_level[MINUTE_MS], *_beyond(by_level, HOUR_MS, MINUTE_MS), *_beyond(by_level, DAY_MS, HOUR_MS)]
+    for first in range(0, len(buckets), BUCKETS_A_DELTA):
+        delta = Delta(worker, seq, now, buckets[first : first + BUCKETS_A_DELTA])
         db.execute("INSERT INTO waiting VALUES (?, ?, ?)", (worker, seq, _encode(delta)))
         seq += 1
     db.execute(f"DELETE FROM cells WHERE {DAY}", here)
     return seq
 
 
-def _beyond(by_level: dict[int, list[Cell]], level_ms: int, narrower_ms: int) -> list[Cell]:
-    """What the cells of a level count beyond those of the narrower one."""
-    counted = {cell.at: cell for cell in widened(by_level[narrower_ms], level_ms)}
-    cells = [cell.without(counted[cell.at]) if cell.at in counted else cell for cell in by_level[level_ms]]
-    for cell in cells:
-        cell.narrowest_ms = level_ms
-    return [cell for cell in cells if cell]
+def _beyond(by_level: dict[int, list[Bucket]], level_ms: int, narrower_ms: int) -> list[Bucket]:
+    """What the buckets of a level count beyond those of the narrower one."""
+    counted = {bucket.at: bucket for bucket in widened(by_level[narrower_ms], level_ms)}
+    buckets = [bucket.without(counted[bucket.at]) if bucket.at in counted else bucket for bucket in by_level[level_ms]]
+    for bucket in buckets:
+        bucket.narrowest_ms = level_ms
+    return [bucket for bucket in buckets if bucket]
 
 
 def _forget(db: sqlite3.Connection, too_old: int) -> None:

@@ -13,7 +13,7 @@ from app.clock import Clock
 from app.logs import get_logger
 from app.storage.circuit_breaker import Breaker
 from app.storage.errors import StorageUnavailable
-from app.telemetry.stats.cell import Cell, Delta
+from app.telemetry.stats.bucket import Bucket, Delta
 from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.store.file import FileRollups
 
@@ -39,7 +39,7 @@ class RollupLadder:
                 self._file.park(delta)
                 self._may_wait = self._has_parked = True
 
-    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Cell]:
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Bucket]:
         return self._primary.read(level_ms, app, env, since, until)
 
     def apps(self, at_most: int) -> list[str]:

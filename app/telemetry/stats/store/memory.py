@@ -1,11 +1,11 @@
 """Cells in memory, gone with the process: for tests, and the plainest reading of what a store promises."""
 
-from app.telemetry.stats.cell import LEVELS_MS, Cell, Delta, widened
+from app.telemetry.stats.bucket import LEVELS_MS, Bucket, Delta, widened
 
 
 class MemoryRollups:
     def __init__(self):
-        self._cells: dict[tuple, Cell] = {}
+        self._cells: dict[tuple, Bucket] = {}
         self._applied: dict[str, int] = {}
 
     def apply(self, delta: Delta) -> None:
@@ -13,15 +13,15 @@ class MemoryRollups:
             return
         self._applied[delta.worker] = delta.seq
         for level_ms in LEVELS_MS:
-            for cell in widened(delta.cells, level_ms):
-                place = (level_ms, cell.app, cell.env, cell.at)
-                self._cells.setdefault(place, Cell(cell.app, cell.env, cell.at)).add(cell)
+            for bucket in widened(delta.buckets, level_ms):
+                place = (level_ms, bucket.app, bucket.env, bucket.at)
+                self._cells.setdefault(place, Bucket(bucket.app, bucket.env, bucket.at)).add(bucket)
 
-    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Cell]:
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Bucket]:
         return [
-            cell
-            for (level, *_), cell in self._cells.items()
-            if level == level_ms and cell.app == app and env in (None, cell.env) and since <= cell.at < until
+            bucket
+            for (level, *_), bucket in self._cells.items()
+            if level == level_ms and bucket.app == app and env in (None, bucket.env) and since <= bucket.at < until
         ]
 
     def apps(self, at_most: int) -> list[str]:

@@ -24,8 +24,8 @@ from app.logs import get_logger
 from app.storage.errors import StorageUnavailable
 from app.storage.mongo import answers_understood, driver_errors, durable_concern
 from app.storage.mongo_errors import judge
-from app.telemetry.stats.cell import DAY_MS, LEVELS_MS, Cell, Delta, widened
-from app.telemetry.stats.store.mongo_room import MAX_BYTES, MongoRoom
+from app.telemetry.stats.bucket import DAY_MS, LEVELS_MS, Bucket, Delta, widened
+from app.telemetry.stats.store.mongo_size_limit import MAX_BYTES, MongoSizeLimit
 
 log = get_logger(__name__)
 
@@ -59,15 +59,15 @@ class MongoRollups:
         self._database = database
         collection = database[RollupDocument._get_collection_name()]
         self._collection = collection.with_options(write_concern=WriteConcern(**durable_concern(collection)))
-        self._room = MongoRoom(database, self._collection, max_bytes)
+        self._room = MongoSizeLimit(database, self._collection, max_bytes)
 
     def apply(self, delta: Delta) -> None:
-        steps = [_step(cell, level_ms, delta) for level_ms in LEVELS_MS for cell in widened(delta.cells, level_ms)]
+        steps = [_step(bucket, level_ms, delta) for level_ms in LEVELS_MS for bucket in widened(delta.buckets, level_ms)]
         there_already = self._write([UpdateOne(wanted, change, upsert=True) for wanted, change in steps])
         if there_already:
             self._write([UpdateOne(*steps[index]) for index in there_already])
 
-    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterator[Cell]:
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterator[Bucket]:
         wanted = {"app": app, "level": level_ms, "at": {"$gte": to_datetime(since), "$lt": to_datetime(until)}}
         if env is not None:
             wanted["env"] = env
@@ -75,7 +75,7 @@ class MongoRollups:
             self._database.command("ping")  # a server that is not there is not waited for as long as a long answer is
             with pymongo.timeout(READ_S):
                 for document in self._collection.find(wanted, WANTED):
-                    yield _cell(document)
+                    yield _bucket(document)
 
     def apps(self, at_most: int) -> list[str]:
         """By their days, which are few."""
@@ -114,27 +114,27 @@ class MongoRollups:
         return []
 
 
-def _step(cell: Cell, level_ms: int, delta: Delta) -> tuple[dict, dict]:
+def _step(bucket: Bucket, level_ms: int, delta: Delta) -> tuple[dict, dict]:
     guard = f"by.{delta.worker}"
-    place: dict[str, Any] = {"level": level_ms, "app": cell.app, "at": to_datetime(cell.at), "createdAt": to_datetime(delta.made_at)}
-    if cell.env is not None:
-        place["env"] = cell.env
-    id_ = orjson.dumps([level_ms, cell.at, cell.app, cell.env]).decode()
+    place: dict[str, Any] = {"level": level_ms, "app": bucket.app, "at": to_datetime(bucket.at), "createdAt": to_datetime(delta.made_at)}
+    if bucket.env is not None:
+        place["env"] = bucket.env
+    id_ = orjson.dumps([level_ms, bucket.at, bucket.app, bucket.env]).decode()
     return {"_id": id_, guard: {"$not": {"$gte": delta.seq}}}, {
-        "$inc": _increments(cell),
+        "$inc": _increments(bucket),
         "$set": {guard: delta.seq, "updatedAt": to_datetime(delta.made_at)},
         "$setOnInsert": place,
     }
 
 
-def _increments(cell: Cell) -> dict[str, int]:
-    counts = {f"counts.{type_}.{_key(name)}": n for type_, names in cell.counts.items() for name, n in names.items()}
-    failed = {f"failed.{_key(name)}": n for name, n in cell.failed.items()}
+def _increments(bucket: Bucket) -> dict[str, int]:
+    counts = {f"counts.{type_}.{_key(name)}": n for type_, names in bucket.counts.items() for name, n in names.items()}
+    failed = {f"failed.{_key(name)}": n for name, n in bucket.failed.items()}
     values = {
-        f"values.{type_}.{_key(name)}.{bucket}": n
-        for type_, sketches in cell.values.items()
+        f"values.{type_}.{_key(name)}.{bin_}": n
+        for type_, sketches in bucket.values.items()
         for name, sketch in sketches.items()
-        for bucket, n in sketch.items()
+        for bin_, n in sketch.items()
     }
     return counts | failed | values
 
@@ -144,14 +144,14 @@ def _key(name: str) -> str:
     return name.replace("%", "%25").replace(".", "%2E").replace("$", "%24").replace("\0", "%00")
 
 
-def _cell(document: dict[str, Any]) -> Cell:
+def _bucket(document: dict[str, Any]) -> Bucket:
     at: datetime = document["at"]
     counts = {type_: _named(names) for type_, names in document.get("counts", {}).items()}
     values = {
-        type_: {name: {int(bucket): n for bucket, n in sketch.items()} for name, sketch in _named(sketches).items()}
+        type_: {name: {int(bin_): n for bin_, n in sketch.items()} for name, sketch in _named(sketches).items()}
         for type_, sketches in document.get("values", {}).items()
     }
-    return Cell(document["app"], document.get("env"), to_ms(at), counts, _named(document.get("failed", {})), values)
+    return Bucket(document["app"], document.get("env"), to_ms(at), counts, _named(document.get("failed", {})), values)
 
 
 def _named(fields: dict[str, Any]) -> dict[str, Any]:

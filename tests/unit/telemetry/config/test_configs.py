@@ -64,11 +64,11 @@ def test_a_batch_larger_than_is_taken_is_refused_and_one_that_became_so_is_lower
 
 def test_there_are_no_gates_while_everything_is_taken(configs):
     configs.put("web", {"sample_rate": 0.1, "max_batch": 5, "allow": [], "deny": []})
-    assert configs.gates is None
+    assert configs.event_filter is None
     configs.put("web", {"deny": ["x"]})
-    assert configs.gates is not None
+    assert configs.event_filter is not None
     configs.remove("web")
-    assert configs.gates is None
+    assert configs.event_filter is None
 
 
 def test_what_another_worker_wrote_holds_after_a_refresh(configs, store):
@@ -77,7 +77,7 @@ def test_what_another_worker_wrote_holds_after_a_refresh(configs, store):
     assert configs.for_app("web")["sample_rate"] == 0.5
     configs.refresh()
     assert configs.for_app("web")["sample_rate"] == 0.0
-    assert configs.gates is not None
+    assert configs.event_filter is not None
 
 
 def test_reading_asks_the_store_at_most_once(configs, store):
@@ -90,7 +90,7 @@ def test_while_the_store_is_away_the_last_snapshot_holds_and_says_so(configs, st
     configs.put("web", {"deny": ["x"]})
     store.is_away = True
     configs.refresh()
-    assert configs.for_app("web")["deny"] == ["x"] and configs.gates is not None
+    assert configs.for_app("web")["deny"] == ["x"] and configs.event_filter is not None
     assert configs.check() == {"state": "degraded", "apps": 1, "error": "away"}
     with pytest.raises(StorageUnavailable):
         configs.put("web", {})
@@ -123,13 +123,13 @@ def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_un
     store.is_away = True
     configs = with_copy(store, tmp_path)
     configs.refresh()
-    assert configs.for_app("web")["deny"] == ["x"] and configs.gates is not None
+    assert configs.for_app("web")["deny"] == ["x"] and configs.event_filter is not None
     report = configs.check()
     assert report.pop("copyAsOf").endswith("Z") and report == {"state": "degraded", "apps": 1, "error": "away"}
     store.is_away = False
     store.delete("web")
     configs.refresh()
-    assert configs.gates is None and configs.check() == {"state": "up", "apps": 0}
+    assert configs.event_filter is None and configs.check() == {"state": "up", "apps": 0}
 
 
 def test_what_is_removed_and_what_a_refresh_finds_is_in_the_copy(store, tmp_path):
@@ -150,7 +150,7 @@ def test_a_copy_with_what_no_store_would_keep_is_passed_over(store, tmp_path):
     store.is_away = True
     configs = with_copy(store, tmp_path)
     configs.refresh()
-    assert configs.gates is None and configs.check() == {"state": "degraded", "apps": 0, "error": "away"}
+    assert configs.event_filter is None and configs.check() == {"state": "degraded", "apps": 0, "error": "away"}
 
 
 def test_the_number_of_applications_is_bounded(store, tmp_path):

@@ -15,7 +15,7 @@ from app.telemetry.shares.budget import Budget
 from app.telemetry.shares.sender import Sender
 from app.telemetry.shares.stored_bytes import EVENT_BYTES, ByteBudgets, ByteRates
 from app.telemetry.sinks.memory import MemorySink
-from app.telemetry.spool.segment import encode
+from app.telemetry.spool.event_lines import encode
 from tests.apps import NOW
 
 KEY = Identity(kind="write_key", write_key_name="web")
@@ -199,7 +199,7 @@ def test_rows_of_events_that_were_rejected_before_keep_their_index():
 
 
 class OpenConfigs:
-    gates = None
+    event_filter = None
 
 
 @pytest.fixture

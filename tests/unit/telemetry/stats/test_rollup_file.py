@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.storage.errors import StorageUnavailable
-from app.telemetry.stats.cell import DAY_MS, HOUR_MS, MINUTE_MS, Cell, Delta
+from app.telemetry.stats.bucket import DAY_MS, HOUR_MS, MINUTE_MS, Bucket, Delta
 from app.telemetry.stats.store.file import FileRollups
 from tests.apps import NOW, Clock
 
@@ -29,12 +29,12 @@ def file(path):
 
 
 def delta(seq, worker="w1", app="web", at=AT, name="/"):
-    return Delta(worker, seq, NOW, [Cell(app, None, at, {"page": {name: 1}})])
+    return Delta(worker, seq, NOW, [Bucket(app, None, at, {"page": {name: 1}})])
 
 
 def count(file, level_ms=MINUTE_MS, app="web"):
-    cells = file.read(level_ms, app, None, 0, NOW + DAY_MS)
-    return sum(n for cell in cells for n in cell.counts["page"].values())
+    buckets = file.read(level_ms, app, None, 0, NOW + DAY_MS)
+    return sum(n for bucket in buckets for n in bucket.counts["page"].values())
 
 
 def test_a_file_that_was_deleted_is_made_again_by_the_next_write_and_by_the_next_read(file, path):
@@ -80,7 +80,7 @@ def cut(path):
 def another_shape(path):
     path.unlink()
     with closing(sqlite3.connect(path)) as db:
-        db.executescript("CREATE TABLE cells (a); CREATE TABLE applied (b, c); CREATE TABLE waiting (d)")
+        db.executescript("CREATE TABLE buckets (a); CREATE TABLE applied (b, c); CREATE TABLE waiting (d)")
 
 
 @pytest.mark.parametrize("spoil", [spoil_head, spoil_middle, cut, another_shape])
@@ -168,8 +168,8 @@ def small(path):
 def attack(file, rounds=40, app="invented-{n}-{m}"):
     """Cells of invented apps and times, many times what there is room for."""
     for n in range(1, rounds + 1):
-        cells = [Cell(app.format(n=n, m=m % 5), f"e{m}", AT - (n * 100 + m) * MINUTE_MS, {"page": {"x" * 200: 1}}) for m in range(100)]
-        file.apply(Delta("attacker", n, NOW, cells))
+        buckets = [Bucket(app.format(n=n, m=m % 5), f"e{m}", AT - (n * 100 + m) * MINUTE_MS, {"page": {"x" * 200: 1}}) for m in range(100)]
+        file.apply(Delta("attacker", n, NOW, buckets))
 
 
 def size_of(path):
@@ -189,12 +189,12 @@ def test_the_file_stays_within_its_bound_and_others_keep_every_minute(small, pat
 
 def test_of_an_app_alone_the_oldest_minutes_go_first_and_the_days_stay(small):
     for seq in range(1, 40):
-        cells = [Cell("web", None, AT + (seq * 100 + n) * MINUTE_MS, {"page": {"x" * 200: 1}}) for n in range(100)]
-        small.apply(Delta("w1", seq, NOW, cells))
-    minutes = [cell.at for cell in small.read(MINUTE_MS, "web", None, 0, NOW * 2)]
+        buckets = [Bucket("web", None, AT + (seq * 100 + n) * MINUTE_MS, {"page": {"x" * 200: 1}}) for n in range(100)]
+        small.apply(Delta("w1", seq, NOW, buckets))
+    minutes = [bucket.at for bucket in small.read(MINUTE_MS, "web", None, 0, NOW * 2)]
     assert 0 < len(minutes) < 3900 and max(minutes) == AT + 3999 * MINUTE_MS
     days = small.read(DAY_MS, "web", None, 0, NOW * 2)
-    assert sum(n for cell in days for n in cell.counts["page"].values()) == 3900
+    assert sum(n for bucket in days for n in bucket.counts["page"].values()) == 3900
 
 
 def test_a_delta_that_is_repeated_after_cells_went_counts_once_in_its_day(small):

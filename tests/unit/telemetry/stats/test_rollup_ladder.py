@@ -3,7 +3,7 @@
 import pytest
 
 from app.storage.errors import StorageUnavailable
-from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell, Delta
+from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS, Bucket, Delta
 from app.telemetry.stats.store.file import FileRollups, _decode_delta
 from app.telemetry.stats.store.ladder import RollupLadder
 from app.telemetry.stats.store.memory import MemoryRollups
@@ -48,11 +48,11 @@ def ladder(primary, file, clock):
 
 
 def delta(seq, worker="w1"):
-    return Delta(worker, seq, NOW, [Cell("web", None, AT, {"page": {"/": 1}})])
+    return Delta(worker, seq, NOW, [Bucket("web", None, AT, {"page": {"/": 1}})])
 
 
 def count(store, level_ms=MINUTE_MS):
-    return sum(cell.counts["page"]["/"] for cell in store.read(level_ms, "web", None, 0, NOW + DAY_MS))
+    return sum(bucket.counts["page"]["/"] for bucket in store.read(level_ms, "web", None, 0, NOW + DAY_MS))
 
 
 def test_numbers_go_to_mongo_while_it_is_there(ladder, primary, file):
@@ -70,16 +70,16 @@ def test_while_it_is_away_they_wait_and_nobody_is_told(ladder, primary, file):
 def test_hours_and_days_that_count_more_than_their_minutes_move_whole(primary, file, clock):
     """Times long ago have only their day, and of an hour whose minutes had no room only the hour is left."""
     day = AT - AT % DAY_MS
-    long_ago = Cell("web", None, day, {"page": {"/": 5}}, {}, {"perf": {"lcp": {3: 2}}}, narrowest_ms=DAY_MS)
-    file.apply(Delta("w", 1, NOW, [Cell("web", None, AT, {"page": {"/": 2}}, {"a": 1}), long_ago]))
-    file.apply(Delta("w", 2, NOW, [Cell("web", "prod", AT, {"page": {"/": 1}})]))
+    long_ago = Bucket("web", None, day, {"page": {"/": 5}}, {}, {"perf": {"lcp": {3: 2}}}, narrowest_ms=DAY_MS)
+    file.apply(Delta("w", 1, NOW, [Bucket("web", None, AT, {"page": {"/": 2}}, {"a": 1}), long_ago]))
+    file.apply(Delta("w", 2, NOW, [Bucket("web", "prod", AT, {"page": {"/": 1}})]))
     file._transact(lambda db: db.execute("DELETE FROM cells WHERE level = ?", (MINUTE_MS,)))
-    file.apply(Delta("w", 3, NOW, [Cell("web", None, AT + MINUTE_MS, {"page": {"/": 4}})]))
+    file.apply(Delta("w", 3, NOW, [Bucket("web", None, AT + MINUTE_MS, {"page": {"/": 4}})]))
     before = [count(file, level_ms) for level_ms in (MINUTE_MS, 60 * MINUTE_MS, DAY_MS)]
     assert before == [4, 7, 12]
     RollupLadder(primary, file, clock).tend()
     assert [count(primary, level_ms) for level_ms in (MINUTE_MS, 60 * MINUTE_MS, DAY_MS)] == before
-    (found,) = [cell for cell in primary.read(DAY_MS, "web", None, 0, NOW) if cell.env is None]
+    (found,) = [bucket for bucket in primary.read(DAY_MS, "web", None, 0, NOW) if bucket.env is None]
     assert (found.failed, found.values) == ({"a": 1}, {"perf": {"lcp": {3: 2}}})
 
 
@@ -199,8 +199,8 @@ def test_what_another_process_left_is_no_reason_for_our_numbers_to_wait(primary,
 
 
 def test_what_was_counted_before_there_was_a_mongo_moves_into_it_once(primary, file, clock):
-    cells = [Cell("web", None, AT + minute * MINUTE_MS, {"page": {"/": 1}}) for minute in range(250)]
-    file.apply(Delta("old", 1, NOW, cells))
+    buckets = [Bucket("web", None, AT + minute * MINUTE_MS, {"page": {"/": 1}}) for minute in range(250)]
+    file.apply(Delta("old", 1, NOW, buckets))
     for _ in range(2):
         RollupLadder(primary, file, clock).tend()
     assert count(primary) == count(primary, DAY_MS) == 250
@@ -226,16 +226,16 @@ def test_a_full_file_takes_no_more_and_says_so(tmp_path, primary, clock):
     file = FileRollups(tmp_path / "rollups.sqlite", ttl_days=90, clock=clock, max_bytes=100_000)
     ladder = RollupLadder(primary, file, clock)
     primary.is_away = True
-    cells = [Cell("web", None, AT + n * MINUTE_MS, {"page": {"x" * 200: 1}}) for n in range(100)]
+    buckets = [Bucket("web", None, AT + n * MINUTE_MS, {"page": {"x" * 200: 1}}) for n in range(100)]
     with pytest.raises(StorageUnavailable, match="TELEMETRY_ROLLUPS_MAX_BYTES"):
         for seq in range(1, 100):
-            ladder.apply(Delta("w1", seq, NOW, cells))
+            ladder.apply(Delta("w1", seq, NOW, buckets))
     assert file.check()["bytes"] < 200_000
 
 
 def test_the_file_forgets_what_is_older_than_the_ttl(file, clock):
     file.apply(delta(1))
     clock.pass_ms(91 * DAY_MS)
-    file.apply(Delta("w1", 2, clock(), [Cell("web", None, clock() - clock() % MINUTE_MS, {"page": {"/": 1}})]))
+    file.apply(Delta("w1", 2, clock(), [Bucket("web", None, clock() - clock() % MINUTE_MS, {"page": {"/": 1}})]))
     file.tend()
     assert [len(list(file.read(MINUTE_MS, "web", None, 0, clock()))), file.waiting()] == [1, []]

@@ -6,9 +6,9 @@ from gevent.event import Event
 
 from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import read_batch
-from app.telemetry.stats.cell import DAY_MS, MINUTE_MS
+from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS
+from app.telemetry.stats.grouping import Grouping
 from app.telemetry.stats.rollups import Rollups
-from app.telemetry.stats.shares import Places
 from tests.apps import NOW, Clock
 
 
@@ -23,8 +23,8 @@ def pages(*names, ts=NOW):
 
 def counted(store, level_ms=MINUTE_MS, app="web"):
     counts = {}
-    for cell in store.read(level_ms, app, None, 0, NOW + MINUTE_MS):
-        for name, n in cell.counts.get("page", {}).items():
+    for bucket in store.read(level_ms, app, None, 0, NOW + MINUTE_MS):
+        for name, n in bucket.counts.get("page", {}).items():
             counts[name] = counts.get(name, 0) + n
     return counts
 
@@ -183,10 +183,10 @@ def test_what_one_flush_stores_is_bounded_and_every_event_is_counted_somewhere_o
         events = ATTACKS[name](n)
         rollups.note(events, (), "web")
         total += len(events)
-    assert sum(map(len, rollups._tallies.values())) <= 20_000 + 3000
+    assert sum(map(len, rollups._counters.values())) <= 20_000 + 3000
     rollups.flush()
-    days = [cell for (level, *_), cell in store._cells.items() if level == DAY_MS]
-    stored = sum(sum(names.values()) for cell in days for names in cell.counts.values())
+    days = [bucket for (level, *_), bucket in store._cells.items() if level == DAY_MS]
+    stored = sum(sum(names.values()) for bucket in days for names in bucket.counts.values())
     assert stored + metrics.telemetry_rollups_lost_total._value.get() == total
     assert len(store._cells) <= 3 * 20_000
 
@@ -204,13 +204,13 @@ def test_an_app_that_is_there_every_day_keeps_its_name_whatever_comes(store, met
         clock.pass_ms(DAY_MS)
         rollups.note(sent([{"app": f"early-{day}-{m}", "ts": clock()} for m in range(1000)]), (), "web")
         rollups.flush()
-    assert sum(cell.counts["page"]["a"] for cell in store.read(DAY_MS, "honest", None, 0, clock())) == 4
+    assert sum(bucket.counts["page"]["a"] for bucket in store.read(DAY_MS, "honest", None, 0, clock())) == 4
     apps = {app for _, app, *_ in store._cells}
     assert "(other)" in apps and len(apps) < 6 * 101
 
 
 def test_an_app_that_a_write_key_names_has_its_place_although_invented_ones_came_first(store, metrics):
-    rollups = Rollups(store, Clock(), metrics, flush_every_s=60, max_waiting=0, places=Places(named=["shop"]))
+    rollups = Rollups(store, Clock(), metrics, flush_every_s=60, max_waiting=0, grouping=Grouping(named=["shop"]))
     for n in range(3):
         rollups.note(ATTACKS["apps"](n), (), "web")
         rollups.flush()
@@ -257,4 +257,4 @@ def test_what_happened_long_ago_or_will_counts_in_its_day_and_in_no_minute(store
         rollups.note(pages("a", ts=ts))
     rollups.flush()
     assert (counted(store), counted(store, 60 * MINUTE_MS), counted(store, DAY_MS)) == ({"a": 1}, {"a": 1}, {"a": 3})
-    assert far - far % DAY_MS in {cell.at for cell in store.read(DAY_MS, "web", None, 0, NOW)}
+    assert far - far % DAY_MS in {bucket.at for bucket in store.read(DAY_MS, "web", None, 0, NOW)}

@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.telemetry.stats.cell import Cell
-from app.telemetry.stats.sketch import HIGHEST, LARGEST, RELATIVE_ERROR, SMALLEST, bucket_of, percentiles, value_of
+from app.telemetry.stats.bucket import Bucket
+from app.telemetry.stats.sketch import HIGHEST, LARGEST, RELATIVE_ERROR, SMALLEST, bin_of, percentiles, value_of
 
 SHARES = [0, 0.25, 0.5, 0.75, 0.95, 0.99, 1]
 values = st.floats(min_value=SMALLEST * 1.01, max_value=LARGEST) | st.integers(1, 10**12)
@@ -14,7 +14,7 @@ sketches = st.dictionaries(st.integers(0, HIGHEST), st.integers(1, 1000), max_si
 
 
 def sketch_of(numbers):
-    return Counter(map(bucket_of, numbers))
+    return Counter(map(bin_of, numbers))
 
 
 @given(st.lists(values, min_size=1, max_size=200))
@@ -26,7 +26,7 @@ def test_every_percentile_is_within_the_stated_error(numbers):
 
 
 def test_of_a_few_values_the_largest_is_their_p99():
-    assert percentiles(sketch_of([100, 200, 300, 9000]), [0.5, 0.99]) == [value_of(bucket_of(200)), value_of(bucket_of(9000))]
+    assert percentiles(sketch_of([100, 200, 300, 9000]), [0.5, 0.99]) == [value_of(bin_of(200)), value_of(bin_of(9000))]
 
 
 @given(st.lists(values, max_size=50), st.lists(values, max_size=50), st.lists(values, max_size=50))
@@ -38,30 +38,30 @@ def test_adding_sketches_up_is_the_same_as_one_of_everything_in_any_order(a, b, 
 
 @given(sketches, sketches, sketches)
 def test_cells_add_up_in_any_order_too(a, b, c):
-    def cell(*parts):
-        whole = Cell("web", None, 0)
+    def bucket(*parts):
+        whole = Bucket("web", None, 0)
         for sketch in parts:
-            whole.add(Cell("web", None, 0, {"perf": {"lcp": 1}}, {"x": 2}, {"perf": {"lcp": dict(sketch)}}))
+            whole.add(Bucket("web", None, 0, {"perf": {"lcp": 1}}, {"x": 2}, {"perf": {"lcp": dict(sketch)}}))
         return whole
 
-    left, right = cell(a, b), cell(b)
-    left.add(cell(c))
-    right.add(cell(c))
-    first = cell(a)
+    left, right = bucket(a, b), bucket(b)
+    left.add(bucket(c))
+    right.add(bucket(c))
+    first = bucket(a)
     first.add(right)
-    assert left == first == cell(c, b, a)
+    assert left == first == bucket(c, b, a)
 
 
 @given(st.floats(min_value=0) | st.integers(0, 2**63))
 def test_there_are_only_so_many_buckets_whatever_the_value(value):
-    assert 0 <= bucket_of(value) <= HIGHEST
+    assert 0 <= bin_of(value) <= HIGHEST
 
 
 def test_buckets_are_ordered_as_their_values_are():
-    assert [bucket_of(value_of(bucket)) for bucket in range(2, HIGHEST)] == list(range(2, HIGHEST))
+    assert [bin_of(value_of(bin_)) for bin_ in range(2, HIGHEST)] == list(range(2, HIGHEST))
 
 
 def test_zero_is_zero_and_the_bounds_hold():
     assert HIGHEST < 1100
-    assert percentiles({bucket_of(0): 3}, [0.5]) == [0]
-    assert bucket_of(float("inf")) == bucket_of(LARGEST) == HIGHEST
+    assert percentiles({bin_of(0): 3}, [0.5]) == [0]
+    assert bin_of(float("inf")) == bin_of(LARGEST) == HIGHEST

@@ -1,4 +1,4 @@
-"""The bound of the file of the statistics: of the application that has to give (`eviction`), the oldest cells of its narrowest
+"""The bound of the file of the statistics: of the application that has to give (`eviction`), the oldest buckets of its narrowest
 level go. Its hours and days stay when its minutes go.
 """
 
@@ -7,8 +7,8 @@ from functools import partial
 
 from app.telemetry.stats.store.eviction import FREED_SHARE, Stored, evict
 
-ROW_BYTES = 100  # of a cell beside its text: its place, twice where an index has it, and what SQLite keeps with it
-CELLS_AT_ONCE = 100
+ROW_BYTES = 100  # of a bucket beside its text: its place, twice where an index has it, and what SQLite keeps with it
+BUCKETS_AT_ONCE = 100
 
 
 def used_bytes(db: sqlite3.Connection) -> int:
@@ -18,7 +18,7 @@ def used_bytes(db: sqlite3.Connection) -> int:
 
 
 def make_room(db: sqlite3.Connection, max_bytes: int) -> dict[str, int]:
-    """How many cells went, by application; nothing where the bound is not reached."""
+    """How many buckets went, by application; nothing where the bound is not reached."""
     if used_bytes(db) <= max_bytes:
         return {}
     query = f"SELECT app, SUM(LENGTH(cell) + {ROW_BYTES}), IFNULL(since, 0) FROM cells LEFT JOIN apps USING (app) GROUP BY app"
@@ -29,10 +29,10 @@ def make_room(db: sqlite3.Connection, max_bytes: int) -> dict[str, int]:
 
 
 def _drop_oldest(db: sqlite3.Connection, app: str) -> tuple[int, int]:
-    """How many cells, and their bytes."""
+    """How many buckets, and their bytes."""
     level = db.execute("SELECT MIN(level) FROM cells WHERE app = ?", (app,)).fetchone()[0]
     found = "SELECT env, at, LENGTH(cell) FROM cells WHERE level = ? AND app = ? ORDER BY at LIMIT ?"
-    rows = db.execute(found, (level, app, CELLS_AT_ONCE)).fetchall()
+    rows = db.execute(found, (level, app, BUCKETS_AT_ONCE)).fetchall()
     places = [(level, app, env, at) for env, at, _ in rows]
     db.executemany("DELETE FROM cells WHERE level = ? AND app = ? AND env = ? AND at = ?", places)
     return len(rows), sum(size + ROW_BYTES for _, _, size in rows)

@@ -1,6 +1,6 @@
 """One application's numbers for one minute (or hour, or day): what is stored, sent and added up. Pure.
 
-An hour and a day have cells of their own, kept beside the minutes, so that a year by days reads 365 cells and not half a
+An hour and a day have buckets of their own, kept beside the minutes, so that a year by days reads 365 buckets and not half a
 million.
 """
 
@@ -12,13 +12,13 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 LEVELS_MS = (MINUTE_MS, HOUR_MS, DAY_MS)
-CELLS_A_DELTA = 100  # what one write of a store is asked to take at once
+BUCKETS_A_DELTA = 100  # what one write of a store is asked to take at once
 
 Counts = dict[str, dict[str, int]]
 Sketches = dict[str, dict[str, dict[int, int]]]
 
 
-class Cell(Struct):
+class Bucket(Struct):
     """`at` is its first millisecond. `counts` by type and name; of type api the `failed` by name; the `values` of perf and
     api events as a sketch by type and name. In a delta, `narrowest_ms` is the narrowest level that it is added to: an event of
     long ago has its day and neither an hour nor a minute."""
@@ -31,7 +31,7 @@ class Cell(Struct):
     values: Sketches = {}
     narrowest_ms: int = MINUTE_MS
 
-    def add(self, other: "Cell") -> None:
+    def add(self, other: "Bucket") -> None:
         for type_, names in other.counts.items():
             _add(self.counts.setdefault(type_, {}), names)
         _add(self.failed, other.failed)
@@ -40,9 +40,9 @@ class Cell(Struct):
             for name, sketch in sketches.items():
                 _add(mine.setdefault(name, {}), sketch)
 
-    def without(self, other: "Cell") -> "Cell":
+    def without(self, other: "Bucket") -> "Bucket":
         """What this counts beyond the other, of which it counts everything."""
-        left = Cell(self.app, self.env, self.at, {}, {}, {})
+        left = Bucket(self.app, self.env, self.at, {}, {}, {})
         left.counts = {type_: rest for type_, names in self.counts.items() if (rest := _less(names, other.counts.get(type_, {})))}
         left.failed = _less(self.failed, other.failed)
         for type_, sketches in self.values.items():
@@ -56,23 +56,23 @@ class Cell(Struct):
         return bool(self.counts or self.failed or self.values)
 
 
-class Delta(Struct):
-    """What a store adds to its cells, once: the same (worker, seq) again changes nothing. A worker's deltas are applied in
+class Delta(Struct, rename={"buckets": "cells"}):  # the name in files that wait
+    """What a store adds to its buckets, once: the same (worker, seq) again changes nothing. A worker's deltas are applied in
     the order of their seq."""
 
     worker: str
     seq: int
     made_at: int
-    cells: list[Cell]
+    buckets: list[Bucket]
 
 
-def widened(cells: Iterable[Cell], level_ms: int) -> list[Cell]:
-    """The same numbers in cells of a wider level, without those that are counted from a still wider one on."""
-    wide: dict[tuple, Cell] = {}
-    for cell in cells:
-        if cell.narrowest_ms <= level_ms:
-            at = cell.at - cell.at % level_ms
-            wide.setdefault((cell.app, cell.env, at), Cell(cell.app, cell.env, at)).add(cell)
+def widened(buckets: Iterable[Bucket], level_ms: int) -> list[Bucket]:
+    """The same numbers in buckets of a wider level, without those that are counted from a still wider one on."""
+    wide: dict[tuple, Bucket] = {}
+    for bucket in buckets:
+        if bucket.narrowest_ms <= level_ms:
+            at = bucket.at - bucket.at % level_ms
+            wide.setdefault((bucket.app, bucket.env, at), Bucket(bucket.app, bucket.env, at)).add(bucket)
     return list(wide.values())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from app.storage.segments.rejected import RejectedFile
-from app.telemetry.spool.segment import Unusable, decode
+from app.telemetry.spool.event_lines import Unusable, decode
 
 LAST_LINES, SPREAD_LINES = 50, 50
 LAST_BYTES = 1_048_576

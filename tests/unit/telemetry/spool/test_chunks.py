@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from app.storage.segments.segment import MAX_LINE_BYTES
 from app.telemetry.event import StoredEvent
-from app.telemetry.spool import reading
-from app.telemetry.spool.reading import read_chunk
-from app.telemetry.spool.segment import encode
+from app.telemetry.spool import chunks
+from app.telemetry.spool.chunks import read_chunk
+from app.telemetry.spool.event_lines import encode
 from tests.apps import NOW
 
 
@@ -94,7 +94,7 @@ def test_a_line_without_an_end_is_not_read_into_memory_at_once(is_complete):
 
 
 def test_a_chunk_ends_with_so_many_bytes_too(monkeypatch):
-    monkeypatch.setattr(reading, "MAX_CHUNK_BYTES", 300)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_BYTES", 300)
     text = b"".join(line(f"e{n}") for n in range(10))
     assert read_chunk(BytesIO(text), 0, is_complete=True, max_lines=500).end < len(text)
     assert read_all(text, max_lines=500)[0] == [f"e{n}" for n in range(10)]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from app.storage.segments.segment import lines_from, lock_to_read, size_of
-from app.telemetry.spool.segment import is_segment
+from app.telemetry.spool.event_lines import is_segment
 
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"

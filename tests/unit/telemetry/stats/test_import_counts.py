@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.telemetry.stats.cell import MINUTE_MS
-from app.telemetry.stats.imported import EVENTS_A_FLUSH, ImportedCounts
+from app.telemetry.stats.bucket import MINUTE_MS
+from app.telemetry.stats.import_counts import EVENTS_A_FLUSH, ImportedCounts
 from app.telemetry.stats.rollups import MAX_COUNTERS
 from tests.apps import NOW, Clock
-from tests.unit.telemetry.test_spool_reading import event
+from tests.unit.telemetry.spool.test_chunks import event
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def counts(store, metrics):
 
 
 def stored(store):
-    return sum(sum(names.values()) for cell in store.read(MINUTE_MS, "web", None, 0, NOW + 1) for names in cell.counts.values())
+    return sum(sum(names.values()) for bucket in store.read(MINUTE_MS, "web", None, 0, NOW + 1) for names in bucket.counts.values())
 
 
 def test_years_of_minutes_are_all_counted_although_a_worker_would_not_hold_so_many_counters(counts, store, metrics):

@@ -23,17 +23,17 @@ from app.clock import Clock
 from app.logs import get_logger
 from app.metrics import Metrics
 from app.storage.errors import StorageUnavailable
-from app.storage.leader_lock import Duty
+from app.storage.leader_lock import LeaderLock
 from app.storage.segments.rejected import RejectedFile
 from app.storage.segments.segment import lines_from, lock_to_read, started_at
-from app.telemetry.pace import Pace
+from app.telemetry.drain.lost_events import missing_before
+from app.telemetry.drain.pace import Pace
 from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
-from app.telemetry.spool.drained import missing_before
+from app.telemetry.spool.chunks import Chunk, read_chunk
+from app.telemetry.spool.event_lines import Unusable, decode, segments
 from app.telemetry.spool.progress import PrefixDigest, Progress
-from app.telemetry.spool.reading import Chunk, read_chunk
-from app.telemetry.spool.segment import Unusable, decode, segments
 
 log = get_logger(__name__)
 LOCK, PROGRESS = ".drainer.lock", ".drainer.progress"
@@ -61,7 +61,7 @@ class Drainer:
         self._metrics = metrics
         self._pace = Pace(max_per_second)
         self._is_busy = is_busy
-        self._duty = Duty(spool.folder / LOCK)
+        self._lock = LeaderLock(spool.folder / LOCK)
         self._progress = Progress(spool.folder / PROGRESS, target)
         self._saved_at = 0.0
         self._sure: set[Path] = set()  # of these segments the offset is our own, and MongoDB was not away since
@@ -76,12 +76,12 @@ class Drainer:
                 wait_s = self._turn(stop)
         finally:
             self._progress.save()
-            self._duty.end()
+            self._lock.release()
 
     def _turn(self, stop: Event) -> float:
         """One round over all segments where it is our duty; seconds until the next."""
         try:
-            if not self._on_duty():
+            if not self._is_leader():
                 return LOOK_AGAIN_S
             trouble = self._round(stop)
         except StorageUnavailable as error:
@@ -103,15 +103,15 @@ class Drainer:
                 trouble = self._drain_safely(path, stop) or trouble
         return trouble
 
-    def _on_duty(self) -> bool:
+    def _is_leader(self) -> bool:
         """What the one before us noted is read once, when the duty becomes ours."""
-        if self._duty.is_ours:
+        if self._lock.is_held:
             return True
-        if not self._duty.take():
+        if not self._lock.acquire():
             return False
         self._progress.load()
         self._sure.clear()
-        log.info("drainer_on_duty", folder=str(self._folder))
+        log.info("drainer_is_leader", folder=str(self._folder))
         return True
 
     def _drain_safely(self, path: Path, stop: Event) -> str | None:
@@ -226,7 +226,7 @@ class Drainer:
 
     def backlog(self) -> dict[str, Any]:
         """The same from every worker, on duty or not: from the disk and from what the one on duty noted at most a second ago."""
-        if not self._duty.is_ours:
+        if not self._lock.is_held:
             self._progress.load()
         waiting = [(path, offset, left) for path, offset, left in map(self._left, segments(self._folder)) if left > 0]
         age = max(0, self._clock() - _first_time(*waiting[0][:2])) if waiting else 0

@@ -23,7 +23,7 @@ def advanced(trusted_ms: int, clock_ms: int, passed_ms: float) -> int:
     return min(clock_ms, trusted_ms + int(CATCH_UP * passed_ms))
 
 
-class TrustedTime:
+class RetentionClock:
     """Kept in the file at `path`, for the next process. Not synced: losing it leads back to the newest data."""
 
     def __init__(self, path: Path, clock: Clock, monotonic: Callable[[], float] = time.monotonic):

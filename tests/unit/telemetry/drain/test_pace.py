@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.telemetry.pace import FIRST_WAIT_S, FULL_CHUNK, LONGEST_WAIT_S, SMALLEST_CHUNK, Pace
+from app.telemetry.drain.pace import FIRST_WAIT_S, FULL_CHUNK, LONGEST_WAIT_S, SMALLEST_CHUNK, Pace
 
 
 def test_it_rests_longer_than_it_worked_while_requests_are_written():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from app.telemetry.import_line import LineReader
-from app.telemetry.spool.segment import Unusable
+from app.telemetry.importing.line_reader import LineReader
+from app.telemetry.spool.event_lines import Unusable
 from tests.apps import NOW
 
 EVENT = {"app": "web", "type": "event", "name": "signup"}

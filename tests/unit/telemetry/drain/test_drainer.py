@@ -11,13 +11,13 @@ from app.metrics import Metrics
 from app.storage.errors import StorageUnavailable
 from app.storage.segments.rejected import RejectedFile
 from app.storage.segments.segment import has_writer, lock_alone
-from app.telemetry.drainer import Drainer
+from app.telemetry.drain.drainer import Drainer
 from app.telemetry.sinks import SinkRefused
 from app.telemetry.sinks.mongo import Inserted
 from app.telemetry.sinks.spool import SpoolSink
-from app.telemetry.spool.segment import segments
+from app.telemetry.spool.event_lines import segments
 from tests.apps import Clock
-from tests.unit.telemetry.test_spool_reading import event, line
+from tests.unit.telemetry.spool.test_chunks import event, line
 
 
 class MemoryMongo:
@@ -89,7 +89,7 @@ def make(spool, mongo, clock, metrics):
 
     yield make
     for drainer in made:
-        drainer._duty.end()
+        drainer._lock.release()
 
 
 def take_a_turn(drainer):
@@ -231,7 +231,7 @@ def test_a_restart_goes_on_where_the_last_one_was(make, spool, mongo):
     mongo.before = lambda: stop.set() if mongo.asked == 2 else None
     first._turn(stop)
     first._progress.save()
-    first._duty.end()
+    first._lock.release()
     assert mongo.asked == 2
     take_a_turn(make())
     assert mongo.asked == 3
@@ -244,7 +244,7 @@ def test_an_offset_does_not_hold_for_other_bytes_under_the_same_name_and_inode(m
     mongo.before = lambda: stop.set() if mongo.asked == 2 else None
     first._turn(stop)
     first._progress.save()
-    first._duty.end()
+    first._lock.release()
     with open(path, "rb+") as file:
         file.seek(300 * len(line("e0000")))
         file.write(line("x0000"))
@@ -259,7 +259,7 @@ def test_only_one_of_several_moves_and_another_takes_over(make, spool, mongo):
     write(spool.folder, "0002-1-a", line("b"))
     take_a_turn(second)
     assert mongo.order == ["a"]
-    first._duty.end()
+    first._lock.release()
     take_a_turn(second)
     assert mongo.order == ["a", "b"]
 
@@ -391,7 +391,7 @@ def test_a_database_restored_from_a_backup_gets_the_whole_segment_again(make, sp
     mongo.documents = backup
     if how == "by the next process":
         drainer._progress.save()
-        drainer._duty.end()
+        drainer._lock.release()
         drainer = make()
     elif how == "by the same one, after MongoDB was away":
         mongo.error = StorageUnavailable("away")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.telemetry.traffic import FRESH_MS, LiveTraffic
+from app.telemetry.drain.live_traffic import FRESH_MS, LiveTraffic
 from tests.apps import Clock, make_app
 
 

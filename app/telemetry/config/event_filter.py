@@ -10,7 +10,7 @@ from app.telemetry.batch import Batch
 MAX_REMEMBERED = 10_000  # names per application; then all are forgotten and looked at anew
 
 
-class Gate:
+class AppFilter:
     """Remembers its answers: the same names come again and again."""
 
     def __init__(self, sample_rate: float, allow: Iterable[str], deny: Iterable[str]):
@@ -42,24 +42,24 @@ class Gate:
         return not self._allow or any(_fits(name, parts) for parts in self._allow)
 
 
-class Gates:
+class EventFilter:
     """One for each application that has overrides, and one for all others."""
 
-    def __init__(self, usual: Gate, own: Mapping[str, Gate]):
+    def __init__(self, usual: AppFilter, own: Mapping[str, AppFilter]):
         self._usual = usual
         self._own = own
 
     @property
-    def are_open(self) -> bool:
-        return self._usual.is_open and all(gate.is_open for gate in self._own.values())
+    def takes_all(self) -> bool:
+        return self._usual.is_open and all(app_filter.is_open for app_filter in self._own.values())
 
     def admit(self, batch: Batch) -> Batch:
         """The same batch, with what its applications do not take among the rejected."""
         refused = {}
         for place, event in enumerate(batch.events):
-            gate = self._own.get(event.app, self._usual)
-            if not gate.takes(event.name):
-                refused[place] = gate.why_not(event.app)
+            app_filter = self._own.get(event.app, self._usual)
+            if not app_filter.takes(event.name):
+                refused[place] = app_filter.why_not(event.app)
         return without(refused, batch, "denied") if refused else batch
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from app.telemetry.batch import read_batch
-from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell, widened
-from app.telemetry.stats.sketch import bucket_of
-from app.telemetry.stats.tally import OTHER, Names, Tally, has_failed, slices, value_in
+from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS, Bucket, widened
+from app.telemetry.stats.counters import OTHER, Counters, Names, has_failed, slices, value_in
+from app.telemetry.stats.sketch import bin_of
 from tests.apps import NOW
 
 AT = NOW - NOW % MINUTE_MS
@@ -21,19 +21,19 @@ def pages(*names, **envelope):
 
 
 def cells_of(*batches, names=None):
-    tally = Tally()
+    counters = Counters()
     for batch in batches:
-        tally.add(batch)
-    return sorted(tally.bounded(names or Names()).cells(), key=lambda cell: (cell.app, cell.env or "", cell.at))
+        counters.add(batch)
+    return sorted(counters.bounded(names or Names()).buckets(), key=lambda bucket: (bucket.app, bucket.env or "", bucket.at))
 
 
 def test_each_event_is_counted_under_its_app_env_minute_type_and_name():
     late = events(("page", "/", {"ts": NOW - DAY_MS, "app": "shop"}))
     found = cells_of(pages("/", "/", "/cart"), pages("/", env="prod"), late, events(("event", "/", {})))
     assert found == [
-        Cell("shop", None, AT - DAY_MS, {"page": {"/": 1}}),
-        Cell("web", None, AT, {"page": {"/": 2, "/cart": 1}, "event": {"/": 1}}),
-        Cell("web", "prod", AT, {"page": {"/": 1}}),
+        Bucket("shop", None, AT - DAY_MS, {"page": {"/": 1}}),
+        Bucket("web", None, AT, {"page": {"/": 2, "/cart": 1}, "event": {"/": 1}}),
+        Bucket("web", "prod", AT, {"page": {"/": 1}}),
     ]
 
 
@@ -45,8 +45,8 @@ def test_each_event_is_counted_under_its_app_env_minute_type_and_name():
 )  # fmt: skip
 def test_an_api_event_says_that_it_failed_by_ok_and_else_by_its_status(props, failed):
     assert has_failed(props) is failed
-    (cell,) = cells_of(events(("api", "GET /x", {"props": props}), ("event", "GET /x", {"props": props})))
-    assert cell.failed == ({"GET /x": 1} if failed else {})
+    (bucket,) = cells_of(events(("api", "GET /x", {"props": props}), ("event", "GET /x", {"props": props})))
+    assert bucket.failed == ({"GET /x": 1} if failed else {})
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_an_api_event_says_that_it_failed_by_ok_and_else_by_its_status(props, fa
 )  # fmt: skip
 def test_the_value_is_the_first_number_among_value_duration_and_ms(props, value):
     assert value_in(props) == value
-    (cell,) = cells_of(events(("perf", "lcp", {"props": props}), ("page", "lcp", {"props": props})))
-    assert cell.values == ({} if value is None else {"perf": {"lcp": {bucket_of(value): 1}}})
+    (bucket,) = cells_of(events(("perf", "lcp", {"props": props}), ("page", "lcp", {"props": props})))
+    assert bucket.values == ({} if value is None else {"perf": {"lcp": {bin_of(value): 1}}})
 
 
 def test_names_beyond_the_bound_are_counted_as_other_the_rarest_first():
@@ -69,15 +69,15 @@ def test_what_has_a_name_keeps_it_and_failures_and_values_follow_their_name():
     names = Names(max_names=1)
     api = [("api", name, {"props": {"ok": False, "duration": 5}}) for name in ("known", "late")]
     cells_of(events(api[0]), names=names)
-    (cell,) = cells_of(events(*api), names=names)
-    assert (cell.counts, cell.failed) == ({"api": {"known": 1, OTHER: 1}}, {"known": 1, OTHER: 1})
-    assert cell.values["api"].keys() == {"known", OTHER}
+    (bucket,) = cells_of(events(*api), names=names)
+    assert (bucket.counts, bucket.failed) == ({"api": {"known": 1, OTHER: 1}}, {"known": 1, OTHER: 1})
+    assert bucket.values["api"].keys() == {"known", OTHER}
 
 
 def test_each_application_has_names_of_its_own_up_to_a_number_of_applications():
     names = Names(max_names=1, max_books=2)
     found = cells_of(pages("a"), pages("b", env="prod"), pages("c", app="shop"), names=names)
-    assert sorted(str(cell.counts) for cell in found) == ["{'page': {'(other)': 1}}", "{'page': {'a': 1}}", "{'page': {'b': 1}}"]
+    assert sorted(str(bucket.counts) for bucket in found) == ["{'page': {'(other)': 1}}", "{'page': {'a': 1}}", "{'page': {'b': 1}}"]
 
 
 def test_a_new_day_begins_with_new_names():
@@ -88,11 +88,11 @@ def test_a_new_day_begins_with_new_names():
 
 
 def test_wider_cells_hold_the_same_numbers():
-    cells = [Cell("web", None, AT + minute * MINUTE_MS, {"page": {"/": 1}}) for minute in range(-600, 600)]
+    buckets = [Bucket("web", None, AT + minute * MINUTE_MS, {"page": {"/": 1}}) for minute in range(-600, 600)]
     for level_ms in (MINUTE_MS, 60 * MINUTE_MS, DAY_MS):
-        wide = widened(cells, level_ms)
-        assert all(cell.at % level_ms == 0 for cell in wide)
-        assert sum(cell.counts["page"]["/"] for cell in wide) == 1200
+        wide = widened(buckets, level_ms)
+        assert all(bucket.at % level_ms == 0 for bucket in wide)
+        assert sum(bucket.counts["page"]["/"] for bucket in wide) == 1200
 
 
 def test_slices_hold_every_event_once():

@@ -26,7 +26,7 @@ DOCUMENTS_AT_ONCE = 200
 FULL_FOR_S = 3600.0  # so long health says that documents went
 
 
-class MongoRoom:
+class MongoSizeLimit:
     def __init__(self, database: Database, collection: Collection, max_bytes: int, now: Callable[[], float] = time.monotonic):
         self._database = database
         self._collection = collection
@@ -69,7 +69,7 @@ class MongoRoom:
         gone = evict(apps, drop_oldest, lambda: freed >= wanted)
         self._full_until = self._now() + FULL_FOR_S
         count, most_of = sum(gone.values()), max(gone, key=gone.get, default=None)
-        sampled.warning("rollups_full", max_bytes=self._max_bytes, cells_dropped=count, most_of=most_of)
+        sampled.warning("rollups_full", max_bytes=self._max_bytes, buckets_dropped=count, most_of=most_of)
         return count
 
     def _drop_oldest(self, app: str) -> tuple[int, int]:

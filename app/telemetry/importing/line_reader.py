@@ -26,9 +26,9 @@ from app.json_values import parse_timestamp
 from app.telemetry.batch import Batch, Envelope, EventMaker, judge
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import id_to_text
-from app.telemetry.import_source import pieces_of_a_page
-from app.telemetry.spool.reading import usable, why_unusable
-from app.telemetry.spool.segment import Unusable
+from app.telemetry.importing.source import pieces_of_a_page
+from app.telemetry.spool.chunks import usable, why_unusable
+from app.telemetry.spool.event_lines import Unusable
 
 TIMES = ("ts", "createdAt", "updatedAt", "rawTs")
 ENVELOPE = ("app", "env", "release", "userId", "sessionId", "user")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.telemetry import import_source
-from app.telemetry.import_source import values_from
+from app.telemetry.importing import source as import_source
+from app.telemetry.importing.source import values_from
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text('ab"\\{}[],é ', max_size=6),

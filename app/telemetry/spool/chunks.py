@@ -11,7 +11,7 @@ from app.storage.segments.segment import MAX_LINE_BYTES, lines_from
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import why_not_storable
 from app.telemetry.sinks.bson import encode_or_reason
-from app.telemetry.spool.segment import Unusable, decode
+from app.telemetry.spool.event_lines import Unusable, decode
 
 MAX_CHUNK_BYTES = 500_000  # what is decoded at once is what the collector of cycles looks at in one piece
 EVENTS_A_PIECE = 20  # that are encoded in one call of the driver

@@ -10,8 +10,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from app.telemetry.stats.cell import DAY_MS, MINUTE_MS
-from app.telemetry.stats.tally import OTHER, Tally, with_pauses
+from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS
+from app.telemetry.stats.counters import OTHER, Counters, with_pauses
 
 MAX_APPS = 100
 MAX_ENVS = 20
@@ -19,15 +19,15 @@ NEAR_MS = DAY_MS
 MINUTES_A_DAY = DAY_MS // MINUTE_MS
 
 
-class Places:
+class Grouping:
     """Under which application, env and time something is counted. `named` are applications that always have a place; `near_ms` None
     means that every time has its minute."""
 
     def __init__(self, *, named: Iterable[str] = (), near_ms: int | None = NEAR_MS, max_apps: int = MAX_APPS, max_envs: int = MAX_ENVS):
         self._named = frozenset(named)
         self._near_ms = near_ms
-        self._apps = _Book(max_apps)
-        self._envs = _Book(max_envs)
+        self._apps = _DailyWords(max_apps)
+        self._envs = _DailyWords(max_envs)
         self._day = 0
         self._nearest = (0, 0)
 
@@ -35,11 +35,11 @@ class Places:
         """These were counted before this process began: they keep their places, whoever sends first now."""
         self._named |= frozenset(apps)
 
-    def at(self, now: int) -> "Places":
+    def at(self, now: int) -> "Grouping":
         if now // DAY_MS != self._day:
             self._day = now // DAY_MS
-            self._apps.turn_the_page()
-            self._envs.turn_the_page()
+            self._apps.start_day()
+            self._envs.start_day()
         if self._near_ms is not None:
             self._nearest = ((now - self._near_ms) // MINUTE_MS, (now + self._near_ms) // MINUTE_MS)
         return self
@@ -56,7 +56,7 @@ class Places:
         return minute if self._near_ms is None or first <= minute <= last else day_of(minute)
 
 
-class _Book:
+class _DailyWords:
     """The first so many words of each owner. A word that was not used on the day before loses its place."""
 
     def __init__(self, max_words: int):
@@ -70,7 +70,7 @@ class _Book:
         words[word] = True
         return True
 
-    def turn_the_page(self) -> None:
+    def start_day(self) -> None:
         kept = {owner: {word: False for word, is_used in words.items() if is_used} for owner, words in self._words.items()}
         self._words = {owner: words for owner, words in kept.items() if words}
 
@@ -80,19 +80,19 @@ def day_of(minute: int) -> int:
     return minute if minute <= 0 else -(minute - minute % MINUTES_A_DAY)
 
 
-def fitted(tally: Tally, max_counters: int, pause: Callable[[], None]) -> tuple[Tally, int]:
+def fitted(counters: Counters, max_counters: int, pause: Callable[[], None]) -> tuple[Counters, int]:
     """With at most so many counters, and how many events are counted nowhere any more. Each application may have as many as any
     other; what one does not need, the others may have."""
-    if len(tally) <= max_counters:
-        return tally, 0
-    sketches = Counter(counted for counted, _ in tally.values)
-    costs = {counted: 1 + (counted in tally.failed) + sketches[counted] for counted in tally.counts}
+    if len(counters) <= max_counters:
+        return counters, 0
+    sketches = Counter(counted for counted, _ in counters.values)
+    costs = {counted: 1 + (counted in counters.failed) + sketches[counted] for counted in counters.counts}
     sizes: Counter[str] = Counter()
     for counted, cost in costs.items():
         sizes[counted[0]] += cost
     allowed = _level(sizes.values(), max_counters)
-    kept, used, moved, lost = Tally(), Counter(), {}, 0
-    for counted, count in with_pauses(tally.counts.most_common(), pause):
+    kept, used, moved, lost = Counters(), Counter(), {}, 0
+    for counted, count in with_pauses(counters.counts.most_common(), pause):
         app = counted[0]
         stays = sizes[app] <= allowed or used[app] + costs[counted] <= allowed // 2
         place = counted if stays else (app, counted[1] and OTHER, day_of(counted[2]), counted[3], OTHER)
@@ -103,12 +103,12 @@ def fitted(tally: Tally, max_counters: int, pause: Callable[[], None]) -> tuple[
             used[app] += costs[counted] if stays else 1
         kept.counts[place] += count
         moved[counted] = place
-    for counted, count in tally.failed.items():
+    for counted, count in counters.failed.items():
         place = moved.get(counted)
         _add(kept.failed, place, count, used, allowed, is_paid=place == counted)
-    for (counted, bucket), count in with_pauses(tally.values.items(), pause):
+    for (counted, bin_), count in with_pauses(counters.values.items(), pause):
         place = moved.get(counted)
-        _add(kept.values, place and (place, bucket), count, used, allowed, is_paid=place == counted)
+        _add(kept.values, place and (place, bin_), count, used, allowed, is_paid=place == counted)
     return kept, lost
 
 

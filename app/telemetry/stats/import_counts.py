@@ -12,8 +12,8 @@ import gevent
 from app.clock import Clock
 from app.metrics import Metrics
 from app.telemetry.event import StoredEvent
+from app.telemetry.stats.grouping import Grouping
 from app.telemetry.stats.rollups import Rollups
-from app.telemetry.stats.shares import Places
 from app.telemetry.stats.store import RollupStore
 
 MAX_APPS = 10_000  # an operator imports what is known to be right
@@ -25,7 +25,7 @@ class ImportedCounts:
     """Who is killed loses what was stored since the last flush: at most `flush_every_s`, or EVENTS_A_FLUSH and one chunk."""
 
     def __init__(self, store: RollupStore, clock: Clock, metrics: Metrics, *, flush_every_s: float, waits_s: Sequence[float] = WAITS_S):
-        self._rollups = Rollups(store, clock, metrics, flush_every_s=flush_every_s, places=Places(near_ms=None, max_apps=MAX_APPS))
+        self._rollups = Rollups(store, clock, metrics, flush_every_s=flush_every_s, grouping=Grouping(near_ms=None, max_apps=MAX_APPS))
         self._flush_every_s = flush_every_s
         self._waits_s = waits_s
         self._waiting = 0

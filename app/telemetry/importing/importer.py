@@ -20,11 +20,11 @@ from app.serving.fairness import TimeSlice
 from app.storage.errors import StorageUnavailable
 from app.storage.segments.rejected import RejectedFile
 from app.telemetry.event import StoredEvent
-from app.telemetry.import_line import LineReader
-from app.telemetry.import_source import OpenSource, Piece, Source
+from app.telemetry.importing.line_reader import LineReader
+from app.telemetry.importing.source import OpenSource, Piece, Source
 from app.telemetry.sinks.mongo import Inserted, MongoSink
+from app.telemetry.spool.chunks import MAX_CHUNK_BYTES, Chunk, chunk_of
 from app.telemetry.spool.progress import PrefixDigest, Progress
-from app.telemetry.spool.reading import MAX_CHUNK_BYTES, Chunk, chunk_of
 
 LINES_A_CHUNK = 500
 TIMEOUT_S = 30.0

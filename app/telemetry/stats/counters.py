@@ -15,8 +15,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from app.telemetry.event import StoredEvent
-from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell
-from app.telemetry.stats.sketch import bucket_of
+from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS, Bucket
+from app.telemetry.stats.sketch import bin_of
 
 OTHER = "(other)"
 MEASURED = ("perf", "api")
@@ -45,8 +45,8 @@ def with_pauses(items: Iterable, pause: Callable[[], None]) -> Iterator:
             pause()
 
 
-class Tally:
-    """Keys are (app, env, minute, type, name), those of `values` are pairs of that and a sketch's bucket. In the place of a minute
+class Counters:
+    """Keys are (app, env, minute, type, name), those of `values` are pairs of that and a sketch's bin. In the place of a minute
     may stand a day: its first minute, negative."""
 
     def __init__(self):
@@ -67,38 +67,38 @@ class Tally:
             if type_ in MEASURED:
                 props = event.props
                 if (value := value_in(props)) is not None:
-                    values.append((key, bucket_of(value)))
+                    values.append((key, bin_of(value)))
                 if type_ == "api" and has_failed(props):
                     failed.append(key)
         self.values.update(values)
         self.failed.update(failed)
 
-    def bounded(self, names: "Names", place: Place = as_it_is, pause: Callable[[], None] = no_pause) -> "Tally":
+    def bounded(self, names: "Names", place: Place = as_it_is, pause: Callable[[], None] = no_pause) -> "Counters":
         """The same in the places and under the names that are allowed, the most frequent first. `place` maps (app, env, minute)."""
-        kept, moved = Tally(), {}
+        kept, moved = Counters(), {}
         for key, count in with_pauses(self.counts.most_common(), pause):
             moved[key] = _bounded(key, names, place)
             kept.counts[moved[key]] += count
         for key, count in with_pauses(self.failed.items(), pause):
             kept.failed[moved[key]] += count
-        for (key, bucket), count in with_pauses(self.values.items(), pause):
-            kept.values[moved[key], bucket] += count
+        for (key, bin_), count in with_pauses(self.values.items(), pause):
+            kept.values[moved[key], bin_] += count
         return kept
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "Counters") -> None:
         self.counts.update(other.counts)
         self.failed.update(other.failed)
         self.values.update(other.values)
 
-    def cells(self) -> list[Cell]:
-        cells: dict[tuple, Cell] = {}
+    def buckets(self) -> list[Bucket]:
+        buckets: dict[tuple, Bucket] = {}
         for (*place, type_, name), count in self.counts.items():
-            _cell(cells, place).counts.setdefault(type_, {})[name] = count
+            _bucket(buckets, place).counts.setdefault(type_, {})[name] = count
         for (*place, _, name), count in self.failed.items():
-            _cell(cells, place).failed[name] = count
-        for ((*place, type_, name), bucket), count in self.values.items():
-            _cell(cells, place).values.setdefault(type_, {}).setdefault(name, {})[bucket] = count
-        return list(cells.values())
+            _bucket(buckets, place).failed[name] = count
+        for ((*place, type_, name), bin_), count in self.values.items():
+            _bucket(buckets, place).values.setdefault(type_, {}).setdefault(name, {})[bin_] = count
+        return list(buckets.values())
 
 
 class Names:
@@ -177,9 +177,9 @@ def _bounded(key: tuple, names: Names, place: Place) -> tuple:
     return (*found, type_, name if has_name else OTHER)
 
 
-def _cell(cells: dict[tuple, Cell], place: list) -> Cell:
+def _bucket(buckets: dict[tuple, Bucket], place: list) -> Bucket:
     app, env, minute = place
-    found = cells.get((app, env, minute))
+    found = buckets.get((app, env, minute))
     if found is None:
-        found = cells[app, env, minute] = Cell(app, env, abs(minute) * MINUTE_MS, narrowest_ms=MINUTE_MS if minute > 0 else DAY_MS)
+        found = buckets[app, env, minute] = Bucket(app, env, abs(minute) * MINUTE_MS, narrowest_ms=MINUTE_MS if minute > 0 else DAY_MS)
     return found

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.storage.segments.rejected import RejectedFile
 from app.telemetry.spool import inspect
-from tests.unit.telemetry.test_spool_reading import line
+from tests.unit.telemetry.spool.test_chunks import line
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_after_a_repair_any_file_verifies_and_every_line_is_in_one_of_the_two(tm
     path.write_bytes(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.storage.segments.segment.MAX_LINE_BYTES", 200)
-        patch.setattr("app.telemetry.spool.reading.MAX_LINE_BYTES", 200)
+        patch.setattr("app.telemetry.spool.chunks.MAX_LINE_BYTES", 200)
         aside = inspect.repair(path)
         assert inspect.problems(path) == []
     assert bool(aside) == RejectedFile(path).path.exists()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.trusted_time import CATCH_UP, TrustedTime, advanced
+from app.storage.retention_clock import CATCH_UP, RetentionClock, advanced
 from app.telemetry.query import EventQuery
-from app.telemetry.stats.cell import DAY_MS, MINUTE_MS, Cell, Delta
+from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS, Bucket, Delta
 from app.telemetry.stats.store.file import FileRollups
 from tests.apps import NOW, Clock
 from tests.contracts.test_event_sinks import events, make_spool
@@ -30,7 +30,7 @@ class Passing:
 def make(tmp_path):
     def make(now):
         passing = Passing()
-        trusted = TrustedTime(tmp_path / ".clock", Clock(now), passing)
+        trusted = RetentionClock(tmp_path / ".clock", Clock(now), passing)
         return trusted, passing
 
     return make
@@ -106,10 +106,10 @@ def test_one_start_with_the_clock_ahead_deletes_no_number(tmp_path):
         return FileRollups(tmp_path / "rollups.sqlite", ttl_days=90, clock=Clock(now))
 
     at = NOW - NOW % MINUTE_MS
-    rollups(NOW).apply(Delta("w1", 1, NOW, [Cell("web", None, at, {"page": {"/": 1}})]))
+    rollups(NOW).apply(Delta("w1", 1, NOW, [Bucket("web", None, at, {"page": {"/": 1}})]))
     ahead = rollups(NOW + 100 * DAY_MS)
     ahead.tend()
-    ahead.apply(Delta("w2", 1, NOW + 100 * DAY_MS, [Cell("web", None, at + 100 * DAY_MS, {"page": {"/": 1}})]))
+    ahead.apply(Delta("w2", 1, NOW + 100 * DAY_MS, [Bucket("web", None, at + 100 * DAY_MS, {"page": {"/": 1}})]))
     ahead.tend()
     rollups(NOW + 100 * DAY_MS).tend()
     assert len(rollups(NOW).read(MINUTE_MS, "web", None, 0, NOW + DAY_MS)) == 1

@@ -57,7 +57,7 @@ CORES = (
     "app.realtime.permissions",
     "app.realtime.protocol",
     "app.realtime.publishing",
-    "app.realtime.rules",
+    "app.realtime.options",
     "app.realtime.subscribing",
     "app.realtime.subscription",
     "app.realtime.timers",

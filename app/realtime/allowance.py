@@ -10,7 +10,7 @@ Invariants:
 from functools import lru_cache
 
 from app.realtime.buckets import Bucket, Rate
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 
 FLOOD_FACTOR = 4  # times the rate; a client that only retries too early stays below
 READ_FACTOR = 8  # times the rate is the most that is read, so that a flood is seen and stays in its sender's system
@@ -25,12 +25,12 @@ class Allowance:
     __slots__ = ("_advised", "_bucket", "_flood_count", "_flood_seconds", "_flooded", "_in_second", "_rate", "_refused_connects",
                  "_second", "has_resumed", "pause_ms")  # fmt: skip
 
-    def __init__(self, rules: Rules, now: int):
-        self._rate = _rate_of(rules.connection_rate, rules.connection_burst)
+    def __init__(self, options: Options, now: int):
+        self._rate = _rate_of(options.connection_rate, options.connection_burst)
         self._bucket = Bucket(self._rate, now)
         self._advised = now  # the time that the last refused frame was told to come back at
         self._flood_count = FLOOD_FACTOR * max(1, 1000 * self._rate.per_ms)  # frames of one second
-        self._flood_seconds = -(-rules.flood_ms // 1000) + 1  # the first one may have been half over
+        self._flood_seconds = -(-options.flood_ms // 1000) + 1  # the first one may have been half over
         self._second, self._in_second, self._flooded = now // 1000, 0, 0
         self._refused_connects = 0
         self.pause_ms = 0.0  # after a refusal: for so long nothing more is to be read

@@ -16,8 +16,8 @@ from app.realtime.connection import Answer, Connection
 from app.realtime.delivery import Delivery
 from app.realtime.log import Message, TopicLog
 from app.realtime.members import Members
+from app.realtime.options import Options
 from app.realtime.publishing import Publishing
-from app.realtime.rules import Rules
 from app.realtime.subscribing import Subscribing
 from app.realtime.timers import Timers
 from app.realtime.transport import Transport
@@ -26,16 +26,16 @@ MAX_STEP_BACK_MS = 1000  # of the clock, as it is set by NTP now and then; some 
 
 
 class Hub:
-    def __init__(self, log: TopicLog, metrics, rules: Rules, random: Random | None = None, archive: Archive | None = None):
+    def __init__(self, log: TopicLog, metrics, options: Options, random: Random | None = None, archive: Archive | None = None):
         self.timers = Timers()
         self._ticked_at = 0
-        self.rules = rules
+        self.options = options
         self._metrics = metrics
         archive = archive or NoArchive()
-        self._delivery = Delivery(log, metrics, rules, self.timers, random or Random(), archive)
-        self.members = Members(rules, self.timers, self._delivery.out.tell, lambda *which: self.transport.close(*which))
-        self._subscribing = Subscribing(log, archive, self._delivery, metrics, rules)
-        self._publishing = Publishing(log, archive, MemoryBuckets(Rate.of(rules.topic_rate)), metrics)
+        self._delivery = Delivery(log, metrics, options, self.timers, random or Random(), archive)
+        self.members = Members(options, self.timers, self._delivery.out.tell, lambda *which: self.transport.close(*which))
+        self._subscribing = Subscribing(log, archive, self._delivery, metrics, options)
+        self._publishing = Publishing(log, archive, MemoryBuckets(Rate.of(options.topic_rate)), metrics)
         acknowledging = Acknowledging(log, self._delivery, self.members.admit)
         self._handlers = {
             protocol.Subscribe: self._subscribing.subscribe,

@@ -10,7 +10,7 @@ from app.errors import ApiError
 from app.identity.identity import Identity
 from app.realtime.allowance import Allowance
 from app.realtime.connection import Connection
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.timers import Timers
 
 TOO_MANY = "Too many frames; slow down."
@@ -20,9 +20,9 @@ class Members:
     """`tell(connection_id, error, **places)` and `close(connection_id, reason)` are how a client learns of it. `deadlines` are for who
     runs `timers`."""
 
-    def __init__(self, rules: Rules, timers: Timers, tell: Callable[..., None], close: Callable[[str, str], None]):
-        self._grace_ms = rules.token_grace_ms
-        self._rules = rules
+    def __init__(self, options: Options, timers: Timers, tell: Callable[..., None], close: Callable[[str, str], None]):
+        self._grace_ms = options.token_grace_ms
+        self._options = options
         self._timers = timers
         self._tell = tell
         self._close = close
@@ -62,7 +62,7 @@ class Members:
     def allowance(self, connection_id: str, now: int) -> Allowance:
         connection = self._connections[connection_id]
         if connection.allowance is None:
-            connection.allowance = Allowance(self._rules, now)
+            connection.allowance = Allowance(self._options, now)
         return connection.allowance
 
     def renew(self, connection_id: str, identity: Identity) -> Identity:

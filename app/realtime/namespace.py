@@ -42,7 +42,7 @@ class RoomsNamespace(Namespace):
         self._clock = clock
         self._metrics = metrics
         self._user_log = user_log
-        self.members = Members(realtime.hub.rules, Timers(), self._tell, self._close)
+        self.members = Members(realtime.hub.options, Timers(), self._tell, self._close)
         self._events: dict[str, Callable[[str, list, Call], None]] = {"ping": self._ping, "message": self._message}
 
     def trigger_event(self, event: str, connection_id: str, *args):

@@ -37,7 +37,7 @@ class Publishing:
         """`{topic, seq, epoch, duplicate?}`, after the message is in the log. No permission and no rate is asked: for the server
         itself, whose topics no user's publishing evicts (`is_trusted`)."""
         appended = self._log.append(topic, payload, now, id, user, is_trusted)
-        self._archive.settle()
+        self._archive.confirm()
         facts: dict[str, Any] = {"topic": topic, "seq": appended.seq, "epoch": appended.epoch}
         if appended.duplicate:
             return {**facts, "duplicate": True}

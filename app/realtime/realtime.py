@@ -8,8 +8,8 @@ from app.realtime.archive import Archive, NoArchive
 from app.realtime.buckets import MemoryBuckets, Rate
 from app.realtime.hub import Hub
 from app.realtime.log import Message, TopicLog
+from app.realtime.options import Options
 from app.realtime.protocol import ID_RULE, Publish, encode_payload, is_id
-from app.realtime.rules import Rules
 from app.realtime.topics import TOPIC_RULE, is_topic
 from app.realtime.transport import Transport
 
@@ -19,17 +19,17 @@ class Realtime:
     messages one user may publish through publish_as; a request with more than fit at once is paid for by the ones after it."""
 
     def __init__(
-        self, log: TopicLog, clock, metrics, rules: Rules | None = None, archive: Archive | None = None, user_rate: str | None = None
+        self, log: TopicLog, clock, metrics, options: Options | None = None, archive: Archive | None = None, user_rate: str | None = None
     ):
-        self.hub = Hub(log, metrics, rules or Rules(), archive=archive)
-        self.max_payload_bytes = self.hub.rules.max_payload_bytes
+        self.hub = Hub(log, metrics, options or Options(), archive=archive)
+        self.max_payload_bytes = self.hub.options.max_payload_bytes
         self._clock = clock
         self._archive = archive or NoArchive()
         self._users = MemoryBuckets(Rate.of(user_rate)) if user_rate else None
         log.listen(self._announce)
 
     def _announce(self, message: Message) -> None:
-        self._archive.keep(message)
+        self._archive.add(message)
         self.hub.announce(message, self._clock())
 
     def bind(self, transport: Transport) -> None:

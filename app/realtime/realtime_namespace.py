@@ -58,7 +58,7 @@ class RealtimeNamespace(RoomsNamespace):
         if said is None:
             return
         with self._refusing(connection_id, Call(None), None):
-            positions, allowed = protocol.parse_resume(said), self._hub.rules.max_topics
+            positions, allowed = protocol.parse_resume(said), self._hub.options.max_topics
             is_first = self._note_resume(connection_id)
             for topic, position in islice(positions.items(), 2 * allowed):
                 with self._refusing(connection_id, Call(None), {"topic": topic}):
@@ -86,7 +86,7 @@ class RealtimeNamespace(RoomsNamespace):
         answer = say_nothing if is_ack and call.id is None else partial(self._answer, connection_id, call)
         try:
             if is_ack:
-                protocol.refuse_too_many_acks(arguments[0], self._hub.rules.max_topics)
+                protocol.refuse_too_many_acks(arguments[0], self._hub.options.max_topics)
             self._handle(connection_id, protocol.parse(only_argument(arguments), self._realtime.max_payload_bytes), answer)
         except ApiError as error:
             if is_ack and error.code != "rate_limited":

@@ -79,7 +79,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketLayers:
 
     guard = Guard(
         socketio.server,
-        hub.rules,
+        hub.options,
         clock,
         send_buffer_bytes=settings.rt_send_buffer_bytes + HEADROOM_BYTES,
         max_connect_bytes=max_connect_bytes(settings.rt_max_topics, settings.jwt_max_length),

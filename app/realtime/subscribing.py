@@ -6,18 +6,18 @@ from app.realtime.archive import Archive
 from app.realtime.connection import Answer, Connection
 from app.realtime.delivery import Delivery
 from app.realtime.log import Head, TopicLog
+from app.realtime.options import Options
 from app.realtime.permissions import may_subscribe
-from app.realtime.rules import Rules
 from app.realtime.subscription import Resumption, Subscription, resume_from
 
 
 class Subscribing:
-    def __init__(self, log: TopicLog, archive: Archive, delivery: Delivery, metrics, rules: Rules):
+    def __init__(self, log: TopicLog, archive: Archive, delivery: Delivery, metrics, options: Options):
         self._log = log
         self._archive = archive
         self._delivery = delivery
         self._metrics = metrics
-        self._rules = rules
+        self._options = options
 
     def subscribe(self, connection: Connection, frame: protocol.Subscribe, now: int, answer: Answer) -> None:
         if not may_subscribe(connection.valid_identity, frame.topic):
@@ -51,8 +51,8 @@ class Subscribing:
                 self._delivery.out.tell(connection.id, ApiError("forbidden", "The new token does not allow this topic."), topic=topic)
 
     def _begin(self, connection: Connection, topic: str, head: Head) -> Subscription:
-        if len(connection.subscriptions) >= self._rules.max_topics:
-            raise ApiError("limit_exceeded", f"A connection may subscribe to at most {self._rules.max_topics} topics.")
+        if len(connection.subscriptions) >= self._options.max_topics:
+            raise ApiError("limit_exceeded", f"A connection may subscribe to at most {self._options.max_topics} topics.")
         subscription = connection.subscriptions[topic] = Subscription(connection.id, topic, head.epoch, head.seq)
         self._delivery.join(subscription)
         self._metrics.realtime_subscriptions.inc()
@@ -60,7 +60,7 @@ class Subscribing:
 
     def _set_manner(self, subscription: Subscription, frame: protocol.Subscribe) -> None:
         subscription.mode, subscription.batch = frame.mode, frame.batch
-        subscription.ack = self._rules.ack_default if frame.ack is None else frame.ack
+        subscription.ack = self._options.ack_default if frame.ack is None else frame.ack
         if not subscription.ack:
             subscription.forget_unacked()
             subscription.sent = subscription.delivered
@@ -68,7 +68,7 @@ class Subscribing:
     def _resume(self, subscription: Subscription, frame: protocol.Subscribe, head: Head, answer: Answer) -> None:
         """The cursor goes to where the client says, wherever it was."""
         begin = resume_from(frame.since, frame.epoch, head)
-        if begin.reason == "history_gap" and self._archive.keeps(frame.topic, head.epoch, frame.since):
+        if begin.reason == "history_gap" and self._archive.covers(frame.topic, head.epoch, frame.since):
             self._resume_from_archive(subscription, frame, head, answer)
             return
         subscription.move_to(head.epoch, begin.seq)
@@ -99,7 +99,7 @@ class Subscribing:
             subscription.is_waiting = False
             self._delivery.go_on(subscription, now)
 
-        self._archive.survey(frame.topic, head.epoch, after, head.first - 1, surveyed)
+        self._archive.check_complete(frame.topic, head.epoch, after, head.first - 1, surveyed)
 
     def _answer_place(self, subscription: Subscription, frame: protocol.Subscribe | protocol.Unsubscribe, answer: Answer) -> None:
         answer(protocol.ack_frame(frame.id, topic=frame.topic, seq=subscription.delivered, epoch=subscription.epoch))

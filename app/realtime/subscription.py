@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from app.realtime.log import Head, Message
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 
 MESSAGE_BYTES = 128  # what a message is in a window beside its payload
 
@@ -74,11 +74,11 @@ class Subscription:
     def has_had(self, message: Message) -> bool:
         return self.epoch == message.epoch and self.delivered >= message.seq
 
-    def window_left(self, rules: Rules) -> int:
+    def window_left(self, options: Options) -> int:
         """How many messages may leave now; what is sent again has had its place already."""
         if not self.ack or self.is_resending:
-            return rules.ack_window_messages
-        return rules.ack_window_messages - len(self.unacked) if self.unacked_bytes < rules.ack_window_bytes else 0
+            return options.ack_window_messages
+        return options.ack_window_messages - len(self.unacked) if self.unacked_bytes < options.ack_window_bytes else 0
 
     def note_sent(self, message: Message) -> None:
         self.epoch, self.sent = message.epoch, message.seq

@@ -4,10 +4,10 @@ from app.clock import uptime
 from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.mongo import MongoMessages
 from app.realtime.archive.spool import MessageSpool
-from app.realtime.log.memory import Keep, MemoryTopicLog
-from app.realtime.log.numbers import FileNumbers
+from app.realtime.log.memory import MemoryTopicLog, Retention
+from app.realtime.log.sequence_store import FileSequenceStore
+from app.realtime.options import Options
 from app.realtime.realtime import Realtime
-from app.realtime.rules import Rules
 from app.wiring.common import Common
 
 
@@ -15,26 +15,26 @@ def build(common: Common) -> Realtime:
     """Build the service. Socket.IO is attached to it in app/realtime/server.py, which needs the Flask application."""
     settings, log = common.settings, _topic_log(common)
     archive = _archive(common, log)
-    realtime = Realtime(log, common.clock, common.metrics, Rules.from_settings(settings), archive, settings.rate_limit_http)
+    realtime = Realtime(log, common.clock, common.metrics, Options.from_settings(settings), archive, settings.rate_limit_http)
     common.checks["realtime"] = realtime.check
     return realtime
 
 
 def _topic_log(common: Common) -> MemoryTopicLog:
     settings, lifecycle = common.settings, common.lifecycle
-    numbers = FileNumbers(common.data_dir / "realtime" / "numbers", settings.rt_durable_topics, settings.rt_log_max_topics)
+    sequences = FileSequenceStore(common.data_dir / "realtime" / "numbers", settings.rt_durable_topics, settings.rt_log_max_topics)
     log = MemoryTopicLog(
         max_messages=settings.rt_log_max_messages,
         max_bytes=settings.rt_log_max_bytes,
         max_topics=settings.rt_log_max_topics,
         max_age_ms=settings.rt_log_max_age_s * 1000 or None,
-        retention=[(pattern, Keep(count, size, age_s * 1000 or None)) for pattern, count, size, age_s in settings.rt_log_retention],
+        retention=[(pattern, Retention(count, size, age_s * 1000 or None)) for pattern, count, size, age_s in settings.rt_log_retention],
         max_total_bytes=settings.rt_log_max_total_bytes,
-        numbers=numbers,
+        sequences=sequences,
     )
-    lifecycle.on_start(numbers.open)
+    lifecycle.on_start(sequences.open)
     lifecycle.every("realtime_tidy", 10, lambda: log.tidy(common.clock()))
-    lifecycle.on_drain("realtime_numbers", numbers.seal)
+    lifecycle.on_drain("realtime_sequences", sequences.seal)
     return log
 
 

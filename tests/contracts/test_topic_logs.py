@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.realtime.log import Appended
-from app.realtime.log.memory import Keep, MemoryTopicLog
+from app.realtime.log.memory import MemoryTopicLog, Retention
 from tests.apps import NOW
 from tests.unit.realtime.simulation.promises import check_who_holds_what, no_lighter_user_loses_a_topic
 
@@ -160,7 +160,7 @@ def test_a_topic_that_nobody_used_for_twice_its_age_is_forgotten_and_comes_back_
 
 
 def test_some_topics_may_have_limits_of_their_own(make_log):
-    log = make_log(retention=[("chat:*", Keep(2, 100_000)), ("chat:big", Keep(4, 100_000))])
+    log = make_log(retention=[("chat:*", Retention(2, 100_000)), ("chat:big", Retention(4, 100_000))])
     for topic, kept in (("chat:1", 2), ("chat:big", 2), ("other", 5)):
         append(log, topic, *[b"1"] * 8)
         assert len(log.read(topic, 0, 10).messages) == kept

@@ -3,8 +3,8 @@
 archive.py  what is published is kept, and what a replay asks for is found
 ladder.py   what happens to it: MongoDB, else the disk, else memory as far as it goes
 mongo.py    messages as documents, each once
-spool.py    messages in files until MongoDB takes them; line.py: as lines
-aside.py    messages that MongoDB will never take
+spool.py    messages in files until MongoDB takes them; message_lines.py: as lines
+refused_messages.py  messages that MongoDB will never take
 """
 
 from collections.abc import Callable
@@ -24,16 +24,16 @@ class Found(NamedTuple):
 class Archive(Protocol):
     """Where messages of some topics are kept for longer than the log has them. It never keeps anybody waiting."""
 
-    def keep(self, message: Message) -> None:
+    def add(self, message: Message) -> None:
         """Take it, if it is of a topic to be kept. It is stored a little later, and never refused."""
 
-    def settle(self) -> None:
+    def confirm(self) -> None:
         """Before a publish is answered: raises ApiError `unavailable` where the process ends and what was published is not durable."""
 
-    def keeps(self, topic: str, epoch: str, after: int) -> bool:
+    def covers(self, topic: str, epoch: str, after: int) -> bool:
         """Whether the messages right after this position should be there."""
 
-    def survey(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
+    def check_complete(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
         """Calls `then(has_all, now)` once, later: True where every message with `after` < seq <= `last` can be fetched now."""
 
     def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[Found, int], None]) -> None:
@@ -44,19 +44,19 @@ class Archive(Protocol):
 
 
 class NoArchive:
-    def keep(self, message):
+    def add(self, message):
         pass
 
-    def settle(self):
+    def confirm(self):
         pass
 
     def check(self):
         return {}
 
-    def keeps(self, topic, epoch, after):
+    def covers(self, topic, epoch, after):
         return False
 
-    def survey(self, topic, epoch, after, last, then):
+    def check_complete(self, topic, epoch, after, last, then):
         raise NotImplementedError("nothing is kept here")
 
     def fetch(self, topic, epoch, after, last, then):

@@ -12,9 +12,9 @@ from app.errors import ApiError
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.archive import Found
-from app.realtime.archive.aside import Aside
 from app.realtime.archive.ladder import APART, FLUSH_S, Ladder
 from app.realtime.archive.mongo import Known, MongoMessages
+from app.realtime.archive.refused_messages import RefusedMessages
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Head, Message
 from app.realtime.topics import matches
@@ -30,17 +30,17 @@ MOVING_AT_END_S = 1.0
 class Numbering(Protocol):
     """What the archive knows better than a log that has just begun."""
 
-    def numbered(self) -> dict[str, tuple[str, int]]:
+    def stored_positions(self) -> dict[str, tuple[str, int]]:
         """The topics whose numbering continues: the epoch, and the last seq that was given in it."""
 
     @property
     def is_certain(self) -> bool:
         """Whether that holds without the archive: False after a start of the machine, which may have been put back from a snapshot."""
 
-    def recall(self, topic: str, epoch: str, seq: int, id: str, user: str | None) -> None:
+    def remember_answer(self, topic: str, epoch: str, seq: int, id: str, user: str | None) -> None:
         """The message of this publisher's id stands there."""
 
-    def begin_anew(self) -> None:
+    def restart_epochs(self) -> None:
         """No topic continues in its epoch."""
 
     def head(self, topic: str) -> Head: ...
@@ -61,7 +61,7 @@ class DurableArchive:
         clock: Clock,
         metrics,
         *,
-        aside: Aside | None = None,
+        refused: RefusedMessages | None = None,
         steady: Clock | None = None,
         numbering: Numbering | None = None,
     ):
@@ -69,7 +69,7 @@ class DurableArchive:
         self._spool = spool
         self._patterns = patterns
         self._clock = clock
-        self._ladder = Ladder(store, spool, aside or Aside(spool.folder), max_bytes, clock, steady or clock, metrics)
+        self._ladder = Ladder(store, spool, refused or RefusedMessages(spool.folder), max_bytes, clock, steady or clock, metrics)
         self._numbering = numbering
         self._numbered: dict[str, tuple[str, int]] = {}
 
@@ -77,7 +77,7 @@ class DurableArchive:
         """After the log has its numbers, before anything is published."""
         if self._numbering is None:
             return
-        self._numbered = self._numbering.numbered()
+        self._numbered = self._numbering.stored_positions()
         try:
             known = self._spool.newest(KNOWN_AGAIN)
         except OSError as error:
@@ -87,13 +87,13 @@ class DurableArchive:
         self._ladder.before_first, self._ladder.on_taken = lambda: self._compare(known), self._on_taken
         is_compared = self._ladder.reach(self._ladder.look_first)
         if not is_compared and self._numbered and not self._numbering.is_certain:
-            self._begin_anew("the machine was started anew or the file of numbers was touched, and MongoDB is away")
+            self._restart_epochs("the machine was started anew or the file of numbers was touched, and MongoDB is away")
 
     def _compare(self, spooled: list[Known]) -> None:
         """Raises StorageUnavailable; then it is asked again before anything is stored."""
         beyond = self._store.any_at([(topic, epoch, seq + 1) for topic, (epoch, seq) in self._numbered.items()])
         if beyond:
-            self._begin_anew(f"MongoDB has {beyond}")
+            self._restart_epochs(f"MongoDB has {beyond}")
         try:
             self._learn([*self._store.newest(KNOWN_AGAIN), *spooled])
         except StorageUnavailable as error:  # sorting may take longer than a database without the index is given
@@ -103,11 +103,11 @@ class DurableArchive:
         """The ids; and whether a topic that continues was continued already: by a seq that was not given in its epoch yet, or, with
         what it said last, in another epoch."""
         for each in known:
-            self._numbering.recall(*each)
+            self._numbering.remember_answer(*each)
         last = {each.topic: each for each in known if APART not in each.epoch}.values()
         beyond = [each for each in known if self._is_beyond(each)] + [each for each in last if self._is_elsewhere(each)]
         if beyond:
-            self._begin_anew("the archive has {0.topic} {0.epoch} {0.seq}".format(beyond[0]))
+            self._restart_epochs("the archive has {0.topic} {0.epoch} {0.seq}".format(beyond[0]))
 
     def _is_beyond(self, each: Known) -> bool:
         epoch, seq = self._numbered.get(each.topic, ("", 0))
@@ -116,28 +116,28 @@ class DurableArchive:
     def _is_elsewhere(self, each: Known) -> bool:
         return self._numbered.get(each.topic, (each.epoch, 0))[0] != each.epoch
 
-    def _begin_anew(self, reason: str) -> None:
+    def _restart_epochs(self, reason: str) -> None:
         log.error("numbers_not_believed", reason=reason, topics_begin="new epochs")
         self._numbered = {}
-        self._numbering.begin_anew()
+        self._numbering.restart_epochs()
 
     def _on_taken(self, message: Message) -> None:
         """Of an epoch that is over, this is known already."""
         if self._numbering.head(message.topic).epoch == message.epoch:
-            self._begin_anew(f"another message stands at {message.topic} {message.epoch} {message.seq}")
+            self._restart_epochs(f"another message stands at {message.topic} {message.epoch} {message.seq}")
 
-    def keep(self, message: Message) -> None:
-        if self.keeps(message.topic):
-            self._ladder.keep(message)
+    def add(self, message: Message) -> None:
+        if self.covers(message.topic):
+            self._ladder.add(message)
 
-    def settle(self) -> None:
+    def confirm(self) -> None:
         """Before a publish is answered. While the process ends, what was published is on the disk when this returns."""
         if self._ladder.is_closing and len(self._ladder):
             self._ladder.save()
             if len(self._ladder):
                 raise ApiError("unavailable", "The server is stopping; publish again.", retry_after_ms=1000)
 
-    def keeps(self, topic: str, epoch: str = "", after: int = 0) -> bool:
+    def covers(self, topic: str, epoch: str = "", after: int = 0) -> bool:
         return any(matches(pattern, topic) for pattern in self._patterns)
 
     def run(self, stop: Event) -> None:
@@ -158,7 +158,7 @@ class DurableArchive:
         while self._ladder.move() and not (stop and stop.is_set()):
             self._ladder.save()
 
-    def survey(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
+    def check_complete(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
         gevent.spawn(self._answer, self._has_all, False, (topic, epoch, after, last), then)
 
     def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[Found, int], None]) -> None:

@@ -11,7 +11,7 @@ The invariants:
   MongoDB is given to answer, however slow it is. That is what kill -9 can cost.
 - Order of ending. Once `is_closing` is set, what is saved goes to the disk first, and no publish is answered before a save.
 - Before the first message goes to MongoDB, `before_first` has returned.
-- Nothing waits behind a message that MongoDB will never take: it goes to a file of its own with the reason (aside.py).
+- Nothing waits behind a message that MongoDB will never take: it goes to a file of its own with the reason (refused_messages.py).
 - A place names one message. A message whose place is taken by another one is stored under an epoch of its own.
 """
 
@@ -24,8 +24,8 @@ from gevent.lock import RLock
 
 from app.clock import Clock
 from app.logs import get_logger
-from app.realtime.archive.aside import Aside
 from app.realtime.archive.mongo import MongoMessages, NotStored
+from app.realtime.archive.refused_messages import RefusedMessages
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
 from app.storage.circuit_breaker import Breaker
@@ -50,10 +50,12 @@ class Ladder:
     """`steady` counts milliseconds that no one sets, for ages and pauses. `before_first` is called before the first message goes to
     MongoDB and raises StorageUnavailable where that may not be yet; `on_taken` gets a message whose place is another one's."""
 
-    def __init__(self, store: MongoMessages, spool: MessageSpool, aside: Aside, max_bytes: int, clock: Clock, steady: Clock, metrics):
+    def __init__(
+        self, store: MongoMessages, spool: MessageSpool, refused: RefusedMessages, max_bytes: int, clock: Clock, steady: Clock, metrics
+    ):
         self._store = store
         self._spool = spool
-        self._aside = aside
+        self._refused = refused
         self._max_bytes = max_bytes
         self._clock = clock
         self._steady = steady
@@ -83,7 +85,7 @@ class Ladder:
         place = (topic, epoch)
         return {message.seq: message for message, _ in self._buffer if (message.topic, message.epoch) == place and message.seq > after}
 
-    def keep(self, message: Message) -> None:
+    def add(self, message: Message) -> None:
         self._buffer.append(_Waiting(message, self._steady()))
         self._bytes += _size(message)
         while self._bytes > self._max_bytes and len(self._buffer) > 1:
@@ -200,7 +202,7 @@ class Ladder:
         if not refused:
             return
         try:
-            self._aside.add(refused)
+            self._refused.add(refused)
         except OSError as error:
             raise StorageUnavailable(f"a message that it refuses cannot be put aside: {error}") from error
         self._fates.labels("refused").inc(len(refused))

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from app.clock import Clock
 from app.logs import get_logger
-from app.realtime.archive.line import decode, encode
+from app.realtime.archive.message_lines import decode, encode
 from app.realtime.archive.mongo import Known
 from app.realtime.log import Message
 from app.serving.fairness import TimeSlice

@@ -7,7 +7,7 @@ from app.errors import ApiError
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.room import Room
 from app.realtime.log import Message
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.subscription import Subscription
 from app.realtime.timers import Timers
 
@@ -17,11 +17,11 @@ RECHECK_MS = 1000
 
 
 class Acks:
-    def __init__(self, room: Room, out: Outgoing, metrics, rules: Rules, timers: Timers, random: Random):
+    def __init__(self, room: Room, out: Outgoing, metrics, options: Options, timers: Timers, random: Random):
         self._room = room
         self._out = out
         self._metrics = metrics
-        self._rules = rules
+        self._options = options
         self._timers = timers
         self._random = random
 
@@ -49,9 +49,9 @@ class Acks:
             return False
         if not self._room.is_empty(subscription.connection_id) or subscription.is_waiting:
             self._room.watch(subscription.connection_id, now)
-            self._timers.set(_key(subscription), now + min(RECHECK_MS, self._rules.ack_timeout_ms))
+            self._timers.set(_key(subscription), now + min(RECHECK_MS, self._options.ack_timeout_ms))
             return False
-        if subscription.resends >= self._rules.ack_max_retries:
+        if subscription.resends >= self._options.ack_max_retries:
             self._metrics.realtime_delivery_failed_total.inc()
             span = subscription.give_up()
             self._out.tell(subscription.connection_id, ApiError("delivery_failed"), topic=subscription.topic, span=span)
@@ -66,7 +66,7 @@ class Acks:
 
     def _backoff(self, subscription: Subscription) -> int:
         """Twice as long each time, and never the same for two clients, so that those who lost touch together do not come back so."""
-        timeout = self._rules.ack_timeout_ms
+        timeout = self._options.ack_timeout_ms
         doubled = timeout * 2 ** min(subscription.resends, 20)
         return int(max(timeout, min(doubled, LONGEST_BACKOFF_MS)) * (1 + JITTER * self._random.random()))
 

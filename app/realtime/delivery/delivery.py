@@ -18,7 +18,7 @@ from app.realtime.delivery.pump import Pump
 from app.realtime.delivery.replay import Replay
 from app.realtime.delivery.room import Room
 from app.realtime.log import Message, TopicLog
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.subscription import Subscription
 from app.realtime.timers import Timers
 
@@ -26,16 +26,16 @@ from app.realtime.timers import Timers
 class Delivery:
     """`deadlines` are what to call when a timer of that name is due, with the rest of its key and `now`."""
 
-    def __init__(self, log: TopicLog, metrics, rules: Rules, timers: Timers, random: Random, archive: Archive | None = None):
-        self._rules = rules
+    def __init__(self, log: TopicLog, metrics, options: Options, timers: Timers, random: Random, archive: Archive | None = None):
+        self._options = options
         self._audiences = Audiences()
         self.out = Outgoing(metrics)
-        self._room = Room(self.out, metrics, rules, timers)
-        self._acks = Acks(self._room, self.out, metrics, rules, timers, random)
+        self._room = Room(self.out, metrics, options, timers)
+        self._acks = Acks(self._room, self.out, metrics, options, timers, random)
         newest = Newest(self._acks, self._room, self.out)
-        replay = Replay(archive or NoArchive(), newest, self._acks, self._room, self.out, rules)
-        self._pump = Pump(log, self._audiences, replay, newest, self._acks, self._room, self.out, metrics, rules, timers)
-        self._merging = Merging(log, self._acks, self._room, self.out, rules, timers)
+        replay = Replay(archive or NoArchive(), newest, self._acks, self._room, self.out, options)
+        self._pump = Pump(log, self._audiences, replay, newest, self._acks, self._room, self.out, metrics, options, timers)
+        self._merging = Merging(log, self._acks, self._room, self.out, options, timers)
         self.deadlines = {"ack": self._on_ack_timeout, "merge": self._on_merge, "stall": self._room.on_stall}
 
     # Who listens
@@ -65,7 +65,7 @@ class Delivery:
         ready, behind = [], []
         for connection_id, subscription in audience.live.items():
             if subscription.is_next(message) or subscription.begins_with(message):
-                if subscription.window_left(self._rules) > 0 and self._room.has(connection_id, message):
+                if subscription.window_left(self._options) > 0 and self._room.has(connection_id, message):
                     self._acks.note_sent(subscription, [message], now)
                     ready.append(connection_id)
                 else:

@@ -15,7 +15,7 @@ from app.realtime.delivery.pages import PAGE, chunks
 from app.realtime.delivery.replay import Replay
 from app.realtime.delivery.room import Room
 from app.realtime.log import Message, TopicLog
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.subscription import Subscription
 from app.realtime.timers import Timers
 
@@ -31,7 +31,7 @@ class Pump:
         room: Room,
         out: Outgoing,
         metrics,
-        rules: Rules,
+        options: Options,
         timers: Timers,
     ):
         self._log = log
@@ -42,7 +42,7 @@ class Pump:
         self._room = room
         self._out = out
         self._metrics = metrics
-        self._rules = rules
+        self._options = options
         self._timers = timers
         self._ready: deque[Subscription] = deque()  # those with more to send, who wait for their next turn
 
@@ -79,7 +79,7 @@ class Pump:
     def _send_some(self, subscription: Subscription, now: int) -> int | None:
         if subscription.is_closed or subscription.is_waiting:
             return None
-        left = min(PAGE, subscription.window_left(self._rules))
+        left = min(PAGE, subscription.window_left(self._options))
         if left <= 0:
             self._metrics.realtime_window_stalls_total.inc()
             return None  # an acknowledgement or the deadline goes on from here
@@ -111,7 +111,7 @@ class Pump:
                 chunk = _still_wanted(subscription, chunk)
                 if not chunk:
                     continue
-            elif subscription.window_left(self._rules) <= 0:
+            elif subscription.window_left(self._options) <= 0:
                 return sent
             if not self._room.has(subscription.connection_id, *chunk):
                 return self._room.wait(subscription, now)

@@ -8,22 +8,22 @@ from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE
 from app.realtime.delivery.room import Room
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.subscription import Subscription
 
 
 class Replay:
-    def __init__(self, archive: Archive, newest: Newest, acks: Acks, room: Room, out: Outgoing, rules: Rules):
+    def __init__(self, archive: Archive, newest: Newest, acks: Acks, room: Room, out: Outgoing, options: Options):
         self._archive = archive
         self._newest = newest
         self._acks = acks
         self._room = room
         self._out = out
-        self._rules = rules
+        self._options = options
 
     def pass_over(self, subscription: Subscription, gone: tuple[int, int], go_on: Callable[[Subscription, int], None]) -> int | None:
         """0 where the gap was told at once; None where the archive is asked, and `go_on(subscription, now)` called afterwards."""
-        if not self._archive.keeps(subscription.topic, subscription.epoch, subscription.sent):
+        if not self._archive.covers(subscription.topic, subscription.epoch, subscription.sent):
             self._out.tell_gap(subscription, gone)
             return 0
         subscription.is_waiting = True
@@ -47,7 +47,7 @@ class Replay:
         if found.messages and subscription.mode == "latest":
             return self._newest.send(subscription, found.messages[-1], now)
         for message in found.messages:
-            if subscription.window_left(self._rules) <= 0:
+            if subscription.window_left(self._options) <= 0:
                 return True
             if not self._room.has(subscription.connection_id, message):
                 self._room.wait(subscription, now)

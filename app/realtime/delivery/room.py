@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from app.errors import ApiError
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.log import Message
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.subscription import MESSAGE_BYTES, Subscription
 from app.realtime.timers import Timers
 
 
 class Room:
-    def __init__(self, out: Outgoing, metrics, rules: Rules, timers: Timers):
+    def __init__(self, out: Outgoing, metrics, options: Options, timers: Timers):
         self._out = out
         self._metrics = metrics
-        self._rules = rules
+        self._options = options
         self._timers = timers
         self._full: dict[str, dict[str, Subscription]] = {}  # by connection: those who wait for room in its transport
         self._progress: dict[str, int] = {}
@@ -27,7 +27,7 @@ class Room:
     def has(self, connection_id: str, *messages: Message) -> bool:
         """An empty transport takes whatever one message is, since nothing smaller will come."""
         queued = self._out.transport.queued_bytes(connection_id)
-        return queued == 0 or queued + sum(len(message.payload) + MESSAGE_BYTES for message in messages) <= self._rules.send_buffer_bytes
+        return queued == 0 or queued + sum(len(message.payload) + MESSAGE_BYTES for message in messages) <= self._options.send_buffer_bytes
 
     def is_empty(self, connection_id: str) -> bool:
         """All that was sent has left the process."""
@@ -54,7 +54,7 @@ class Room:
         """From now on the client has to take something every `slow_consumer_ms`."""
         if ("stall", connection_id) not in self._timers:
             self._progress[connection_id] = self._out.transport.progress(connection_id)
-            self._timers.set(("stall", connection_id), now + self._rules.slow_consumer_ms)
+            self._timers.set(("stall", connection_id), now + self._options.slow_consumer_ms)
 
     def on_stall(self, connection_id: str, now: int) -> None:
         """Not a byte was taken for all that time, or else it is watched on."""

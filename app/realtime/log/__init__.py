@@ -5,7 +5,7 @@ to begin anew, the epoch is another one, so an old position can never be mistake
 memory.py      keeps it in this process
 publishers.py  the parties that publish, and the answers by which their repeated messages are known
 shares.py      how much of it each party may hold
-numbers.py     lets the numbering of some topics continue in the next process
+sequence_store.py lets the numbering of some topics continue in the next process
 """
 
 from collections.abc import Callable
@@ -73,47 +73,47 @@ class TopicLog(Protocol):
         """Every appended message goes to `listener`, each topic's in the order of seq. A listener must not raise."""
 
 
-class Numbers(Protocol):
+class SequenceStore(Protocol):
     """How far topics were numbered, for a log that begins where another one ended. The invariant behind it: `(topic, epoch,
     seq)` never names two messages."""
 
-    def keeps(self, topic: str) -> bool:
+    def covers(self, topic: str) -> bool:
         """Whether the numbering of this topic is to go on."""
 
-    def last(self, topic: str) -> tuple[str, int] | None:
+    def position(self, topic: str) -> tuple[str, int] | None:
         """(epoch, seq) that it goes on from; None where its numbering begins."""
 
-    def note(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
+    def record(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
         """To be called before any client learns of this number. `owner` is a short name of the party that it counts against, empty
         for the server. False: no client may learn of it, and no topic may continue in its epoch."""
 
-    def known(self) -> dict[str, tuple[str, int]]:
+    def positions(self) -> dict[str, tuple[str, int]]:
         """`last` of every topic whose numbering continues."""
 
     @property
     def is_certain(self) -> bool:
         """Whether the machine has run ever since they were noted."""
 
-    def begin_anew(self) -> None:
+    def restart_epochs(self) -> None:
         """No numbering continues."""
 
 
-class NoNumbers:
+class NoSequenceStore:
     """Every log begins in epochs of its own."""
 
     is_certain = True
 
-    def keeps(self, topic):
+    def covers(self, topic):
         return False
 
-    def last(self, topic):
+    def position(self, topic):
         return None
 
-    def note(self, topic, epoch, seq, now, owner=""):
+    def record(self, topic, epoch, seq, now, owner=""):
         return True
 
-    def known(self):
+    def positions(self):
         return {}
 
-    def begin_anew(self):
+    def restart_epochs(self):
         pass

@@ -3,7 +3,7 @@
 Everything in it is bounded. A topic that is over its count or its bytes loses its oldest messages (the newest one
 always stays), and at the next `tidy` those over its age; one to which nobody published for twice that long is
 forgotten whole. So are topics over the number of topics, or the bytes, of all together. A forgotten topic starts at seq 1 in
-another epoch when it comes back, and a client that resumes is told so; one that `numbers` keep continues in its epoch, with what
+another epoch when it comes back, and a client that resumes is told so; one that `sequences` keep continues in its epoch, with what
 was forgotten gone. Of the message ids that make a repeated publish harmless the oldest are forgotten first: a retry that comes
 after too many other messages is a new message.
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from app.realtime.log import Appended, Head, Message, NoNumbers, Numbers, Page
+from app.realtime.log import Appended, Head, Message, NoSequenceStore, Page, SequenceStore
 from app.realtime.log.publishers import Publisher, Publishers
 from app.realtime.log.shares import Shares
 from app.realtime.topics import matches
@@ -33,7 +33,7 @@ LOOKED_AT = 16  # topics of a party that has to give up one; a topic in which on
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Retention:
     """What a topic remembers. `max_age_ms` None means for ever."""
 
     max_messages: int
@@ -48,7 +48,7 @@ class _Topic:
     name: str
     epoch: str
     seq: int
-    keep: Keep
+    keep: Retention
     is_numbered: bool
     owner: Publisher
     published_at: int = 0
@@ -71,13 +71,13 @@ class MemoryTopicLog:
         max_bytes: int,
         max_topics: int,
         max_age_ms: int | None = None,
-        retention: Sequence[tuple[str, Keep]] = (),
+        retention: Sequence[tuple[str, Retention]] = (),
         max_total_bytes: int = MAX_TOTAL_BYTES,
         max_ids: int = MAX_IDS,
-        numbers: Numbers | None = None,
+        sequences: SequenceStore | None = None,
     ):
-        self._numbers = numbers or NoNumbers()
-        self._keep_by_default = Keep(max_messages, max_bytes, max_age_ms)
+        self._sequences = sequences or NoSequenceStore()
+        self._keep_by_default = Retention(max_messages, max_bytes, max_age_ms)
         self._retention = retention
         self._topics: dict[str, _Topic] = {}
         self._topic_shares = Shares(max_topics)
@@ -97,8 +97,8 @@ class MemoryTopicLog:
             self._publishers.leave(publisher)
             return Appended(first.seq, first.epoch, duplicate=True)
         entry = self._next(topic, publisher)
-        if entry.is_numbered and not self._numbers.note(topic, entry.epoch, entry.seq, now, publisher.mark):
-            self._leave_the_numbers()
+        if entry.is_numbered and not self._sequences.record(topic, entry.epoch, entry.seq, now, publisher.mark):
+            self._leave_the_sequences()
             publisher = self._publishers.get(user, is_trusted)
             entry = self._next(topic, publisher)
         entry.published_at = now
@@ -141,39 +141,41 @@ class MemoryTopicLog:
             if entry.published_at <= now - 2 * age:
                 self._forget(entry)
 
-    def numbered(self) -> dict[str, tuple[str, int]]:
+    def stored_positions(self) -> dict[str, tuple[str, int]]:
         """The topics whose numbering continues: (epoch, seq)."""
-        return self._numbers.known()
+        return self._sequences.positions()
 
     @property
     def is_certain(self) -> bool:
-        """See Numbers."""
-        return self._numbers.is_certain
+        """See SequenceStore."""
+        return self._sequences.is_certain
 
-    def recall(self, topic: str, epoch: str, seq: int, id: str, user: str | None) -> None:
+    def remember_answer(self, topic: str, epoch: str, seq: int, id: str, user: str | None) -> None:
         """What a process before this one answered to this id, so that a repeated publish gets it again."""
         publisher = self._publishers.get(user, is_trusted=False)
         if self._publishers.first_answer(publisher, topic, id) is None:
             self._publishers.remember(publisher, topic, id, Appended(seq, epoch))
 
-    def begin_anew(self) -> None:
-        """Every topic that `numbers` keep begins in an epoch that was never there, also not in a process that this one was copied
+    def restart_epochs(self) -> None:
+        """Every topic that `sequences` keep begins in an epoch that was never there, also not in a process that this one was copied
         from."""
         self._name = secrets.token_urlsafe(8)
-        self._numbers.begin_anew()
+        self._sequences.restart_epochs()
         self._forget_numbered()
 
     def counts(self) -> dict[str, int]:
         totals = {"topics": self._topic_shares.total, "bytes": self._byte_shares.total}
         return {**totals, **self._publishers.counts()}
 
-    def _keep_of(self, topic: str) -> Keep:
+    def _keep_of(self, topic: str) -> Retention:
         return next((keep for pattern, keep in self._retention if matches(pattern, topic)), self._keep_by_default)
 
     def _next(self, topic: str, publisher: Publisher) -> _Topic:
         entry = self._topics.get(topic)
         if entry is None:
-            entry = self._topics[topic] = _Topic(topic, *self._begins(topic), self._keep_of(topic), self._numbers.keeps(topic), publisher)
+            entry = self._topics[topic] = _Topic(
+                topic, *self._begins(topic), self._keep_of(topic), self._sequences.covers(topic), publisher
+            )
             publisher.owned[topic] = None
             publisher.topics.change(1)
             self._make_room_for_topics(entry)
@@ -184,9 +186,9 @@ class MemoryTopicLog:
         entry.seq += 1
         return entry
 
-    def _leave_the_numbers(self) -> None:
+    def _leave_the_sequences(self) -> None:
         """Another process may continue from them: each of their topics begins in a new epoch, as a forgotten one does."""
-        self._numbers = NoNumbers()
+        self._sequences = NoSequenceStore()
         self._forget_numbered()
 
     def _forget_numbered(self) -> None:
@@ -196,7 +198,7 @@ class MemoryTopicLog:
     def _begins(self, topic: str) -> tuple[str, int]:
         """(epoch, seq) that a topic continues from which is not remembered. A new epoch is another one whenever a topic was
         forgotten, so none begins twice in the same."""
-        return self._numbers.last(topic) or (f"{self._name}.{self._forgotten}", 0)
+        return self._sequences.position(topic) or (f"{self._name}.{self._forgotten}", 0)
 
     def _keep(self, entry: _Topic, message: Message, publisher: Publisher) -> None:
         entry.messages.append(message)

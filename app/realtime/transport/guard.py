@@ -18,7 +18,7 @@ from app.clock import Clock, uptime
 from app.log_sampling import SampledLog
 from app.logs import get_logger
 from app.realtime.allowance import Allowance
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.transport import NAMESPACES
 from app.realtime.transport.compression import gzip_in_turns
 from app.realtime.transport.dispatch import Dispatch
@@ -40,10 +40,12 @@ class Guard:
     """`install` puts it around an engineio server; `wsgi` goes around the WSGI application that holds it. `max_connect_bytes` is
     how long a packet may be before its session has joined a namespace."""
 
-    def __init__(self, server, rules: Rules, clock: Clock, *, send_buffer_bytes: int, max_connect_bytes: int, path: str = "/socket.io/"):
+    def __init__(
+        self, server, options: Options, clock: Clock, *, send_buffer_bytes: int, max_connect_bytes: int, path: str = "/socket.io/"
+    ):
         self._server = server
         self._eio: engineio.Server = server.eio
-        self._rules = rules
+        self._options = options
         self._clock = clock
         self._send_buffer_bytes = send_buffer_bytes
         self._max_connect_bytes = min(max_connect_bytes, self._eio.max_http_buffer_size)
@@ -139,7 +141,7 @@ class Guard:
     def _begin(self, handle, eio_sid: str, environ: dict):
         self._unjoined.append((uptime(), eio_sid))
         session = self._eio.sockets[eio_sid]
-        session.session[STATE] = SessionState(Allowance(self._rules, self._clock()), self._max_connect_bytes)
+        session.session[STATE] = SessionState(Allowance(self._options, self._clock()), self._max_connect_bytes)
         session.queue.on_overflow = partial(gevent.spawn, close_transport, self._eio, eio_sid, "slow_consumer")
         return handle(eio_sid, environ)
 

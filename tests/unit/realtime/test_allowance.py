@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.realtime.allowance import FLOOD_FACTOR, MAX_REFUSED_CONNECTS, READ_FACTOR, Allowance
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from tests.apps import NOW
 
-RULES = Rules(connection_rate="50/second", connection_burst=100, flood_ms=10_000)
+OPTIONS = Options(connection_rate="50/second", connection_burst=100, flood_ms=10_000)
 
 
 @pytest.fixture
 def allowance():
-    return Allowance(RULES, NOW)
+    return Allowance(OPTIONS, NOW)
 
 
 def test_frames_that_are_refused_at_once_are_told_to_come_back_one_after_another_at_the_rate(allowance):
@@ -71,7 +71,7 @@ def test_what_is_read_at_the_pauses_is_enough_to_see_a_flood(allowance):
 
 @pytest.mark.parametrize("rate", ["6/minute", "1/second", "1000/second"])
 def test_a_pause_is_never_longer_than_a_tenth_of_a_second(rate):
-    allowance = Allowance(Rules(connection_rate=rate, connection_burst=1), NOW)
+    allowance = Allowance(Options(connection_rate=rate, connection_burst=1), NOW)
     allowance.take(NOW)
     assert allowance.take(NOW) > 0 and 0 < allowance.pause_ms <= 100
 
@@ -85,7 +85,7 @@ def test_so_many_refused_connects_in_a_row_are_too_many_and_one_that_is_let_in_b
 
 @given(st.lists(st.integers(0, 300), max_size=300))
 def test_what_is_let_through_is_at_most_the_burst_and_the_rate(pauses):
-    allowance, now, taken = Allowance(RULES, NOW), NOW, 0
+    allowance, now, taken = Allowance(OPTIONS, NOW), NOW, 0
     for pause in pauses:
         now += pause
         taken += not allowance.take(now)

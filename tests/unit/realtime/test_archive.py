@@ -9,7 +9,7 @@ from gevent.event import Event
 from app.errors import ApiError
 from app.metrics import Metrics
 from app.realtime.archive.archive import DurableArchive
-from app.realtime.archive.aside import Aside
+from app.realtime.archive.refused_messages import RefusedMessages
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
 from app.storage.segments.segment import segments
@@ -34,7 +34,7 @@ class House:
 
     def keep(self, *seqs, topic="t", size=2):
         for seq in seqs:
-            self.archive.keep(Message(topic, "e", seq, f"m{seq}", NOW, b'"' + b"x" * size + b'"', "u1"))
+            self.archive.add(Message(topic, "e", seq, f"m{seq}", NOW, b'"' + b"x" * size + b'"', "u1"))
 
     def round(self):
         """What the background task does again and again."""
@@ -54,7 +54,7 @@ class House:
         return [message.seq for message in found.messages]
 
     def has_all(self, after, last, topic="t"):
-        return self._ask(self.archive.survey, after, last, topic)
+        return self._ask(self.archive.check_complete, after, last, topic)
 
     def _ask(self, question, after, last, topic):
         answers = []
@@ -397,7 +397,7 @@ def test_what_is_published_after_the_last_save_is_on_the_disk_before_it_is_answe
     stop.set()
     house.archive.run(stop)
     house.keep(1)
-    house.archive.settle()
+    house.archive.confirm()
     house.kill()
     house.rest()
     assert house.store.seqs() == [1]
@@ -411,13 +411,13 @@ def test_what_is_published_after_the_last_save_and_finds_no_place_is_not_answere
     house.archive.run(stop)
     house.keep(1, size=2000)
     with pytest.raises(ApiError, match="stopping"):
-        house.archive.settle()
+        house.archive.confirm()
 
 
 def test_while_it_runs_no_publish_waits(house):
     house.store.is_away = True
     house.keep(1)
-    house.archive.settle()
+    house.archive.confirm()
     assert (house.files, house.store.asked) == ([], 0)
 
 
@@ -480,7 +480,9 @@ def test_an_objection_that_passes_costs_nothing(house):
 def test_where_a_refused_message_cannot_be_put_aside_nothing_is_lost(house, monkeypatch):
     house.store.refuses = {"m1"}
     with monkeypatch.context() as patch:
-        patch.setattr("app.realtime.archive.aside.RejectedFile.add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr(
+            "app.realtime.archive.refused_messages.RejectedFile.add", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
         house.keep(1, 2)
         house.round()
     house.rest()
@@ -488,7 +490,7 @@ def test_where_a_refused_message_cannot_be_put_aside_nothing_is_lost(house, monk
 
 
 def test_the_file_of_refused_messages_has_a_bound(tmp_path):
-    aside = Aside(tmp_path, max_bytes=1000)
+    aside = RefusedMessages(tmp_path, max_bytes=1000)
     for seq in range(100):
         aside.add([(Message("t", "e", seq, f"m{seq}", NOW, b"1"), "it is refused")])
     assert (tmp_path / "messages.rejected").stat().st_size < 1300

@@ -7,7 +7,7 @@ from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.hub import Hub
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from tests.unit.realtime.fakes import MemoryTransport
 from tests.unit.realtime.test_hub import ADMIN
 
@@ -32,11 +32,11 @@ class NarrowTransport(MemoryTransport):
 class House:
     """A hub whose time a test sets; nobody's jitter."""
 
-    def __init__(self, transport=None, **rules):
+    def __init__(self, transport=None, **options):
         self.now = 0
         self.log = MemoryTopicLog(max_messages=100, max_bytes=1_000_000, max_topics=10)
         self.metrics = Metrics()
-        self.hub = Hub(self.log, self.metrics, Rules(**{"ack_timeout_ms": 100, "ack_max_retries": 2, **rules}), NoJitter())
+        self.hub = Hub(self.log, self.metrics, Options(**{"ack_timeout_ms": 100, "ack_max_retries": 2, **options}), NoJitter())
         self.transport = self.hub.transport = transport or MemoryTransport()
         self.log.listen(lambda message: self.hub.announce(message, self.now))
         self.hub.connect("a", ADMIN)

@@ -10,7 +10,7 @@ from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.hub import Hub
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from tests.apps import NOW
 from tests.unit.realtime.fakes import MemoryTransport
 
@@ -24,7 +24,7 @@ class House:
     def __init__(self, max_topics=128, kept_messages=5, kept_topics=10):
         self.log = MemoryTopicLog(max_messages=kept_messages, max_bytes=100_000, max_topics=kept_topics)
         self.metrics = Metrics()
-        self.hub = Hub(self.log, self.metrics, Rules(max_topics=max_topics))
+        self.hub = Hub(self.log, self.metrics, Options(max_topics=max_topics))
         self.log.listen(lambda message: self.hub.announce(message, NOW))
         self.transport = self.hub.transport = MemoryTransport()
 

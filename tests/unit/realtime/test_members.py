@@ -6,7 +6,7 @@ from app.errors import ApiError
 from app.identity.identity import Identity
 from app.realtime.allowance import Allowance
 from app.realtime.members import Members
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.timers import Timers
 from tests.apps import NOW
 
@@ -20,8 +20,8 @@ def user(user_id="u1", expires_at=NOW + 5000, roles=()):
 class House:
     def __init__(self):
         self.told, self.closed = [], []
-        rules = Rules(token_grace_ms=GRACE_MS, connection_rate="10/second", connection_burst=5)
-        self.members = Members(rules, Timers(), self.tell, self.close)
+        options = Options(token_grace_ms=GRACE_MS, connection_rate="10/second", connection_burst=5)
+        self.members = Members(options, Timers(), self.tell, self.close)
         self.members.join("a", user())
 
     def tell(self, connection_id, error, **places):
@@ -95,7 +95,7 @@ def test_over_the_rate_a_frame_is_refused_with_the_time_to_wait_and_the_connecti
 
 
 def test_two_places_of_one_transport_session_share_its_allowance(house):
-    allowance = Allowance(Rules(connection_rate="10/second", connection_burst=5), NOW)
+    allowance = Allowance(Options(connection_rate="10/second", connection_burst=5), NOW)
     house.members.join("b", user(), allowance)
     for _ in range(5):
         house.members.admit("b", NOW)

@@ -6,9 +6,9 @@ from app.errors import ApiError
 from app.identity.identity import Identity
 from app.metrics import Metrics
 from app.realtime.log.memory import MemoryTopicLog
+from app.realtime.options import Options
 from app.realtime.protocol import Subscribe, Unsubscribe
 from app.realtime.realtime import Realtime
-from app.realtime.rules import Rules
 from tests.apps import NOW, Clock
 from tests.unit.realtime.fakes import MemoryTransport
 
@@ -16,7 +16,7 @@ from tests.unit.realtime.fakes import MemoryTransport
 @pytest.fixture
 def realtime():
     log = MemoryTopicLog(max_messages=10, max_bytes=10_000, max_topics=10)
-    return Realtime(log, Clock(), Metrics(), Rules(max_topics=5, max_payload_bytes=1024))
+    return Realtime(log, Clock(), Metrics(), Options(max_topics=5, max_payload_bytes=1024))
 
 
 def test_publishing_works_before_there_is_a_server(realtime):
@@ -75,7 +75,7 @@ def test_an_emitted_event_goes_to_its_room_through_the_transport(realtime):
 def test_the_messages_of_one_user_are_held_to_a_rate_and_a_large_request_is_paid_for_by_the_ones_after_it():
     clock = Clock()
     log = MemoryTopicLog(max_messages=10, max_bytes=10_000, max_topics=10)
-    realtime = Realtime(log, clock, Metrics(), Rules(topic_rate="10000/second"), user_rate="100/second")
+    realtime = Realtime(log, clock, Metrics(), Options(topic_rate="10000/second"), user_rate="100/second")
     ann, bob = (Identity(kind="user", user_id=name, publish_to=("*",)) for name in ("ann", "bob"))
     messages = [{"topic": "t", "payload": 1}]
     realtime.publish_as(ann, messages * 300)
@@ -92,7 +92,7 @@ def test_the_messages_of_one_user_are_held_to_a_rate_and_a_large_request_is_paid
 
 def test_subscribing_to_unknown_topics_and_asking_for_positions_leaves_nothing_behind():
     log = MemoryTopicLog(max_messages=10, max_bytes=10_000, max_topics=10)
-    realtime = Realtime(log, Clock(), Metrics(), Rules(max_topics=5))
+    realtime = Realtime(log, Clock(), Metrics(), Options(max_topics=5))
     realtime.bind(MemoryTransport())
     hub, admin = realtime.hub, Identity(kind="user", user_id="root", roles=("admin",))
     for round_ in range(50):

@@ -4,9 +4,9 @@ from app.metrics import Metrics
 from app.realtime import protocol
 from app.realtime.archive import Found
 from app.realtime.hub import Hub
-from app.realtime.log import Message, NoNumbers
+from app.realtime.log import Message, NoSequenceStore
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from tests.apps import NOW
 from tests.unit.realtime.fakes import MemoryTransport
 from tests.unit.realtime.test_hub import ADMIN
@@ -16,16 +16,16 @@ class LaterArchive:
     """Answers when the test says so; `None` among its numbers stands for a part that is away."""
 
     def __init__(self, *seqs):
-        self.seqs, self.is_whole, self.asked, self.surveyed = set(seqs) - {None}, None not in seqs, [], []
+        self.seqs, self.is_whole, self.asked, self.checked = set(seqs) - {None}, None not in seqs, [], []
 
-    def settle(self):
+    def confirm(self):
         pass
 
-    def keeps(self, topic, epoch, after):
+    def covers(self, topic, epoch, after):
         return True
 
-    def survey(self, topic, epoch, after, last, then):
-        self.surveyed.append((after, last))
+    def check_complete(self, topic, epoch, after, last, then):
+        self.checked.append((after, last))
         self.say = lambda: then(self.seqs >= set(range(after + 1, last + 1)), NOW)
 
     def fetch(self, topic, epoch, after, last, then):
@@ -34,16 +34,16 @@ class LaterArchive:
         self.answer = lambda: then(Found(found, self.is_whole), NOW)
 
 
-class Numbers(NoNumbers):
+class SequenceStore(NoSequenceStore):
     """As after a restart: the topic had eight messages."""
 
-    def last(self, topic):
+    def position(self, topic):
         return "e", 8
 
 
 def restarted(archive, **manner):
-    log = MemoryTopicLog(max_messages=3, max_bytes=100_000, max_topics=3, numbers=Numbers())
-    hub = Hub(log, Metrics(), Rules(), archive=archive)
+    log = MemoryTopicLog(max_messages=3, max_bytes=100_000, max_topics=3, sequences=SequenceStore())
+    hub = Hub(log, Metrics(), Options(), archive=archive)
     log.listen(lambda message: hub.announce(message, NOW))
     transport = hub.transport = MemoryTransport()
     hub.connect("a", ADMIN)
@@ -55,7 +55,7 @@ def restarted(archive, **manner):
 def asking(archive, since=0, metrics=None):
     """The archive has not said yet whether it has all."""
     log = MemoryTopicLog(max_messages=3, max_bytes=100_000, max_topics=3)
-    hub = Hub(log, metrics or Metrics(), Rules(), archive=archive)
+    hub = Hub(log, metrics or Metrics(), Options(), archive=archive)
     log.listen(lambda message: hub.announce(message, NOW))
     transport = hub.transport = MemoryTransport()
     for _ in range(8):
@@ -131,7 +131,7 @@ def test_recovered_is_answered_when_the_archive_knows_and_true_only_where_it_has
     for seqs, is_whole in ((everything, True), ((1, 2, 3, 5, 6), False), ((None, *everything[3:]), False)):
         archive = LaterArchive(*seqs)
         _, frames = asking(archive, metrics=metrics)
-        assert (frames, archive.surveyed, archive.asked) == ([], [(0, 5)], [])
+        assert (frames, archive.checked, archive.asked) == ([], [(0, 5)], [])
         archive.say()
         (answer,) = frames
         assert (answer["recovered"], answer.get("reason")) == ((True, None) if is_whole else (False, "history_gap"))
@@ -171,7 +171,7 @@ def test_after_a_restart_who_wants_the_latest_gets_it_from_the_archive():
     archive = LaterArchive(1, 2, 3, 4, 5, 6, 7, 8)
     _, frames = restarted(archive, mode="latest")
     archive.answer()
-    assert archive.surveyed == archive.asked == [(7, 8)]
+    assert archive.checked == archive.asked == [(7, 8)]
     assert [(frame["seq"], frame["skipped"]) for frame in frames[1:]] == [(8, [3, 7])]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.realtime.log import Head, Message
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from app.realtime.subscription import Resumption, Subscription, resume_from
 
 
@@ -72,16 +72,16 @@ def test_acknowledged_is_the_longest_beginning_without_a_hole(acks):
 
 
 def test_the_window_closes_by_count_and_by_bytes_and_opens_with_an_acknowledgement():
-    rules = Rules(ack_window_messages=3, ack_window_bytes=5000)
+    options = Options(ack_window_messages=3, ack_window_bytes=5000)
     subscription = sent(2)
-    assert subscription.window_left(rules) == 1
+    assert subscription.window_left(options) == 1
     subscription.note_sent(message(3))
-    assert subscription.window_left(rules) == 0
+    assert subscription.window_left(options) == 0
     subscription.acknowledge(2)
-    assert subscription.window_left(rules) == 2
+    assert subscription.window_left(options) == 2
     subscription.note_sent(message(4, payload=b"x" * 6000))
-    assert subscription.window_left(rules) == 0
-    assert sent(9, ack=False).window_left(rules) == 3
+    assert subscription.window_left(options) == 0
+    assert sent(9, ack=False).window_left(options) == 3
 
 
 def test_a_resend_begins_at_the_oldest_unacknowledged_message_and_counts_until_all_of_it_arrived():

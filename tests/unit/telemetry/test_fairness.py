@@ -12,7 +12,7 @@ import pytest
 from app.errors import ApiError
 from app.http.body import inflate
 from app.metrics import Metrics
-from app.realtime.archive.line import encode as encode_messages
+from app.realtime.archive.message_lines import encode as encode_messages
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log import Message
 from app.storage.errors import StorageUnavailable

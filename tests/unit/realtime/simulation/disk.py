@@ -6,7 +6,7 @@ DURABLE = "a"
 
 
 class Disk:
-    """What outlives a process: the numbers (the twin of FileNumbers) and what the archive has stored. `snapshot` are numbers as they
+    """What outlives a process: the numbers (the twin of FileSequenceStore) and what the archive has stored. `snapshot` are numbers as they
     were once, to which the machine, but not the archive, may be put back."""
 
     is_certain = True
@@ -14,20 +14,20 @@ class Disk:
     def __init__(self):
         self.places, self.stored, self.is_away, self.snapshot = {}, {}, False, None
 
-    def keeps(self, topic):
+    def covers(self, topic):
         return topic == DURABLE
 
-    def last(self, topic):
+    def position(self, topic):
         return self.places.get(topic)
 
-    def note(self, topic, epoch, seq, now, owner=""):
+    def record(self, topic, epoch, seq, now, owner=""):
         self.places[topic] = (epoch, seq)
         return True
 
-    def known(self):
+    def positions(self):
         return dict(self.places)
 
-    def begin_anew(self):
+    def restart_epochs(self):
         self.places.clear()
 
 
@@ -39,7 +39,7 @@ class SlowArchive:
         self.numbered = None
 
     def open(self):
-        self.numbered = self.world.log.numbered()
+        self.numbered = self.world.log.stored_positions()
         self.compare()
 
     def compare(self):
@@ -51,12 +51,12 @@ class SlowArchive:
         is_beyond = numbered and any(epoch == numbered[0] and seq > numbered[1] for epoch, seq in stored)
         assert not is_beyond or self.world.was_put_back, "nothing was put back"
         if is_beyond or (numbered and stored and stored[-1][0] != numbered[0]):
-            self.world.log.begin_anew()
+            self.world.log.restart_epochs()
         self.numbered = None
         for message in list(self.disk.stored.values())[-self.world.limits["max_ids"] :]:
-            self.world.log.recall(message.topic, message.epoch, message.seq, message.id, message.user)
+            self.world.log.remember_answer(message.topic, message.epoch, message.seq, message.id, message.user)
 
-    def keep(self, message):
+    def add(self, message):
         if message.topic == DURABLE:
             self.buffer.append(message)
             self.world.later(self.world.random.randint(1, 300), self.flush)
@@ -69,13 +69,13 @@ class SlowArchive:
                 assert self.disk.stored.setdefault(place, message) is message, "another message under this number"
             self.buffer.clear()
 
-    def settle(self):
+    def confirm(self):
         pass
 
-    def keeps(self, topic, epoch, after):
+    def covers(self, topic, epoch, after):
         return topic == DURABLE
 
-    def survey(self, topic, epoch, after, last, then):
+    def check_complete(self, topic, epoch, after, last, then):
         def has_all():
             found = {message.seq for message in self.find(topic, epoch, after, last).messages}
             return found >= set(range(after + 1, last + 1))

@@ -58,9 +58,9 @@ def check_bounds(world):
         if not subscription.unacked:
             assert subscription.unacked_bytes == 0
             continue
-        assert len(subscription.unacked) <= world.rules.ack_window_messages
+        assert len(subscription.unacked) <= world.options.ack_window_messages
         assert subscription.unacked_bytes == sum(subscription.unacked.values())
-        assert subscription.unacked_bytes < world.rules.ack_window_bytes + 16 * FRAME_BYTES
+        assert subscription.unacked_bytes < world.options.ack_window_bytes + 16 * FRAME_BYTES
 
 
 def check_that_nothing_is_left(world):

@@ -36,7 +36,7 @@ class Wire:
             link.queue.append(text)
             link.bytes += len(text)
             if frame["type"] == "event":
-                limit = self.world.rules.send_buffer_bytes
+                limit = self.world.options.send_buffer_bytes
                 assert link.bytes <= limit + 2 * protocol_slack(frame) or len(link.queue) == 1, f"{link.bytes} of {limit} bytes wait"
 
     def queued_bytes(self, connection_id):
@@ -75,7 +75,7 @@ class Wire:
             assert event["seq"] == seq + 1 or (skipped and skipped == [seq + 1, event["seq"] - 1]), f"{event['seq']} after {seq}"
             link.highest[topic] = (epoch, event["seq"])
         link.times[topic, epoch, event["seq"]] += 1
-        assert link.times[topic, epoch, event["seq"]] <= 1 + self.world.rules.ack_max_retries, "more often than allowed"
+        assert link.times[topic, epoch, event["seq"]] <= 1 + self.world.options.ack_max_retries, "more often than allowed"
 
 
 def protocol_slack(frame):

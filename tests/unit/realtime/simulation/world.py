@@ -10,7 +10,7 @@ from app.metrics import Metrics
 from app.realtime.archive import NoArchive
 from app.realtime.hub import Hub
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.rules import Rules
+from app.realtime.options import Options
 from tests.apps import NOW
 from tests.unit.realtime.simulation import promises
 from tests.unit.realtime.simulation.client import TOPICS, Client
@@ -26,7 +26,7 @@ class World:
     def __init__(self, seed):
         self.random = random = Random(seed)
         self.now, self.agenda, self.numbers, self.published = 0, [], count(), {}
-        self.rules = Rules(
+        self.options = Options(
             ack_window_messages=random.choice([1, 3, 16]),
             ack_window_bytes=random.choice([1024, 100_000]),
             ack_timeout_ms=200,
@@ -47,15 +47,15 @@ class World:
 
     def start(self):
         self.archive = SlowArchive(self) if self.has_durable else NoArchive()
-        self.log = MemoryTopicLog(**self.limits, numbers=self.disk if self.has_durable else None)
-        self.hub = Hub(self.log, METRICS, self.rules, Random(self.random.random()), self.archive)
+        self.log = MemoryTopicLog(**self.limits, sequences=self.disk if self.has_durable else None)
+        self.hub = Hub(self.log, METRICS, self.options, Random(self.random.random()), self.archive)
         self.wire = self.hub.transport = Wire(self)
         self.log.listen(self.announce)
         if self.has_durable:
             self.archive.open()
 
     def announce(self, message):
-        self.archive.keep(message)
+        self.archive.add(message)
         self.hub.announce(message, self.clock)
 
     @property
@@ -179,7 +179,7 @@ class World:
                 link.bytes -= len(text)
                 link.progress += 1
                 self.arrive(link, orjson.loads(text))
-            if link.wants_room and link.is_open and link.bytes <= self.rules.send_buffer_bytes // 2:
+            if link.wants_room and link.is_open and link.bytes <= self.options.send_buffer_bytes // 2:
                 link.wants_room = False
                 self.hub.writable(connection_id, self.clock)
 

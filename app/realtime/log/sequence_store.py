@@ -70,7 +70,7 @@ class _Owner:
         self.held = shares.holding(self, is_trusted=name == THE_SERVER)
 
 
-class FileNumbers:
+class FileSequenceStore:
     """Before `open`, and where there is trouble, every topic is one that nobody has numbered yet. Of more than `max_topics` the
     one published to least recently is forgotten, of the party that has most of them (shares.py)."""
 
@@ -86,17 +86,17 @@ class FileNumbers:
         self._is_sealed = False
         self._is_left_behind = False  # a file that another process may take over, and that no longer knows of every message
 
-    def keeps(self, topic: str) -> bool:
+    def covers(self, topic: str) -> bool:
         return any(matches(pattern, topic) for pattern in self._patterns)
 
-    def last(self, topic: str) -> tuple[str, int] | None:
+    def position(self, topic: str) -> tuple[str, int] | None:
         place = self._places.get(topic)
         return place and (place.epoch, place.seq)
 
-    def known(self) -> dict[str, tuple[str, int]]:
+    def positions(self) -> dict[str, tuple[str, int]]:
         return {topic: (place.epoch, place.seq) for topic, place in self._places.items()}
 
-    def begin_anew(self) -> None:
+    def restart_epochs(self) -> None:
         self._forget_all()
         if self._fd is not None:
             try:
@@ -105,7 +105,7 @@ class FileNumbers:
             except OSError as error:
                 self._give_up(error)
 
-    def note(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
+    def record(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
         if self._fd is None:
             return not self._is_left_behind
         try:
@@ -124,7 +124,7 @@ class FileNumbers:
                 make_folder(self._path.parent)
                 with ExitStack() as until_begun:
                     until_begun.enter_context(self._turn())
-                    self._begin([row for row in self._take_over(until_begun) if self.keeps(row["topic"])])
+                    self._begin([row for row in self._take_over(until_begun) if self.covers(row["topic"])])
             else:
                 self._path.unlink(missing_ok=True)
         except Exception as error:  # whatever it is: a server without these numbers is better than one that does not start

@@ -15,7 +15,7 @@ from app.metrics import Metrics
 from app.realtime.archive.archive import DurableArchive
 from app.realtime.archive.spool import MessageSpool
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.log.numbers import SLOT_BYTES, TOUCHED_MS, FileNumbers, _put, _row
+from app.realtime.log.sequence_store import SLOT_BYTES, TOUCHED_MS, FileSequenceStore, _put, _row
 from tests.apps import Clock
 from tests.unit.realtime.memory_messages import MemoryMessages
 
@@ -29,12 +29,12 @@ class Server:
 
     def start(self):
         self.clock.pass_ms(10_000)
-        self.numbers = FileNumbers(self.folder / "realtime" / "numbers", ("t*",), 100, lambda: self.boot)
-        self.log = MemoryTopicLog(max_messages=50, max_bytes=100_000, max_topics=100, numbers=self.numbers)
+        self.sequences = FileSequenceStore(self.folder / "realtime" / "numbers", ("t*",), 100, lambda: self.boot)
+        self.log = MemoryTopicLog(max_messages=50, max_bytes=100_000, max_topics=100, sequences=self.sequences)
         self.spool = MessageSpool(self.folder / "realtime", 1_000_000, self.clock)
         self.archive = DurableArchive(self.store, self.spool, ("t*",), 100_000, self.clock, Metrics(), numbering=self.log)
-        self.log.listen(self.archive.keep)
-        self.numbers.open()
+        self.log.listen(self.archive.add)
+        self.sequences.open()
         self.archive.open()
 
     def publish(self, topic="t", count=1, id=None, user="u"):
@@ -57,12 +57,12 @@ class Server:
         self.save()
 
     def stop(self):
-        self.numbers.seal()
+        self.sequences.seal()
         self.save()
         self.kill()
 
     def kill(self):
-        self.numbers.close()
+        self.sequences.close()
         self.spool.close()
 
     def stored_payloads(self):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Options:
     max_topics: int = 128
     max_payload_bytes: int = 65_536
     ack_default: bool = True
@@ -21,5 +21,5 @@ class Rules:
     token_grace_ms: int = 30_000
 
     @classmethod
-    def from_settings(cls, settings) -> "Rules":
+    def from_settings(cls, settings) -> "Options":
         return cls(**{field.name: getattr(settings, f"rt_{field.name}") for field in fields(cls)})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.log_sampling import SampledLog
 from app.logs import get_logger
-from app.realtime.archive.line import encode
+from app.realtime.archive.message_lines import encode
 from app.realtime.log import Message
 from app.storage.disk import make_folder
 from app.storage.segments.rejected import RejectedFile
@@ -19,7 +19,7 @@ log = SampledLog(get_logger(__name__))
 MAX_BYTES = 67_108_864
 
 
-class Aside:
+class RefusedMessages:
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES):
         self._file = RejectedFile(folder / "messages")
         self._max_bytes = max_bytes

@@ -9,9 +9,9 @@ from itertools import count
 import orjson
 import pytest
 
-from app.realtime.log import numbers as numbers_module
+from app.realtime.log import sequence_store as sequence_store
 from app.realtime.log.memory import MemoryTopicLog
-from app.realtime.log.numbers import SLOT_BYTES, FileNumbers
+from app.realtime.log.sequence_store import SLOT_BYTES, FileSequenceStore
 from app.storage.segments.segment import lock_alone
 from tests.apps import NOW
 
@@ -24,22 +24,22 @@ class Machine:
 
     def start(self, *patterns, max_topics=100):
         """A process: its log, with the numbers as an attribute."""
-        numbers = FileNumbers(self.path, patterns or ("t*",), max_topics, lambda: self.boot)
-        log = MemoryTopicLog(max_messages=5, max_bytes=100_000, max_topics=3, numbers=numbers)
-        log.numbers = numbers
-        numbers.open()
+        sequences = FileSequenceStore(self.path, patterns or ("t*",), max_topics, lambda: self.boot)
+        log = MemoryTopicLog(max_messages=5, max_bytes=100_000, max_topics=3, sequences=sequences)
+        log.sequences = sequences
+        sequences.open()
         return log
 
     def kill(self, log):
-        log.numbers.close()
+        log.sequences.close()
 
     def stop(self, log):
-        log.numbers.seal()
-        log.numbers.close()
+        log.sequences.seal()
+        log.sequences.close()
 
     def crash(self, log):
         """All of it, with what was not synced: here, the file stays as it is, which the next one must not believe."""
-        log.numbers.close()
+        log.sequences.close()
         self.boot = f"{self.boot}+"
 
 
@@ -84,7 +84,7 @@ def test_what_was_sealed_outlives_the_machine_unless_something_was_published_aft
     machine.boot = "boot-2"
     second = machine.start()
     assert second.head("t").epoch == place.epoch
-    second.numbers.seal()
+    second.sequences.seal()
     append(second)
     machine.crash(second)
     assert machine.start().head("t").epoch != place.epoch
@@ -128,7 +128,7 @@ def test_without_durable_topics_the_file_goes(machine):
     log = machine.start()
     append(log)
     machine.stop(log)
-    FileNumbers(machine.path, (), 100).open()
+    FileSequenceStore(machine.path, (), 100).open()
     assert not machine.path.exists()
 
 
@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_used_costs_the_numbering_and_nothing_else(machi
     machine.path.parent.write_text("in the way")
     log = machine.start()
     assert append(log).seq == 1
-    log.numbers.seal()
+    log.sequences.seal()
 
 
 def in_slot(row):
@@ -256,7 +256,7 @@ def test_a_file_of_the_form_without_checksums_is_not_believed(machine):
 def test_whatever_else_goes_wrong_at_the_start_does_not_stop_it(machine, monkeypatch):
     append(log := machine.start())
     machine.kill(log)
-    monkeypatch.setattr(FileNumbers, "_begin", lambda *_: 1 / 0)
+    monkeypatch.setattr(FileSequenceStore, "_begin", lambda *_: 1 / 0)
     log = machine.start()
     assert (append(log).seq, machine.path.exists()) == (1, False)
 
@@ -266,7 +266,7 @@ def test_of_two_that_begin_at_once_only_one_goes_on_in_the_epoch(machine, monkey
     for _ in range(5):
         place = append(first := machine.start())
         machine.kill(first)
-        both, begin = threading.Barrier(2), FileNumbers._begin
+        both, begin = threading.Barrier(2), FileSequenceStore._begin
         logs = []
 
         def slowly(numbers, rows, both=both, begin=begin):
@@ -275,7 +275,7 @@ def test_of_two_that_begin_at_once_only_one_goes_on_in_the_epoch(machine, monkey
             begin(numbers, rows)
 
         with monkeypatch.context() as patch:
-            patch.setattr(FileNumbers, "_begin", slowly)
+            patch.setattr(FileSequenceStore, "_begin", slowly)
             patch.setattr(os, "getpid", threading.get_ident)
             threads = [threading.Thread(target=lambda logs=logs: logs.append(machine.start())) for _ in range(2)]
             [thread.start() for thread in threads]
@@ -302,7 +302,7 @@ def test_the_old_file_is_held_until_the_new_one_is_in_its_place(machine, monkeyp
 def test_who_does_not_get_its_turn_starts_without_the_numbers(machine, monkeypatch):
     place = append(first := machine.start())
     machine.kill(first)
-    monkeypatch.setattr(numbers_module, "TURN_WITHIN_S", 0.05)
+    monkeypatch.setattr(sequence_store, "TURN_WITHIN_S", 0.05)
     with open(machine.path.with_name("numbers.lock"), "w") as other:
         assert lock_alone(other.fileno())
         log = machine.start()
@@ -320,7 +320,7 @@ def test_a_file_that_cannot_be_removed_is_spoiled(machine, monkeypatch):
             patch.setattr(type(machine.path), "unlink", fails)
             if "ftruncate" in cannot:
                 patch.setattr(os, "ftruncate", fails)
-            patch.setattr(log.numbers, "_slot_of", fails)
+            patch.setattr(log.sequences, "_slot_of", fails)
             after = append(log)
         assert (after.epoch, after.seq) == (place.epoch, place.seq + 1)
         machine.kill(log)
@@ -354,7 +354,7 @@ def test_what_is_published_after_a_seal_that_failed_and_left_the_file_behind_is_
         patch.setattr(type(machine.path), "unlink", fails)
         for call in ("ftruncate", "pwrite", "fsync"):
             patch.setattr(os, call, fails)
-        log.numbers.seal()
+        log.sequences.seal()
     assert append(log).epoch != place.epoch
 
 
@@ -368,7 +368,7 @@ def test_the_file_is_held_until_it_is_removed(machine, monkeypatch):
         unlink(path, **options)
 
     monkeypatch.setattr(type(machine.path), "unlink", look)
-    monkeypatch.setattr(log.numbers, "_slot_of", fails)
+    monkeypatch.setattr(log.sequences, "_slot_of", fails)
     append(log)
     assert could_lock == [False]
 
@@ -425,6 +425,6 @@ def test_the_longest_topic_has_room_with_all_that_publish_to_it(machine):
     log = machine.start()
     for user in range(10):
         log.append("t" * 255, b"1", next(times), None, f"user {user}")
-    log.numbers.note("t" * 255, "e" * 24, 2**53 - 1, next(times), "0123456789ab")
+    log.sequences.record("t" * 255, "e" * 24, 2**53 - 1, next(times), "0123456789ab")
     machine.kill(log)
     assert machine.start().head("t" * 255).seq == 2**53 - 1

@@ -1,7 +1,7 @@
 """gunicorn finds this file by itself: `gunicorn wsgi:app` is the whole command. From another folder name it with `--config`.
 
 It runs in gunicorn's master, which stays unpatched and holds no connection: it only reads settings, and each worker
-loads the application after the fork. It runs again at each SIGHUP; what must last longer stands in app/settings_in_use.py.
+loads the application after the fork. It runs again at each SIGHUP; what must last longer stands in app/settings/in_use.py.
 """
 
 import os
@@ -17,8 +17,8 @@ from app.logs import logging_config  # noqa: E402
 from app.serving import metrics_folder  # noqa: E402
 from app.serving.gunicorn_options import refuse_ignored_options  # noqa: E402
 from app.serving.tls import CERTIFICATE, refuse_unreadable  # noqa: E402
-from app.settings import SettingsError, refuse_lonely_workers  # noqa: E402
-from app.settings_in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
+from app.settings import SettingsError, refuse_workers_without_redis  # noqa: E402
+from app.settings.in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
 
 _arguments = Config().parser().parse_args(Config().get_cmd_args_from_env() + sys.argv[1:])
 os.environ.update(pair.split("=", 1) for pair in _arguments.raw_env or [] if "=" in pair)  # gunicorn does so only later
@@ -68,7 +68,7 @@ def _use_worker_class(server):
 def on_starting(server):
     _use_worker_class(server)
     CERTIFICATE.take(server.cfg)
-    refuse_lonely_workers(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
+    refuse_workers_without_redis(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
     _metrics.open()
 
 
@@ -83,7 +83,7 @@ def on_reload(server):
     """`gunicorn -w 4` stays as it was given, so the settings before are the ones that fit it."""
     _use_worker_class(server)
     try:
-        refuse_lonely_workers(server.cfg.workers, settings)
+        refuse_workers_without_redis(server.cfg.workers, settings)
     except SettingsError as error:
         IN_USE.settings = _before
         IN_USE.refuse(str(error))
@@ -95,7 +95,7 @@ def nworkers_changed(server, new, old):
     if not old or new <= old:
         return
     try:
-        refuse_lonely_workers(new, IN_USE.settings)
+        refuse_workers_without_redis(new, IN_USE.settings)
     except SettingsError as error:
         IN_USE.refuse(str(error))
         server.num_workers = old

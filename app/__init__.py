@@ -19,7 +19,7 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
     from flask import Flask
 
     from app import cli, flags, http, logs, realtime, sdk, telemetry
-    from app.settings_in_use import in_use, warn_of_misspelt_names
+    from app.settings.in_use import in_use, warn_of_misspelt_names
     from app.wiring import build
 
     settings = settings or in_use()

@@ -5,8 +5,8 @@ from limits.errors import StorageError
 from werkzeug.exceptions import HTTPException
 
 from app.errors import HTTP_STATUS_TO_CODE, ApiError, error_headers, flatten_messages, forget_where
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 
 log = get_logger(__name__)
 sampled = SampledLog(log)  # a request that causes it can be sent again

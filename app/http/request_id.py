@@ -7,11 +7,11 @@ from random import getrandbits
 import structlog
 from flask import Flask, g, request
 
-from app.credentials_in_text import mask
 from app.errors import ApiError
 from app.http.context import parts
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.masking import mask
+from app.logs.sampling import SampledLog
 from app.metrics import Metrics
 
 log = get_logger(__name__)

@@ -16,8 +16,8 @@ from socketio.packet import ACK
 from app.errors import ApiError
 from app.identity.gatekeeper import Gatekeeper
 from app.identity.identity import Identity
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime import protocol
 from app.realtime.credentials import identity_of, identity_of_connect
 from app.realtime.members import Members

@@ -13,8 +13,8 @@ from flask_socketio import SocketIO
 from app.clock import uptime
 from app.http.cors import headers_for
 from app.identity import origins
-from app.log_sampling import SampledRecords
 from app.logs import get_logger
+from app.logs.sampling import SampledRecords
 from app.realtime.buckets import Rate
 from app.realtime.namespace import RoomsNamespace
 from app.realtime.realtime_namespace import RealtimeNamespace

@@ -5,7 +5,7 @@ The next line of the same event carries the number of suppressed lines, as `supp
 
 from typing import Any
 
-from app.log_sampling import SampledLog
+from app.logs.sampling import SampledLog
 from app.realtime.buckets import MemoryBuckets, Rate
 
 USER_RATE = Rate.of("5/second", 300)  # a page that reconnects with all its topics stays below the burst

@@ -9,7 +9,7 @@ import logging
 import sys
 from datetime import timedelta
 
-from app.credentials_in_text import mask, mask_address
+from app.logs.masking import mask, mask_address
 
 ADDRESSES = ("RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "HTTP_REFERER")
 SECRET_HEADERS = frozenset({"HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_X_WRITE_KEY", "HTTP_COOKIE"})

@@ -13,7 +13,7 @@ from app.serving.server import Server, server_options
 from app.serving.tls import CERTIFICATE
 from app.serving.uncaught_errors import log_uncaught_errors
 from app.settings import SettingsError
-from app.settings_in_use import IN_USE
+from app.settings.in_use import IN_USE
 
 LAST_ANSWERS_S = 1.0  # for requests that are still under way when the drain has used up its time
 TRY_AGAIN_S = 1.0  # the master replaces a worker at once

@@ -19,8 +19,8 @@ import orjson
 from gevent.server import StreamServer
 
 from app.errors import ApiError, error_headers
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.serving.connection import Connection, Response, too_many_connections
 from app.serving.connections_per_address import ConnectionsPerAddress
 from app.serving.sender_check import SenderCheck

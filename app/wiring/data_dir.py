@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.logs import get_logger
 from app.settings import SettingsError
-from app.settings_in_use import IN_USE
+from app.settings.in_use import IN_USE
 from app.storage import disk, mongo
 from app.storage.data_dir_owner import FILES, DataDirOwner
 from app.wiring.common import Common

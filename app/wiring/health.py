@@ -4,10 +4,10 @@ import gevent
 from pymongo.database import Database
 
 from app.health import Health
-from app.process_usage import ProcessSampler
+from app.metrics.process_usage import ProcessSampler
 from app.realtime.realtime import Realtime
 from app.serving.tls import CERTIFICATE
-from app.settings_in_use import IN_USE
+from app.settings.in_use import IN_USE
 from app.storage import mongo, redis_connection
 from app.storage.migrations import IndexWatch
 from app.wiring.common import Common
@@ -37,7 +37,7 @@ def sample_process(common: Common, realtime: Realtime) -> None:
     common.metrics.on_render(sampler.sample)
     common.lifecycle.on_start(sampler.sample)
     common.lifecycle.every("process_usage", 5, sampler.sample)
-    common.lifecycle.every("metrics_files", 10, common.metrics.look_after_files)
+    common.lifecycle.every("metrics_worker_files", 10, common.metrics.restore_worker_files)
 
 
 def _check_mongo(common: Common, database: Database) -> None:

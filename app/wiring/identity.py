@@ -1,10 +1,10 @@
 """Builds the check of credentials: bearer tokens, their public keys, and write keys."""
 
 from app import development
-from app.credentials_in_text import never_show
 from app.identity.gatekeeper import Gatekeeper
 from app.identity.jwks import Jwks
 from app.identity.tokens import TokenVerifier
+from app.logs.masking import never_show
 from app.wiring.common import Common
 
 

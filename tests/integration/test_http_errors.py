@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 
 from app.errors import ApiError
 from app.http import request_id
-from app.log_sampling import SampledLog
+from app.logs.sampling import SampledLog
 from tests.apps import WRITE_KEY, bearer, error_of, make_app
 
 JSON = {"Content-Type": "application/json"}

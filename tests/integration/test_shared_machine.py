@@ -117,7 +117,7 @@ def test_a_narrower_umask_stays(tmp_path):
 
 
 APP = Path(__file__).parents[2] / "app"
-ELSEWHERE = {"disk.py", "development.py", "metrics_files.py", "metrics_folder.py"}  # the helper, 0600 by itself, and not in DATA_DIR
+ELSEWHERE = {"disk.py", "development.py", "worker_files.py", "metrics_folder.py"}  # the helper, 0600 by itself, and not in DATA_DIR
 MAKES = re.compile(r"\.mkdir\(|makedirs\(|\.write_text\(|\.write_bytes\(|\bopen\([^()]*(\([^()]*\)[^()]*)*\"[waxr+b]*[wax+][b+]*\"|O_CREAT")
 IS_PRIVATE = re.compile(r"private|FOLDER_MODE|data_dir\.parent")
 

@@ -8,7 +8,7 @@ import pytest
 from gevent.event import Event
 
 from app.lifecycle import Lifecycle
-from tests.unit.test_logs import logged  # noqa: F401 - a fixture
+from tests.unit.logs.test_configuration import logged  # noqa: F401 - a fixture
 
 
 class Deaths:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import Counter, Gauge
 
-from app.metrics import CATALOGUE, ByLabel, Gauge, Metrics
+from app.metrics import CATALOGUE, ByLabel, Metrics
 
 APP = Path(__file__).parents[2] / "app"
-CODE = "".join(path.read_text() for path in APP.rglob("*.py") if path.name != "metrics.py" or path.parent != APP)
+CODE = "".join(path.read_text() for path in APP.rglob("*.py") if path != APP / "metrics" / "catalogue.py")
 
 
 def test_an_undocumented_metric_is_refused():
@@ -20,14 +21,14 @@ def test_an_undocumented_metric_is_refused():
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_metric_of_the_catalogue_is_counted_somewhere(name):
-    assert re.search(rf"metrics\.{name}\b", CODE), f"nobody counts {name}"
+    assert re.search(rf"metrics\.{name}\b", CODE), f"no code counts {name}"
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_metric_says_what_it_counts(name):
     row = CATALOGUE[name]
     assert row.help.endswith(".")
-    assert name.endswith("_total") == (row.kind.__name__ == "Counter")
+    assert name.endswith("_total") == (row.kind is Counter)
     assert row.merge.startswith("live"), "the last word of a dead worker must not count"
 
 

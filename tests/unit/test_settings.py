@@ -9,8 +9,8 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from app.identity.write_keys import WriteKey
-from app.setting_names import OUR_PREFIXES
-from app.settings import Settings, SettingsError, load_settings, read_app_env, refuse_lonely_workers
+from app.settings import Settings, SettingsError, load_settings, read_app_env, refuse_workers_without_redis
+from app.settings.unknown_names import OUR_PREFIXES
 from tests.unit.keys import ec_key, private_pem, public_pem, rsa_key
 
 SECRET = "x" * 32
@@ -261,7 +261,7 @@ def test_several_workers_need_redis():
     assert "REDIS_URL" in complaint(WEB_CONCURRENCY="2")
     assert given(WEB_CONCURRENCY="2", REDIS_URL="redis://h").web_concurrency == 2
     with pytest.raises(SettingsError, match="4 workers need REDIS_URL"):
-        refuse_lonely_workers(4, load_settings(None))
+        refuse_workers_without_redis(4, load_settings(None))
 
 
 # Lists, rates and keys.

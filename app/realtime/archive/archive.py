@@ -9,8 +9,8 @@ from gevent.event import Event
 
 from app.clock import Clock
 from app.errors import ApiError
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.archive import Found
 from app.realtime.archive.ladder import APART, FLUSH_S, Ladder
 from app.realtime.archive.mongo import Known, MongoMessages

@@ -6,8 +6,8 @@ keep the others waiting.
 
 from pathlib import Path
 
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.archive.message_lines import encode
 from app.realtime.log import Message
 from app.storage.disk import make_folder

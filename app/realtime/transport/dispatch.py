@@ -11,8 +11,8 @@ from socketio.packet import ACK, BINARY_ACK, BINARY_EVENT, CONNECT, CONNECT_ERRO
 
 from app.clock import Clock
 from app.errors import ApiError
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.transport import NAMESPACES
 from app.realtime.transport.session import SessionState, close_transport, slow_down, state_of
 from app.realtime.transport.wire import WirePacket

@@ -15,8 +15,8 @@ from app.clock import Clock
 from app.errors import HTTP_STATUS_TO_CODE, ApiError, error_headers
 from app.http.rate_limits import rate_limit_key
 from app.http.request_id import REQUEST_ID, request_id_for
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.buckets import MemoryBuckets, Rate
 from app.serving.server import MAX_SESSIONS
 from app.serving.websocket import has_opened

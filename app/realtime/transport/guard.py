@@ -15,8 +15,8 @@ import gevent
 from engineio.packet import Packet
 
 from app.clock import Clock, uptime
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.allowance import Allowance
 from app.realtime.options import Options
 from app.realtime.transport import NAMESPACES

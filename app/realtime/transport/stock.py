@@ -13,8 +13,8 @@ from redis.retry import Retry
 from socketio import RedisManager
 
 from app.errors import ApiError
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.transport import NAMESPACES, REALTIME
 from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.session import close_transport

@@ -9,8 +9,8 @@ import gevent
 from engineio.async_drivers.gevent import WebSocketWSGI
 
 from app.http.request_id import REQUEST_ID
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.realtime.transport.dispatch import Dispatch
 from app.realtime.transport.outbox import Outbox
 from app.realtime.transport.posts import MESSAGE, PACKETS_OF_A_WEBSOCKET, is_packet

@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.clock import system_clock
-from app.pool_thread import in_thread
 from app.serving.fairness import TimeSlice
 from app.storage.disk import make_folder, private, sync_folder
 from app.storage.errors import StorageUnavailable
 from app.storage.group_commit import GroupCommit, Interrupted
 from app.storage.segments.segment import lock_alone, new_name, segments, size_of
+from app.storage.thread_pool import in_thread
 
 PROBE_BYTES = 65_536
 MEASURED_FOR_S = 1.0

@@ -10,8 +10,8 @@ What was tried on both rungs and answered 503 is remembered, so that it counts a
 from collections.abc import Callable, Mapping
 
 from app.clock import Clock
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.metrics import ByLabel, Metrics
 from app.storage.circuit_breaker import Breaker
 from app.storage.errors import StorageUnavailable

@@ -4,7 +4,7 @@ import gevent
 import pytest
 
 from app.serving.uncaught_errors import log_uncaught_errors
-from tests.unit.test_logs import logged  # noqa: F401 - a fixture
+from tests.unit.logs.test_configuration import logged  # noqa: F401 - a fixture
 
 
 @pytest.fixture

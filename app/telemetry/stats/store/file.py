@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from app.clock import Clock
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.storage.errors import StorageUnavailable
 from app.storage.retention_clock import RetentionClock
 from app.telemetry.stats.bucket import BUCKETS_A_DELTA, DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Bucket, Delta, widened

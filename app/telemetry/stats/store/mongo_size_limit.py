@@ -13,8 +13,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.json_values import to_ms
-from app.log_sampling import SampledLog
 from app.logs import get_logger
+from app.logs.sampling import SampledLog
 from app.telemetry.stats.store.eviction import FREED_SHARE, Stored, evict
 
 sampled = SampledLog(get_logger(__name__))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from app.logs import get_logger
-from app.pool_thread import in_thread
 from app.storage.disk import lock, make_file, private
+from app.storage.thread_pool import in_thread
 
 log = get_logger(__name__)
 

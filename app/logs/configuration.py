@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import structlog
 
-from app.credentials_in_text import MASK, NAME, mask, mask_known
+from app.logs.masking import MASK, NAME, mask, mask_known
 from app.settings import Settings
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")

@@ -4,15 +4,15 @@ from urllib.parse import quote
 
 import pytest
 
-from app import credentials_in_text
-from app.credentials_in_text import mask, mask_address, never_show
+from app.logs import masking
+from app.logs.masking import mask, mask_address, never_show
 
 KEY = "wk_of_the_web_site"
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch):
-    monkeypatch.setattr(credentials_in_text, "_known", credentials_in_text.KnownKeys())
+    monkeypatch.setattr(masking, "_known", masking.KnownKeys())
     never_show([KEY, "clé/du/site", "web"])
 
 

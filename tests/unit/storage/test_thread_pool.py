@@ -5,7 +5,7 @@ import sqlite3
 import gevent
 import pytest
 
-from app.pool_thread import in_thread
+from app.storage.thread_pool import in_thread
 
 
 def test_the_caller_gets_what_the_work_returns_while_other_greenlets_go_on():

@@ -21,14 +21,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings, SettingsError, load_settings, misspelt_names, read_app_env
+from app.settings.loading import load_settings, misspelt_names, read_app_env
+from app.settings.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)  # the master has no structlog
 TRIAL_S = 30
 LONGEST_SENTENCE = 500
 WITHOUT_CONFIGURATION = (
     "switchyard: gunicorn was started without Switchyard's configuration, so nothing would run in the background: "
-    f"add --config {Path(__file__).parents[1] / 'gunicorn.conf.py'}"
+    f"add --config {Path(__file__).parents[2] / 'gunicorn.conf.py'}"
 )
 
 
@@ -36,7 +37,7 @@ class SettingsInUse:
     """`take` reads them, at the start and again; `check` answers for /healthz."""
 
     def __init__(self):
-        self._env_file: Path | None = None
+        self._env_file: Path | None = None  # made absolute by the first `take`
         self._read: Callable[[], Settings] = load_settings
         self._file_seen: tuple | None = None
         self._verdict = ""
@@ -95,7 +96,7 @@ class SettingsInUse:
 
     def _stamp(self) -> tuple | None:
         try:
-            found = self._env_file.stat()
+            found = (self._env_file or Path(".env")).stat()
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino

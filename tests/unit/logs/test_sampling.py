@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from app.log_sampling import SampledLog, SampledRecords
+from app.logs.sampling import SampledLog, SampledRecords
 
 
 class MemoryLog:

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from app.settings import Settings, SettingsError
-from app.settings_in_use import SettingsInUse, refuse_what_cannot_run
+from app.settings.in_use import SettingsInUse, refuse_what_cannot_run
 from tests.apps import make_settings
 
 GOOD = "JWT_SECRET=a secret of the tests that is long enough\nTELEMETRY_SAMPLE_RATE=0.5\n"

@@ -56,7 +56,7 @@ def use() -> bool:
         del os.environ[FOLDER]
         values.ValueClass = values.MutexValue
         return False
-    values.MmapedDict = RestorableFile
+    values.MmapedDict = RestorableFile  # type: ignore[misc]  # the library looks the class up in its module
     # The default asks the system who it is at every count; a worker imports this after the fork and stays who it is.
     values.ValueClass = values.MultiProcessValue(process_identifier=partial(int, os.getpid()))
     return True

@@ -119,7 +119,7 @@ def test_what_was_given_out_of_another_program_s_documents_is_known_again_withou
     plain = {"app": "web", "type": "event", "name": "a", "ts": TS, "props": {}}
     collection.insert_many([{**plain, "_id": id_} for id_ in (ObjectId(), 5, "text")])
     path = file_of(tmp_path, page(client))
-    assert "0 events imported, 3 there already" in run(path)[1]
+    assert "0 events imported, 3 already stored" in run(path)[1]
     collection.delete_many({})
     assert "3 events imported" in run(path)[1]
     assert {type(document["_id"]) for document in collection.find()} == {ObjectId, int, str}
@@ -134,14 +134,14 @@ def test_a_row_of_a_rejected_file_is_the_line_that_it_keeps(run, tmp_path, mongo
     rows = [{"line": line("a").decode().rstrip(), "reason": "MongoDB: no"}, {"line": "nonsense", "reason": "no JSON"}]
     path = file_of(tmp_path, b"".join(json.dumps(row).encode() + b"\n" for row in rows), "events-1.jsonl.rejected")
     code, output = run(path)
-    assert code == 1 and "1 event imported, 0 there already, 1 line rejected" in output
+    assert code == 1 and "1 event imported, 0 already stored, 1 line rejected" in output
     assert stored_names(mongo_uri) == ["a"]
 
 
 def test_a_batch_as_an_sdk_sends_it_is_its_events(run, tmp_path, collection):
     batch = {"app": "web", "userId": "u1", "events": [{"type": "event", "name": "a"}, {"type": "event", "name": "b", "userId": "u2"}]}
     path = file_of(tmp_path, json.dumps(batch).encode())
-    assert "2 events imported" in run(path)[1] and "0 events imported, 2 there already" in run(path)[1]
+    assert "2 events imported" in run(path)[1] and "0 events imported, 2 already stored" in run(path)[1]
     assert {document["name"]: document["userId"] for document in collection.find()} == {"a": "u1", "b": "u2"}
 
 
@@ -158,7 +158,7 @@ def test_a_compressed_file_is_the_same_file(run, tmp_path, mongo_uri):
     path = file_of(tmp_path, natural() + natural(name="b"))
     packed = file_of(tmp_path, gzip.compress(path.read_bytes()), "given.jsonl.gz")
     assert "2 events imported" in run(path)[1]
-    assert "0 events imported, 2 there already" in run(packed)[1]
+    assert "0 events imported, 2 already stored" in run(packed)[1]
 
 
 def test_a_compressed_file_that_ends_early_gives_what_can_be_read_and_says_so(run, tmp_path):
@@ -172,7 +172,7 @@ def test_standard_input_is_a_file_too(run, tmp_path, mongo_uri, pack):
     text = b"".join(natural(name=f"n{number}") for number in range(3000)) + b"nonsense\n"
     code, output = run("-", stdin=pack(text))
     assert code == 1 and "3,000 events imported" in output
-    assert "0 events imported, 3,000 there already" in run("-", stdin=pack(text))[1]
+    assert "0 events imported, 3,000 already stored" in run("-", stdin=pack(text))[1]
     assert "1 event imported" in run("-", stdin=pack(natural()))[1], "another stream is another file"
     (row,) = (tmp_path / "data" / "-.rejected").read_text().splitlines()
     assert json.loads(row)["line"] == "nonsense"
@@ -184,7 +184,7 @@ def test_a_name_that_is_no_utf_8_is_a_file_like_any_other(tmp_path, mongo_uri):
         file.write(line("a") + b"nonsense\n")
     app = Switchyard("flask", MONGO_URI=mongo_uri)
     command = [sys.executable, "-m", "flask", "telemetry", "import", path]
-    for expected in (b"1 event imported, 0 there already", b"0 events imported, 1 there already"):
+    for expected in (b"1 event imported, 0 already stored", b"0 events imported, 1 already stored"):
         done = subprocess.run(command, env=app.environment(), cwd=app.folder, capture_output=True, check=False)
         assert (done.returncode, b"Traceback" in done.stderr) == (1, False), done.stderr
         assert expected in done.stdout
@@ -194,8 +194,8 @@ def test_a_name_that_is_no_utf_8_is_a_file_like_any_other(tmp_path, mongo_uri):
 
 def test_lines_without_an_identity_are_other_events_in_another_file(run, tmp_path, mongo_uri):
     one, two = file_of(tmp_path, natural(), "one.jsonl"), file_of(tmp_path, natural(), "two.jsonl")
-    assert "2 events imported, 0 there already" in run(one, two)[1]
-    assert "0 events imported, 2 there already" in run(two, one)[1]
+    assert "2 events imported, 0 already stored" in run(one, two)[1]
+    assert "0 events imported, 2 already stored" in run(two, one)[1]
     assert stored_names(mongo_uri) == ["a", "a"]
 
 
@@ -226,8 +226,8 @@ def test_a_damaged_compressed_file_gives_all_that_can_be_read_and_the_others_are
     path, other = file_of(tmp_path, packed, "torn.jsonl.gz"), file_of(tmp_path, natural(name="other"), "other.jsonl")
     code, output = run("-" if through_pipe else path, other, stdin=packed)
     assert (code, len(stored_names(mongo_uri))) == (1, 1201) and "1,201 events imported" in output
-    assert f"not finished: {expected}" in output and "Running it again on this file does not help" in output
-    assert "go on from here" not in output and "Errno" not in output
+    assert f"not finished: {expected}" in output and "Another run on this file does not help" in output
+    assert "continue from here" not in output and "Errno" not in output
 
 
 def test_compressed_data_that_is_damaged_in_the_middle_is_named(run, tmp_path):
@@ -274,14 +274,14 @@ def test_a_named_pipe_is_read_like_standard_input(run, tmp_path, mongo_uri, pack
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     source = file_of(tmp_path, pack(b"".join(natural(name=f"n{number}") for number in range(3000)) + b"nonsense\n"))
-    for expected in ("3,000 events imported, 0 there", "0 events imported, 3,000 there"):
+    for expected in ("3,000 events imported, 0 already", "0 events imported, 3,000 already"):
         writer = subprocess.Popen(["sh", "-c", 'cat "$1" > "$2"', "sh", source, pipe])
         code, output = run(pipe)
         assert writer.wait(10) == 0 and code == 1 and expected in output, output
     assert (tmp_path / "data" / "pipe.rejected").exists()
 
 
-# Rejected lines and rehearsals
+# Rejected lines and dry runs
 
 
 @pytest.mark.parametrize("lines", [[line("a")], [line("a"), b"nonsense"]], ids=["all usable", "one is not"])
@@ -290,7 +290,7 @@ def test_a_rejected_file_that_was_imported_may_be_deleted_and_the_command_says_s
     path = file_of(tmp_path, b"".join(json.dumps(row).encode() + b"\n" for row in rows), "events-1.jsonl.rejected")
     assert "may be deleted" not in run("--dry-run", path)[1]
     code, output = run(path)
-    kept = f"its lines that are no events are in {path}.rejected"
+    kept = f"its lines that are not events are in {path}.rejected"
     assert f"{path} may be deleted: {kept if code else 'all its lines are in MongoDB'}." in output
     assert code == len(lines) - 1
 
@@ -315,12 +315,12 @@ def test_a_place_for_rejected_lines_can_be_named(run, tmp_path, mongo_uri):
 
 
 @pytest.mark.parametrize("uri", [None, "away"])
-def test_a_rehearsal_needs_no_mongo_and_says_that_it_did_not_compare(run, tmp_path, uri):
+def test_a_dry_run_needs_no_mongodb_and_reports_that_it_did_not_compare(run, tmp_path, uri):
     uri = uri and f"mongodb://127.0.0.1:{free_port()}/x"
     path = file_of(tmp_path, line("a") + natural() + b"nonsense\n")
     code, output = run("--dry-run", path, mongo_uri=uri, mongo_timeout_ms=200)
     assert code == 1
-    assert "2 events to import, not compared with MongoDB, which is not there, 1 line no events" in output
+    assert "2 events to import, not compared with MongoDB, which is not available, 1 line to reject" in output
     assert not path.with_name(path.name + ".rejected").exists()
 
 
@@ -349,9 +349,9 @@ def interrupted(run, tmp_path, monkeypatch, collection):
 
 def test_one_that_was_interrupted_goes_on_and_the_numbers_are_those_of_this_run(run, interrupted, collection):
     code, output = run(interrupted)
-    assert code == 0 and "Going on" in output
+    assert code == 0 and "Continuing" in output
     assert collection.count_documents({}) == 4000
-    imported, known = re.search(r"file: ([\d,]+) events imported, ([\d,]+) there", output).groups()
+    imported, known = re.search(r"file: ([\d,]+) events imported, ([\d,]+) already", output).groups()
     assert int(imported.replace(",", "")) + int(known.replace(",", "")) == 4000 - 3 * LINES_A_CHUNK
 
 
@@ -362,7 +362,7 @@ def test_a_file_that_was_written_anew_under_its_name_is_imported_from_its_beginn
     with open(interrupted, "rb+") as file:  # the same inode
         file.write(b"".join(lines))
     code, output = run(interrupted)
-    assert code == 0 and "another file than the one that was interrupted" in output
+    assert code == 0 and "is not the file that was interrupted" in output
     assert collection.find_one({"name": "newxx"}) is not None
     assert collection.count_documents({}) >= 4000
 
@@ -371,7 +371,7 @@ def test_a_database_that_was_dropped_gets_all_of_it(run, interrupted, collection
     collection.database.client.drop_database(collection.database.name)
     code, output = run(interrupted)
     assert (code, collection.count_documents({})) == (0, 4000), output
-    assert "MongoDB has lost what was imported" in output and "4,000 events imported, 0 there already" in output
+    assert "MongoDB has lost what was imported" in output and "4,000 events imported, 0 already stored" in output
 
 
 def test_a_collection_that_lacks_what_was_imported_last_gets_all_of_it(run, interrupted, collection):

@@ -1,11 +1,10 @@
-"""Brings files of events into MongoDB on request, and leaves the files as they are.
+"""Stores the events of files in MongoDB, and leaves the files as they are.
 
-Several chunks are under way at once; they are counted off in their order, so that the progress, by which an interrupted import
-goes on instead of beginning at the beginning, never passes a chunk that was not acknowledged. Whether that progress still holds
-for a file is decided when it is opened (see spool/progress.py).
+Several chunks are under way at once. They are acknowledged in their order, so that the progress from which an interrupted import
+continues never passes a chunk that MongoDB has not acknowledged. Whether the progress still holds for a file is decided when the file
+is opened (see spool/progress.py).
 
-Events that are new there are counted in the statistics, but for those that a server wrote to its spool: it counted them
-when it took them, and its numbers have a way of their own.
+New events are added to the statistics, except those of a spool: the server that wrote it counted them when it accepted them.
 """
 
 import time
@@ -20,37 +19,38 @@ from app.serving.fairness import TimeSlice
 from app.storage.errors import StorageUnavailable
 from app.storage.segments.rejected import RejectedFile
 from app.telemetry.event import StoredEvent
+from app.telemetry.importing.json_pieces import Piece
 from app.telemetry.importing.line_reader import LineReader
-from app.telemetry.importing.source import OpenSource, Piece, Source
+from app.telemetry.importing.source import OpenSource, Source
 from app.telemetry.sinks.mongo import Inserted, MongoSink
 from app.telemetry.spool.chunks import MAX_CHUNK_BYTES, Chunk, chunk_of
 from app.telemetry.spool.progress import PrefixDigest, Progress
 
 LINES_A_CHUNK = 500
 TIMEOUT_S = 30.0
-WAITS_S = (0.5, 1, 2, 4, 8)  # between attempts, when MongoDB stops answering in the middle
+WAITS_S = (0.5, 1, 2, 4, 8)  # between the attempts at one chunk
 SAVE_EVERY_S = 0.5
 IMPORTED, COUNTED, KNOWN, REJECTED_LINES = "imported", "counted", "known", "rejected"
 COUNTS = (IMPORTED, COUNTED, KNOWN, REJECTED_LINES)
 
 
 class Work(NamedTuple):
-    """One chunk of a file; `digest` is of the bytes before its end, empty where reading cannot go on from there."""
+    """One chunk of a file. `digest` covers the bytes before its end; it is empty where reading cannot continue from there."""
 
     source: Source
     inode: int
-    read: int  # bytes on disk since the last one
+    read: int  # bytes on disk since the chunk before
     chunk: Chunk
     digest: str
     rejected: RejectedFile
     is_counted: bool
-    outcome: gevent.Greenlet  # gives (known, refused)
+    outcome: gevent.Greenlet  # returns (known, refused)
 
 
 class Importer:
-    """`is_rehearsal` reads, compares (where there is a sink) and counts, and writes nothing anywhere. `note` is told of the events
-    that are new, of every file where `counts` is True, of none where it is False; None leaves out those of segments of a spool.
-    `rejects` is the folder for lines that cannot be used, else each file's own. `say` is told what a person should know."""
+    """`sink` is None for a dry run without MongoDB; `is_dry_run` reads, compares and counts, and writes nothing. `note` is called with
+    the new events that are added to the statistics, `report` with sentences for the operator. Rejected lines go to the folder
+    `rejects`, or beside their file; those of a stream to `stdin_rejects`."""
 
     def __init__(
         self,
@@ -60,32 +60,31 @@ class Importer:
         concurrency: int,
         reader: LineReader,
         note: Callable[[list[StoredEvent]], None],
-        counts: bool | None = None,
-        is_rehearsal: bool = False,
+        is_counting: bool = True,
+        is_dry_run: bool = False,
         rejects: Path | None = None,
         stdin_rejects: Path = Path(),
-        say: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
     ):
         self._sink = sink
         self._progress = progress
         self._reader = reader
         self._note = note
-        self._counts = counts
+        self._is_counting = is_counting
         self._concurrency = concurrency
-        self._is_rehearsal = is_rehearsal
+        self._is_dry_run = is_dry_run
         self._rejects = rejects
         self._stdin_rejects = stdin_rejects
-        self._say = say
+        self._report = report
         self._saved_at = time.monotonic()
         self._collection_id = ""
         self._done: Counter[str] = Counter()
-        self.rejected_to: dict[Source, Path] = {}  # where lines of this run were kept
-        self.damaged: dict[str, str] = {}  # by the source as it is shown: what is wrong with it as a whole
+        self.rejected_to: dict[Source, Path] = {}  # the files of the lines that this run rejected
+        self.damaged: dict[str, str] = {}  # by the shown name of the source: why it is not whole
 
     def run(self, sources: list[Source], advance: Callable[[int], None]) -> dict[str, int]:
-        """How many lines were imported, how many of these were counted, how many were known already and how many rejected: by
-        this run. `advance` is told of every byte that is done. Raises StorageUnavailable, OSError; then the same call goes on from
-        there."""
+        """Return the numbers of this run by the names in COUNTS. `advance` is called with the bytes of each chunk that is done.
+        Raises StorageUnavailable and OSError; the same call continues from there."""
         under_way: deque[Work] = deque()
         try:
             for source in sources:
@@ -97,7 +96,7 @@ class Importer:
                 advance(self._settle(under_way.popleft()))
         finally:
             gevent.killall([work.outcome for work in under_way])
-            if not self._is_rehearsal:
+            if not self._is_dry_run:
                 self._progress.save()
         return {name: self._done[name] for name in COUNTS}
 
@@ -105,9 +104,9 @@ class Importer:
         with source.open() as opened:
             start, prefix = self._start(source, opened)
             rejected = RejectedFile(source.path, self._rejects or (self._stdin_rejects if source.is_stream else None))
-            is_counted = not source.is_of_a_spool if self._counts is None else self._counts
+            is_counted = self._is_counting and not source.is_of_a_spool
             advance(start)
-            put, read, inode = self._compare if self._is_rehearsal else self._put, start, opened.inode
+            put, read, inode = self._compare if self._is_dry_run else self._put, start, opened.inode
             for chunk in self._read(source, opened, start):
                 digest = prefix.at(opened.raw.fileno(), chunk.end) if opened.can_resume else ""
                 now_read = chunk.end if opened.can_resume else opened.read_so_far()
@@ -140,31 +139,31 @@ class Importer:
         return chunk_of(events, unusable, pieces[-1].end, TimeSlice.of_loop_iteration())
 
     def _start(self, source: Source, opened: OpenSource) -> tuple[int, PrefixDigest]:
-        """Where to read on: at what was noted, if the file and the collection are still those that it was noted for."""
+        """Return the noted offset, or 0 where the file or the collection is another one than when it was noted."""
         done, prefix = self._progress.done(source.path), PrefixDigest()
         if done is None or not opened.can_resume:
             return 0, prefix
         if prefix.at(opened.raw.fileno(), done.offset) != done.digest:
-            self._say(f"{source.shown} is another file than the one that was interrupted: it is imported from its beginning.")
+            self._report(f"{source.shown} is not the file that was interrupted: it is imported from its beginning.")
         elif not self._sink.holds(done.collection, done.witness):
-            self._say(f"MongoDB has lost what was imported of {source.shown}: it is imported from its beginning.")
+            self._report(f"MongoDB has lost what was imported of {source.shown}: it is imported from its beginning.")
         else:
             return done.offset, prefix
         self._progress.forget(source.path)
         return 0, PrefixDigest()
 
     def _settle(self, work: Work) -> int:
-        """The bytes that are done, when it is."""
+        """Wait for the chunk, note it, and return its bytes."""
         known, refused = work.outcome.get()
         unusable = work.chunk.unusable + [(work.chunk.lines[index], reason) for index, reason in sorted(refused.items())]
-        if not self._is_rehearsal:
+        if not self._is_dry_run:
             work.rejected.add(unusable)
             if unusable:
                 self.rejected_to[work.source] = work.rejected.path
         new = len(work.chunk.lines) - known - len(refused)
         counts = {IMPORTED: new, COUNTED: new if work.is_counted else 0, KNOWN: known, REJECTED_LINES: len(unusable)}
         self._done.update(counts)
-        if not self._is_rehearsal:
+        if not self._is_dry_run:
             self._keep_progress(work, counts, sorted(refused))
         return work.read
 

@@ -1,14 +1,14 @@
-"""What a piece of an imported file may be. Whatever we gave out is known again, under the `_id` that it has:
+"""Finds the events in a piece of an imported file. What the server gave out keeps its `_id`:
 
 - a line of the spool, or the row of a `.rejected` file that keeps one;
 - an event of GET /api/telemetry/events, or its whole answer;
 - a document as mongoexport writes it, in both forms of MongoDB's extended JSON.
 
-Of an answer that was cut off, the whole events are known again, and the rest is kept with the reason.
+Of an answer that was cut off, the whole events are imported, and the rest is rejected with the reason.
 
-And what an SDK would send: an event with its `app`, or a batch. These have no identity of ours yet. They get the one that they would
-have had over HTTP where they have an eventId; else one made of the file's name, their place in it and their bytes, so that
-importing the file again finds them, and the same bytes in another file are another event.
+It also reads what an SDK sends: an event with its `app`, or a batch. With an eventId such an event gets the `_id` that it would have
+got over HTTP. Without one, its `_id` is made of the file's name, its place in the file and its bytes: a second import of the file
+finds it, and the same bytes in another file are another event.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from app.json_values import parse_timestamp
 from app.telemetry.batch import Batch, Envelope, EventMaker, judge
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import id_to_text
-from app.telemetry.importing.source import pieces_of_a_page
+from app.telemetry.importing.json_pieces import pieces_of_a_page
 from app.telemetry.spool.chunks import usable, why_unusable
 from app.telemetry.spool.event_lines import Unusable
 
@@ -37,13 +37,14 @@ Found = tuple[bytes, StoredEvent | Unusable]
 
 
 class LineReader:
-    """`now` is when they arrive (epoch milliseconds): the createdAt, and the missing ts, of those without an identity."""
+    """`now` (epoch milliseconds) becomes the createdAt, and the missing ts, of events that an SDK sent."""
 
     def __init__(self, now: int):
         self._maker = EventMaker(Envelope(), now)
 
     def read(self, text: bytes, name: bytes, offset: int) -> Iterator[Found]:
-        """Of a piece at this offset of the file with this name: each event, or why there is none, with its own text."""
+        """Yield each event of a piece, or the reason why it is not one, with its own text. `name` and `offset` are those of the
+        file and of the piece in it."""
         try:
             yield text, usable(text)
             return
@@ -65,7 +66,7 @@ class LineReader:
             yield text, self._event(sent, trouble, name, str(offset), text)
 
     def _of_a_cut_page(self, text: bytes, trouble: Unusable, name: bytes, offset: int) -> Iterator[Found]:
-        """Nothing where it has no whole event that we gave out: an SDK's batch may have ended with fields for all its events."""
+        """Yield nothing where no whole event is one that we gave out: an SDK's batch may have ended with fields for all its events."""
         head, pieces = pieces_of_a_page(text)
         sent = [_decoded(piece) for piece in pieces]
         whole = [event is not None and _was_given_out(event) for event in sent]
@@ -105,7 +106,7 @@ def _key(name: bytes) -> bytes:
 
 
 def _decoded(text: bytes) -> dict[str, Any] | None:
-    """None where it is no object."""
+    """Return None where it is not a JSON object."""
     try:
         sent = decode_json(text)
     except ApiError:
@@ -114,7 +115,7 @@ def _decoded(text: bytes) -> dict[str, Any] | None:
 
 
 def _was_given_out(sent: dict[str, Any]) -> bool:
-    """By GET /api/telemetry/events: an SDK has no such times, and no `_id` of another program."""
+    """Whether it comes from GET /api/telemetry/events: an SDK does not send such times or the `_id` of another program."""
     if "_id" in sent or not isinstance(sent.get("id"), str):
         return False
     return sent["id"].startswith('{"$') or all(isinstance(sent.get(name), str) for name in ("createdAt", "updatedAt"))
@@ -128,7 +129,7 @@ def _stored(sent: dict[str, Any]) -> StoredEvent:
     """Raises Unusable."""
     fields = {name: _plain(value) for name, value in sent.items() if name not in ("_id", "id", *TIMES)}
     moments = {name: _moment(sent[name]) for name in TIMES if sent.get(name) is not None}
-    fields |= {"createdAt": moments.get("ts"), **moments}  # another program may not have it
+    fields |= {"createdAt": moments.get("ts"), **moments}  # documents of another program may have no createdAt
     fields["_id"] = sent["id"] if "_id" not in sent else sent["_id"] if isinstance(sent["_id"], str) else _id_text(sent["_id"])
     try:
         event = msgspec.convert(fields, StoredEvent)
@@ -140,7 +141,7 @@ def _stored(sent: dict[str, Any]) -> StoredEvent:
 
 
 def _id_text(exported: Any) -> str:
-    """Of an `_id` in extended JSON."""
+    """Return the text of an `_id` in extended JSON. Raises Unusable."""
     try:
         return id_to_text(json_util.loads(orjson.dumps(exported)))
     except (ValueError, TypeError, BSONError) as error:
@@ -148,7 +149,7 @@ def _id_text(exported: Any) -> str:
 
 
 def _moment(value: Any) -> int:
-    """From a time in an answer, or from `{"$date": …}` of either form."""
+    """Read a time of an answer, or a `{"$date": …}` of either form. Raises Unusable."""
     if isinstance(value, dict):
         value = value.get("$date")
         value = _plain(value)
@@ -159,7 +160,7 @@ def _moment(value: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """The numbers of canonical extended JSON as numbers. Other types of BSON stay as they are written."""
+    """Replace the numbers of canonical extended JSON by numbers. Other types of BSON stay as they are written."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if not isinstance(value, dict):

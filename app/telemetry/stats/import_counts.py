@@ -1,7 +1,7 @@
-"""The numbers of an import: what it has stored is added to the statistics as it goes, as a server's events are.
+"""Adds the events of an import to the statistics while it runs, as a server does with those that it accepts.
 
-An import may bring years of minutes at once, so it is flushed by how much there is, too, and never comes near the number of
-counters at which a worker stops counting.
+An import may have years of minutes at once. So it also flushes by the number of events, and never comes near the number of counters
+at which a server's worker stops counting under own names.
 """
 
 import time
@@ -16,13 +16,13 @@ from app.telemetry.stats.grouping import Grouping
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.store import RollupStore
 
-MAX_APPS = 10_000  # an operator imports what is known to be right
+MAX_APPS = 10_000  # an operator imports files that are known to be right
 EVENTS_A_FLUSH = 5000  # up to three counters each
 WAITS_S = (0, 0.5, 1, 2, 4, 8)  # before each attempt at the last flush
 
 
 class ImportedCounts:
-    """Who is killed loses what was stored since the last flush: at most `flush_every_s`, or EVENTS_A_FLUSH and one chunk."""
+    """A process that is killed loses the counts since the last flush: of at most `flush_every_s`, or EVENTS_A_FLUSH and one chunk."""
 
     def __init__(self, store: RollupStore, clock: Clock, metrics: Metrics, *, flush_every_s: float, waits_s: Sequence[float] = WAITS_S):
         self._rollups = Rollups(store, clock, metrics, flush_every_s=flush_every_s, grouping=Grouping(near_ms=None, max_apps=MAX_APPS))
@@ -31,8 +31,13 @@ class ImportedCounts:
         self._waiting = 0
         self._flushed_at = time.monotonic()
 
+    @property
+    def failure(self) -> str | None:
+        """Why the last flush did not reach the store; None where it did."""
+        return self._rollups.failure
+
     def note(self, events: list[StoredEvent]) -> None:
-        """These are stored, and were not before."""
+        """Count events that were stored and are new."""
         self._rollups.note(events)
         self._waiting += len(events)
         if self._waiting >= EVENTS_A_FLUSH or time.monotonic() - self._flushed_at > self._flush_every_s:
@@ -40,10 +45,10 @@ class ImportedCounts:
             self._rollups.flush()
 
     def finish(self) -> str | None:
-        """None where all of it is in the store, else why some of it never will be."""
+        """Flush until the store has everything, with a limit; then return the `failure`."""
         for wait_s in self._waits_s:
             gevent.sleep(wait_s)
             self._rollups.flush()
-            if self._rollups.failure is None:
-                return None
-        return self._rollups.failure
+            if self.failure is None:
+                break
+        return self.failure

@@ -1,4 +1,4 @@
-"""A JSON document in pieces: every object once, whatever the blocks that it is read in and wherever reading goes on."""
+"""A JSON document in pieces: every object once, whatever the blocks that it is read in and wherever reading continues."""
 
 import io
 import json
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.telemetry.importing import source as import_source
-from app.telemetry.importing.source import values_from
+from app.telemetry.importing import json_pieces
+from app.telemetry.importing.json_pieces import pieces_of
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text('ab"\\{}[],é ', max_size=6),
@@ -20,7 +20,7 @@ objects = st.lists(st.dictionaries(st.text(max_size=3), json_values, max_size=3)
 
 
 def pieces(text, start=0, depth=0):
-    return list(values_from(io.BytesIO(text), start, depth))
+    return list(pieces_of(io.BytesIO(text), start, depth))
 
 
 LAYOUTS = {
@@ -32,10 +32,10 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(values=objects, block=st.integers(1, 40))
-def test_every_object_is_one_piece_and_reading_can_go_on_behind_each(layout, values, block):
+def test_every_object_is_one_piece_and_reading_can_continue_behind_each(layout, values, block):
     text = LAYOUTS[layout](values).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_source, "BLOCK_BYTES", block)
+        patch.setattr(json_pieces, "BLOCK_BYTES", block)
         found = pieces(text)
         assert [json.loads(piece.text) for piece in found] == values
         for place, piece in enumerate(found):
@@ -47,7 +47,7 @@ def test_every_object_is_one_piece_and_reading_can_go_on_behind_each(layout, val
 def test_for_any_text_nothing_but_commas_and_space_is_left_out(text, block):
     text = text.encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_source, "BLOCK_BYTES", block)
+        patch.setattr(json_pieces, "BLOCK_BYTES", block)
         found = pieces(text)
     assert all(text[piece.start : piece.end] == piece.text for piece in found)
     assert all(before.end <= after.start for before, after in pairwise(found))
@@ -63,6 +63,6 @@ def test_what_stands_between_the_objects_is_a_piece_of_its_own():
 
 
 def test_an_object_without_an_end_is_not_read_into_memory_for_ever(monkeypatch):
-    monkeypatch.setattr(import_source, "MAX_PIECE_BYTES", 100_000)
+    monkeypatch.setattr(json_pieces, "MAX_PIECE_BYTES", 100_000)
     (piece,) = pieces(b'{"a":"' + b"x" * 1_000_000)
     assert len(piece.text) < 200_000

@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 4
 PYTHONS = python3.13 python3.12 python3.11 python3
 
 # make puts a variable of its command line (PORT=8081) into the environment, where the server reads its settings.
-.PHONY: help run test lint lock bench-ingest clean
+.PHONY: help run test lint lock bench-ingest bench-realtime clean
 .DELETE_ON_ERROR:
 
 help:  ## list the commands
@@ -26,6 +26,9 @@ lint: .venv/installed-test  ## check code and types (ruff, mypy)
 # bench/ingest.py describes the other arguments.
 bench-ingest: .venv/installed-test  ## measure the cost of ingest, beside Node; ARGS=--quick is shorter
 	.venv/bin/python -m bench.ingest $(ARGS)
+
+bench-realtime: .venv/installed-test  ## measure live topics, beside Node; ARGS=--quick is shorter
+	.venv/bin/python -m bench.realtime $(ARGS)
 
 clean:  ## remove .venv and the caches of the tools
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

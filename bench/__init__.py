@@ -4,6 +4,7 @@ Commands:
 
     ingest          CPU and throughput of telemetry, beside the same API in Node (`make bench-ingest`)
     ingest_memory   memory of a worker over half a million events
+    realtime        CPU, latency and memory of live topics, beside socket.io in Node (`make bench-realtime`)
     realtime_flood  what a flooding publisher costs another client
     hostile         what the attacks of attacks.py cost an ordinary client
 
@@ -11,6 +12,7 @@ Their parts:
 
     workloads       the requests that are sent
     contestants     the measured servers: Switchyard as deployed, and its peers (peers/, in Node)
+    pinned          a server on a core of its own
     load            sends the requests, closed loop or at a given rate
     rounds          alternates between the servers
     cpu             CPU time of a server with its processes, and cores

@@ -11,11 +11,10 @@ import shutil
 from collections.abc import Iterable
 from contextlib import closing
 
-from bench import cpu
+from bench.pinned import PinnedServer
 from bench.workloads import WRITE_KEY
 from tests.servers import node
 from tests.servers.cache import made
-from tests.servers.server import Server
 from tests.servers.switchyard import Switchyard
 
 PEERS = pathlib.Path(__file__).with_name("peers")
@@ -44,19 +43,14 @@ class Database:
             return client[self.uri.rpartition("/")[2]].telemetry_events.count_documents({})
 
 
-class Pinned(Server):
-    """A server on the server's core. `saved` counts the events that it answered as saved; `stored()` counts the events in the
+class Pinned(PinnedServer):
+    """A server that stores events. `saved` counts the events that it answered as saved; `stored()` counts the events in the
     database or the files; `spooled` counts the answers with `"storage": "spool"`."""
 
     saved = 0
     spooled = 0
-    label: str
     database: Database | None
     files: str  # a pattern within the server's folder
-
-    def start(self):
-        with cpu.pinned({cpu.SERVER_CORE}):
-            return super().start()
 
     def stored(self) -> int:
         return self.database.count() if self.database else _lines_in(self.folder.glob(self.files))

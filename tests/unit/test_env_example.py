@@ -1,4 +1,4 @@
-"""`.env.example` is what a person copies; it must be the truth about Settings."""
+"""`.env.example` equals Settings: the same names, defaults and units."""
 
 import os
 import re

@@ -1,5 +1,7 @@
-"""`GET /asyncapi.json`: the frames of /realtime, made from the dataclasses that protocol.py parses into and the rules it
-checks by, so that what is documented is what is understood. https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""Builds the AsyncAPI document of /realtime, the body of `GET /asyncapi.json`.
+
+The frames are generated from the dataclasses and limits of protocol.py, so the document cannot differ from the parser.
+https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 from dataclasses import MISSING, fields
@@ -36,7 +38,7 @@ def _object(kind: str | None, properties: dict[str, Any], required: list[str]) -
 
 
 def _from_frame(kind: str, frame: type) -> dict[str, Any]:
-    """A frame that a client sends. What has no default has to be there."""
+    """Return the schema of a frame that a client sends. Fields without a default are required."""
     required = [field.name for field in fields(frame) if field.default is MISSING]
     return _object(kind, {field.name: FIELDS[field.name] for field in fields(frame)}, required)
 
@@ -82,6 +84,7 @@ SERVER_FRAMES: dict[str, dict[str, Any]] = {
 
 
 def document() -> dict[str, Any]:
+    """Return the AsyncAPI 3.0.0 document."""
     messages = {**CLIENT_FRAMES, **SERVER_FRAMES}
     return {
         "asyncapi": "3.0.0",

@@ -1,7 +1,7 @@
-"""Token buckets: so many a second on average, so many at once. Pure; whoever asks brings the time.
+"""Token buckets: a rate on average, a burst at once. Pure: the caller passes the time.
 
-Buckets of topics are remembered for the most recently used names only. One that is forgotten begins full again, so
-whoever talks on more topics than that is held by the limit of the connection alone.
+Only the buckets of the most recently used names are remembered. A forgotten bucket starts full again, so a client that
+publishes to more topics than that is limited by the rate of its connection alone.
 """
 
 from collections import OrderedDict
@@ -14,18 +14,22 @@ MAX_BUCKETS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
+    """Tokens per millisecond on average, and at once."""
+
     per_ms: float
     burst: float
 
     @classmethod
     def of(cls, text: str, burst: int | None = None) -> "Rate":
-        """`50/second`; without a burst of its own a bucket holds what comes in together in one of the rate's periods, at most a second."""
+        """Parse a rate like `50/second`. Without `burst` a bucket holds the tokens of one period of the rate, of a second at most."""
         rate = parse(text)
         per_ms = rate.amount / (rate.get_expiry() * 1000)
         return cls(per_ms, burst or max(1.0, min(rate.amount, per_ms * 1000)))
 
 
 class Bucket:
+    """One bucket. It starts full."""
+
     __slots__ = ("_left", "_rate", "_since")
 
     def __init__(self, rate: Rate, now: int):
@@ -34,8 +38,10 @@ class Bucket:
         self._since = now
 
     def take(self, now: int, count: int = 1) -> int:
-        """0 where there were as many, which are taken; else in how many milliseconds there will be. A request for more than
-        the bucket holds is served when it is full, and its debt is waited for by the next."""
+        """Take `count` tokens and return 0, or return the milliseconds until there are enough and take none.
+
+        A request for more than the bucket can hold is served when it is full. The next request waits for the debt.
+        """
         self._refill(now)
         needed = min(count, self._rate.burst)
         if self._left < needed:
@@ -49,7 +55,7 @@ class Bucket:
 
 
 class MemoryBuckets:
-    """Named buckets of one rate, in this process."""
+    """Buckets of one rate by name, in this process."""
 
     def __init__(self, rate: Rate, max_buckets: int = MAX_BUCKETS):
         self._rate = rate
@@ -57,6 +63,7 @@ class MemoryBuckets:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def take(self, name: str, now: int, count: int = 1) -> int:
+        """Take tokens from the bucket of this name, as `Bucket.take` does."""
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = Bucket(self._rate, now)

@@ -1,4 +1,4 @@
-"""Who connects to a namespace, by what the handshake brings."""
+"""Finds the token of a Socket.IO CONNECT and turns it into an Identity."""
 
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,7 +11,10 @@ from app.realtime.transport.wire import Unreadable
 
 
 def identity_of_connect(gatekeeper: Gatekeeper, environ: dict, auth: Any) -> Identity:
-    """`auth: {token}`, else the Authorization header, else `?token=`: the first that is given counts. Raises ApiError."""
+    """Return the identity of the first token found: `auth: {token}`, the Authorization header, `?token=`.
+
+    Raises ApiError `bad_request`, `unauthorized` or `forbidden`.
+    """
     if isinstance(auth, Unreadable):
         raise ApiError("bad_request", auth.sentence)
     token = auth.get("token") if isinstance(auth, dict) else None
@@ -30,6 +33,7 @@ def identity_of_connect(gatekeeper: Gatekeeper, environ: dict, auth: Any) -> Ide
 
 
 def identity_of(gatekeeper: Gatekeeper, token: Any) -> Identity:
+    """Return the identity of a token. Raises ApiError `unauthorized` or `token_expired`."""
     if not isinstance(token, str):
         raise ApiError("unauthorized", "The token must be a string.")
     return gatekeeper.from_headers(f"Bearer {token}", None)

@@ -1,7 +1,7 @@
-"""Who is connected to a namespace: how much each may say, and how long each may stay with the token that it brought.
+"""The connections of a namespace: their identity, their rate, and the lifetime of their token.
 
-A token that expires is told, and its owner given some time to send a fresh one; then the connection is closed. The hub has
-the members of /realtime here, the namespace / its own.
+When a token expires, its client gets `token_expired` and some time to send a new one; then the connection is closed. /realtime
+and / have one Members each.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +17,11 @@ TOO_MANY = "Too many frames; slow down."
 
 
 class Members:
-    """`tell(connection_id, error, **places)` and `close(connection_id, reason)` are how a client learns of it. `deadlines` are for who
-    runs `timers`."""
+    """The open connections of one namespace, by their id.
+
+    `tell(connection_id, error, **places)` sends an error frame, `close(connection_id, reason)` closes the connection. The owner of
+    `timers` calls the handlers in `deadlines`.
+    """
 
     def __init__(self, options: Options, timers: Timers, tell: Callable[..., None], close: Callable[[str, str], None]):
         self._grace_ms = options.token_grace_ms
@@ -42,31 +45,33 @@ class Members:
         return self._connections[connection_id]
 
     def join(self, connection_id: str, identity: Identity, allowance: Allowance | None = None) -> None:
-        """`allowance` is the transport session's; without one the connection gets its own."""
+        """Add a connection. `allowance` is that of its transport session; without one the connection gets its own."""
         self._connections[connection_id] = Connection(connection_id, identity, allowance)
         self._watch_token(connection_id, identity)
 
     def leave(self, connection_id: str) -> Connection | None:
+        """Remove a connection and its timers. Returns None if it is unknown."""
         connection = self._connections.pop(connection_id, None)
         for kind in self.deadlines:
             self._timers.cancel((kind, connection_id))
         return connection
 
     def admit(self, connection_id: str, now: int) -> None:
-        """Takes a token for one frame, or raises `rate_limited`."""
+        """Take one frame out of the connection's rate. Raises ApiError `rate_limited`."""
         allowance = self.allowance(connection_id, now)
         if wait_ms := allowance.take(now):
             message = "Frames kept coming at many times the rate; the connection is closed." if allowance.is_flooding else TOO_MANY
             raise ApiError("rate_limited", message, retry_after_ms=wait_ms)
 
     def allowance(self, connection_id: str, now: int) -> Allowance:
+        """Return the connection's allowance. Makes one if the connection came without."""
         connection = self._connections[connection_id]
         if connection.allowance is None:
             connection.allowance = Allowance(self._options, now)
         return connection.allowance
 
     def renew(self, connection_id: str, identity: Identity) -> Identity:
-        """A fresh token of the same user; any other raises `forbidden`. Returns the old identity."""
+        """Replace the identity by that of a new token. Returns the old one. Raises ApiError `forbidden` for another user's token."""
         connection = self._connections[connection_id]
         before = connection.identity
         if identity.user_id != before.user_id:
@@ -77,7 +82,7 @@ class Members:
         return before
 
     def tick(self, now: int) -> None:
-        """For who has timers of its own for this alone."""
+        """Run the deadlines that are due. For an owner whose `timers` hold only these."""
         for kind, connection_id in self._timers.due(now):
             self.deadlines[kind](connection_id, now)
 
@@ -86,7 +91,7 @@ class Members:
             self._timers.set(("token", connection_id), identity.expires_at)
 
     def _on_token_expired(self, connection_id: str, now: int) -> None:
-        """What it listens to goes on until the grace is over, but nothing new begins."""
+        """Subscriptions continue until the grace period ends. New ones are rejected."""
         self._connections[connection_id].has_expired = True
         self._timers.set(("grace", connection_id), now + self._grace_ms)
         self._tell(connection_id, ApiError("token_expired"), grace_ms=self._grace_ms)

@@ -1,10 +1,14 @@
-"""What can be set about delivering and limiting, as one value: the settings that begin with RT_, without the prefix."""
+"""The settings that the pure parts of realtime need, as one value."""
 
 from dataclasses import dataclass, fields
+
+from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """Limits and timeouts of delivery. Each field is the setting of the same name with the prefix RT_."""
+
     max_topics: int = 128
     max_payload_bytes: int = 65_536
     ack_default: bool = True
@@ -21,5 +25,6 @@ class Options:
     token_grace_ms: int = 30_000
 
     @classmethod
-    def from_settings(cls, settings) -> "Options":
+    def from_settings(cls, settings: Settings) -> "Options":
+        """Return the values of the RT_ settings."""
         return cls(**{field.name: getattr(settings, f"rt_{field.name}") for field in fields(cls)})

@@ -1,7 +1,7 @@
-"""The frames of /realtime: what a client may say, and how the server says things. Values in, values out.
+"""The frames of /realtime: parses what a client sends and builds what the server sends. Pure.
 
-A new command is a frame, a parser and a row in PARSERS. Whatever a client sends, `parse` answers with a frame or raises
-ApiError; it never raises anything else.
+A new command is a dataclass, a parser and a row in PARSERS. For every JSON value `parse` returns a frame or raises ApiError, and
+nothing else.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ ENVELOPE_DEPTH = 8  # levels of nesting that frames may put around a payload
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """`ack` None means the server's default. `since` and `epoch` are the last position that the client has."""
+    """Subscribe to a topic. `ack` None means the server's default; `since` and `epoch` are the last position that the client has."""
 
     topic: str
     id: str | None = None
@@ -37,13 +37,15 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
+    """End a subscription."""
+
     topic: str
     id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """`payload` is JSON text. Only over HTTP may the id be missing. `seq` is the publisher's own count, which the server passes over."""
+    """Publish a message. `payload` is JSON text; `id` is None only over HTTP; `seq` is the publisher's own count, which is ignored."""
 
     topic: str
     payload: bytes
@@ -53,21 +55,21 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Everything up to `positions[topic]` has arrived."""
+    """Acknowledge every message up to `positions[topic]`."""
 
     positions: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class AckOne:
-    """The one message with this id has arrived."""
+    """Acknowledge the one message with this id."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """A fresh token for a connection that goes on."""
+    """Replace the token of an open connection."""
 
     token: str
     id: str | None = None
@@ -77,7 +79,7 @@ Frame = Subscribe | Unsubscribe | Publish | Ack | AckOne | Auth
 
 
 def parse(value: Any, max_payload_bytes: int) -> Frame:
-    """Raises ApiError `bad_request` or `payload_too_large`."""
+    """Return the frame that a decoded JSON value describes. Raises ApiError `bad_request` or `payload_too_large`."""
     if not isinstance(value, dict):
         raise ApiError("bad_request", "A frame is an object with a type.")
     kind = value.get("type")
@@ -88,14 +90,21 @@ def parse(value: Any, max_payload_bytes: int) -> Frame:
 
 
 def refuse_too_many_acks(value: dict, max_topics: int) -> None:
-    """By their count, before each topic is matched: a connection has no more subscriptions than `max_topics`."""
+    """Raise `bad_request` if the frame acknowledges more topics than a connection may have.
+
+    Called before `parse`, which checks each topic.
+    """
     acks = value.get("acks")
     if isinstance(acks, dict) and len(acks) > max_topics:
         raise ApiError("bad_request", f"acks has {len(acks)} topics; a connection may subscribe to at most {max_topics}.")
 
 
 def encode_payload(payload: Any, max_bytes: int) -> bytes:
-    """JSON text of at most `max_bytes`. orjson refuses binary and values nested deeper than it could encode again."""
+    """Return the payload as JSON text of at most `max_bytes`.
+
+    orjson rejects binary values, and values so deep that they could not be encoded again inside a frame. Raises ApiError
+    `bad_request` or `payload_too_large`.
+    """
     deep = payload
     for _ in range(ENVELOPE_DEPTH):
         deep = [deep]
@@ -148,15 +157,17 @@ def _parse_auth(value: dict, _max_payload_bytes: int) -> Auth:
 
 
 def parse_resume(value: Any) -> dict[str, Any]:
-    """`{topic: position}`, as a client gives it with `auth` at every connect. A wrong position costs its own topic only, and so
-    does a topic too many."""
+    """Return the `{topic: position}` that a client sends in `auth` when it connects.
+
+    The positions are not checked yet: an invalid one fails its own topic only. Raises ApiError `bad_request`.
+    """
     if not isinstance(value, dict):
         raise ApiError("bad_request", "resume must be an object of topic: {since, epoch}.")
     return value
 
 
 def parse_position(topic: str, position: Any) -> Subscribe:
-    """`{since?, epoch?, ack?, mode?, batch?}`: a subscribe frame without its topic."""
+    """Return the Subscribe frame for one entry of `resume`: `{since?, epoch?, ack?, mode?, batch?}`. Raises ApiError `bad_request`."""
     if not isinstance(position, dict):
         raise ApiError("bad_request", "A position is an object like {since, epoch}.")
     return _parse_subscribe({**position, "topic": topic, "id": None}, 0)
@@ -172,7 +183,7 @@ PARSERS: dict[str, Callable[[dict, int], Frame]] = {
 
 
 def _optional(value: dict, name: str, is_right: Callable[[Any], bool], rule: str) -> Any:
-    """None where the field is missing or null, as a JavaScript client writes 'nothing' either way."""
+    """Return the field, or None if it is missing or null: JavaScript clients send either for no value."""
     given = value.get(name)
     if given is not None and not is_right(given):
         raise ApiError("bad_request", f"{name} must be {rule}.")
@@ -192,6 +203,7 @@ BOOL_RULE = "true or false"
 
 
 def is_id(value: Any) -> bool:
+    """Whether the value can be the id of a message or frame, or an epoch."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and value.isprintable()
 
 
@@ -216,7 +228,10 @@ def _is_acks(value: Any) -> bool:
 
 
 def event_frame(message: Message, skipped: tuple[int, int] | None = None) -> dict[str, Any]:
-    """The payload goes out as the JSON text that it is kept as. `skipped` is what a client who wants only the latest was spared."""
+    """Return the frame of one message. The payload is inserted as the JSON text that the log holds.
+
+    `skipped` is the span (from, to) of older messages that a subscriber with `mode: latest` does not receive.
+    """
     frame = {
         "type": "event",
         "topic": message.topic,
@@ -230,14 +245,17 @@ def event_frame(message: Message, skipped: tuple[int, int] | None = None) -> dic
 
 
 def events_frame(messages: list[Message]) -> dict[str, Any]:
-    """Several messages of one topic and epoch, for those who asked for batches. A resend may leave out what is acknowledged."""
+    """Return one frame for several messages of one topic and epoch, for subscribers with `batch`.
+
+    A resend may leave out acknowledged messages between the first and the last.
+    """
     first, last = messages[0], messages[-1]
     events = [{"payload": orjson.Fragment(each.payload), "id": each.id, "seq": each.seq, "ts": each.ts} for each in messages]
     return {"type": "event", "topic": first.topic, "epoch": first.epoch, "first": first.seq, "last": last.seq, "events": events}
 
 
 def ack_frame(id: str | None = None, **facts: Any) -> dict[str, Any]:
-    """`{type: "ack", id?, ok: true, …facts}`; facts that are None are left out."""
+    """Return `{type: "ack", id?, ok: true, …facts}`. Facts that are None are left out."""
     frame: dict[str, Any] = {"type": "ack", "id": id, "ok": True, **facts}
     return {name: fact for name, fact in frame.items() if fact is not None}
 
@@ -251,14 +269,17 @@ def error_frame(
     epoch: str | None = None,
     grace_ms: int | None = None,
 ) -> dict[str, Any]:
-    """`{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?, epoch?, graceMs?}`; epoch is the one that
-    begins, graceMs how long the connection goes on where nothing is done."""
+    """Return `{type: "error", code, message, retryable, retryAfterMs?, id?, topic?, from?, to?, epoch?, graceMs?}`.
+
+    `span` becomes from and to. `epoch` is the new epoch of the topic. `grace_ms` is the time until the connection is closed, unless
+    the client renews its token.
+    """
     places = {"id": id, "topic": topic, "from": span and span[0], "to": span and span[1], "epoch": epoch, "graceMs": grace_ms}
     return {"type": "error", **error.to_dict(), **{name: place for name, place in places.items() if place is not None}}
 
 
-def refusal_frame(error: ApiError, said: Any) -> dict[str, Any]:
-    """The error frame for what a client said; its id and its topic come back as far as they can be read."""
-    said = said if isinstance(said, dict) else {}
-    id, topic = said.get("id"), said.get("topic")
+def refusal_frame(error: ApiError, received: Any) -> dict[str, Any]:
+    """Return the error frame that answers a rejected frame. It repeats the id and the topic if they are valid."""
+    received = received if isinstance(received, dict) else {}
+    id, topic = received.get("id"), received.get("topic")
     return error_frame(error, id=id if is_id(id) else None, topic=topic if is_topic(topic) else None)

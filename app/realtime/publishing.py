@@ -1,4 +1,4 @@
-"""Who may publish how much, and then the one step that counts: the message is in the log."""
+"""Checks permission and rates of a publish, and appends the message to the log."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.realtime.permissions import may_publish
 
 
 class Publishing:
-    """`buckets` hold each topic to its rate, and are shared by all that publish."""
+    """The one way by which messages get into the log. `buckets` limit the rate of each topic, for all publishers together."""
 
     def __init__(self, log: TopicLog, archive: Archive, buckets: MemoryBuckets, metrics):
         self._log = log
@@ -21,7 +21,11 @@ class Publishing:
         self._metrics = metrics
 
     def publish_as(self, identity: Identity, messages: list[protocol.Publish], now: int) -> list[dict[str, Any]]:
-        """`[{topic, seq, epoch, duplicate?}]`. Where one is not permitted, or over its topic's rate, none is published."""
+        """Publish the messages of a client and return `[{topic, seq, epoch, duplicate?}]`.
+
+        Publishes none of them if one is not permitted or over the rate of its topic. Raises ApiError `forbidden`, `rate_limited` or
+        `unavailable`.
+        """
         counts: dict[str, int] = {}
         for message in messages:
             if not may_publish(identity, message.topic):
@@ -34,8 +38,10 @@ class Publishing:
         return [self.publish(message.topic, message.payload, now, message.id, user, is_trusted) for message in messages]
 
     def publish(self, topic: str, payload: bytes, now: int, id: str | None, user: str | None, is_trusted: bool = True) -> dict[str, Any]:
-        """`{topic, seq, epoch, duplicate?}`, after the message is in the log. No permission and no rate is asked: for the server
-        itself, whose topics no user's publishing evicts (`is_trusted`)."""
+        """Append the message and return `{topic, seq, epoch, duplicate?}`. Checks neither permission nor rates.
+
+        Users' messages never evict what the server itself publishes (`is_trusted`). Raises ApiError `unavailable`.
+        """
         appended = self._log.append(topic, payload, now, id, user, is_trusted)
         self._archive.confirm()
         facts: dict[str, Any] = {"topic": topic, "seq": appended.seq, "epoch": appended.epoch}

@@ -1,4 +1,4 @@
-"""The HTTP door to realtime, for backends that hold no connection."""
+"""HTTP routes of realtime, for backends that hold no connection."""
 
 from flask import Blueprint as FlaskBlueprint
 
@@ -17,8 +17,10 @@ blueprint = Blueprint("realtime", __name__, url_prefix="/api/realtime", descript
 @blueprint.response(200, PublishedSchema)
 @blueprint.doc(security=TOKEN)
 def publish(body):
-    """Append a message to a topic, or several `messages` to theirs: all or none. The same id of the same caller again is
-    answered as the first time. Each message counts as one request against the rate of the caller."""
+    """Append a message to a topic, or several `messages` to theirs: all or none.
+
+    A repeated id of the same caller gets the first answer again. Each message counts as one request against the caller's rate.
+    """
     messages = body.get("messages") or [body]
     count_extra_requests(len(messages) - 1)
     published = parts().realtime.publish_as(known_caller(), messages)
@@ -31,7 +33,7 @@ def publish(body):
 @blueprint.response(200, OkSchema)
 @blueprint.doc(security=TOKEN)
 def emit(body):
-    """Send a business event to everybody in a room, in /realtime and in /. Nobody acknowledges it and no log keeps it."""
+    """Send a business event to all connections of a room, in /realtime and in /. It is not acknowledged and not logged."""
     parts().realtime.emit(body["event"], body["payload"], body["to"])
     return {"ok": True}
 
@@ -41,4 +43,5 @@ contract = FlaskBlueprint("asyncapi", __name__)
 
 @contract.get("/asyncapi.json")
 def asyncapi():
+    """Return the AsyncAPI document of /realtime."""
     return document()

@@ -1,4 +1,4 @@
-"""Bodies of the HTTP door: what is checked here is what /openapi.json shows."""
+"""Schemas of the bodies of /api/realtime. /openapi.json is generated from them."""
 
 import re
 
@@ -9,7 +9,7 @@ from app.realtime.protocol import ID_RULE, MAX_ID_LENGTH, is_id
 from app.realtime.topics import TOPIC_PATTERN, TOPIC_RULE, is_topic
 from app.realtime.transport.wire import RESERVED_EVENTS
 
-OUR_EVENTS = frozenset({"message", "ping", "pong"})  # they mean something in /realtime already
+OUR_EVENTS = frozenset({"message", "ping", "pong"})  # the protocol of /realtime uses these
 MAX_MESSAGES = 1000
 ROOM_PATTERN = r"^(role|user):.{1,256}$"
 
@@ -31,6 +31,8 @@ def _is_room(name: str) -> bool:
 
 
 class MessageSchema(Schema):
+    """One message to publish."""
+
     class Meta:
         unknown = EXCLUDE
 
@@ -38,12 +40,12 @@ class MessageSchema(Schema):
     payload = fields.Raw(required=True, allow_none=True, metadata={"description": "Any JSON."})
     id = fields.String(
         validate=_check(is_id, f"Must be {ID_RULE}."),
-        metadata={"minLength": 1, "maxLength": MAX_ID_LENGTH, "description": "Makes a repeated request harmless."},
+        metadata={"minLength": 1, "maxLength": MAX_ID_LENGTH, "description": "A repeated id publishes nothing and gets the first answer."},
     )
 
 
 class PublishSchema(MessageSchema):
-    """One message, or `messages` in its place."""
+    """One message, or a list of `messages`."""
 
     topic = fields.String(validate=_check(is_topic, f"Must be {TOPIC_RULE}."), metadata={"pattern": TOPIC_PATTERN})
     payload = fields.Raw(allow_none=True, metadata={"description": "Any JSON."})
@@ -57,10 +59,14 @@ class PublishSchema(MessageSchema):
 
 
 class OkSchema(Schema):
+    """The answer of a successful request."""
+
     ok = fields.Boolean(required=True)
 
 
 class PlaceSchema(Schema):
+    """The position that a published message has."""
+
     topic = fields.String()
     seq = fields.Integer()
     epoch = fields.String()
@@ -68,12 +74,14 @@ class PlaceSchema(Schema):
 
 
 class PublishedSchema(PlaceSchema, OkSchema):
-    """The place of the one message, or of each of `messages` in their order."""
+    """The position of the message, or of each of `messages` in their order."""
 
     messages = fields.List(fields.Nested(PlaceSchema))
 
 
 class EmitSchema(Schema):
+    """A business event to a room."""
+
     class Meta:
         unknown = EXCLUDE
 

@@ -1,4 +1,4 @@
-"""The archive of the durable topics: for replays that reach further back than the log, and for whoever asks later who said what.
+"""The archive of durable topics: for replays from before the start of the log, and as a record of who published what.
 
 archive.py  what is published is kept, and what a replay asks for is found
 ladder.py   what happens to it: MongoDB, else the disk, else memory as far as it goes
@@ -14,36 +14,41 @@ from app.realtime.log import Message
 
 
 class Found(NamedTuple):
-    """Messages of one topic, oldest first. Where a part of the archive did not answer (`is_whole` False) they are the first that the
-    others have, which may be later ones than were asked for, and what is missing may be there the next time."""
+    """Messages of one topic, oldest first.
+
+    With `is_whole` False a part of the archive did not answer. Then these are the first messages that the other parts have, which may
+    be later than the requested ones, and a later request may find the missing ones.
+    """
 
     messages: list[Message]
     is_whole: bool
 
 
 class Archive(Protocol):
-    """Where messages of some topics are kept for longer than the log has them. It never keeps anybody waiting."""
+    """Stores the messages of some topics for longer than the log does. No method waits for a disk or a database, except `confirm`."""
 
     def add(self, message: Message) -> None:
-        """Take it, if it is of a topic to be kept. It is stored a little later, and never refused."""
+        """Accept a message if its topic is durable. It is stored a little later; a message is never rejected."""
 
     def confirm(self) -> None:
-        """Before a publish is answered: raises ApiError `unavailable` where the process ends and what was published is not durable."""
+        """Called before a publish is acknowledged. Raises ApiError `unavailable` if the process stops and a message is not durable."""
 
     def covers(self, topic: str, epoch: str, after: int) -> bool:
-        """Whether the messages right after this position should be there."""
+        """Whether the archive should have the messages after this position."""
 
     def check_complete(self, topic: str, epoch: str, after: int, last: int, then: Callable[[bool, int], None]) -> None:
-        """Calls `then(has_all, now)` once, later: True where every message with `after` < seq <= `last` can be fetched now."""
+        """Call `then(has_all, now)` once, later. True: every message with `after` < seq <= `last` can be fetched now."""
 
     def fetch(self, topic: str, epoch: str, after: int, last: int, then: Callable[[Found, int], None]) -> None:
-        """Calls `then(found, now)` once, later: those with `after` < seq <= `last`."""
+        """Call `then(found, now)` once, later, with the messages with `after` < seq <= `last`."""
 
     def check(self) -> dict:
-        """For health."""
+        """Return the state for /healthz."""
 
 
 class NoArchive:
+    """Stores nothing, and covers no topic."""
+
     def add(self, message):
         pass
 

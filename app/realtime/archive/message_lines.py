@@ -1,4 +1,4 @@
-"""A message as one line of a file."""
+"""Encodes a message as one line of JSON, and decodes it."""
 
 from typing import Annotated
 
@@ -20,14 +20,14 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 def encode(message: Message) -> bytes:
-    """The newline included. The payload stays the text that it is."""
+    """Return the line with its newline. The payload is copied as it is."""
     payload = msgspec.Raw(message.payload)
     line = _Line(message.topic, message.epoch, message.seq, message.id, message.ts, payload, message.user)
     return msgspec.json.encode(line) + b"\n"
 
 
 def decode(line: bytes) -> Message:
-    """What was encoded, and nothing that MongoDB would refuse for ever. Raises ValueError."""
+    """Return the message of a line. Raises ValueError, also for a message that MongoDB would never accept."""
     found = msgspec.json.decode(line, type=_Line)
     bytes(found.payload).decode()
     return Message(found.topic, found.epoch, found.seq, found.id, found.ts, bytes(found.payload), found.user_id)

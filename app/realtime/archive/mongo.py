@@ -44,6 +44,8 @@ class Known(NamedTuple):
 
 
 class MongoMessages:
+    """The collection of archived messages."""
+
     def __init__(self, database: Database):
         self._collection = database[COLLECTION].with_options(write_concern=DURABLE)
 

@@ -1,7 +1,7 @@
-"""Messages that MongoDB will never take, as lines in DATA_DIR/realtime/messages.rejected: `{line, reason}` each.
+"""Stores the messages that MongoDB will never accept, as lines `{line, reason}` in DATA_DIR/realtime/messages.rejected.
 
-The file is for a person to read, and has a bound: a message beyond it is logged as lost, since one that is refused must not
-keep the others waiting.
+The file is for operators to read. Its size is limited: a message beyond the limit is logged as lost, since a refused message must
+not block the ones behind it.
 """
 
 from pathlib import Path
@@ -20,12 +20,14 @@ MAX_BYTES = 67_108_864
 
 
 class RefusedMessages:
+    """The file of refused messages."""
+
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES):
         self._file = RejectedFile(folder / "messages")
         self._max_bytes = max_bytes
 
     def add(self, refused: list[tuple[Message, str]]) -> None:
-        """Durable when it returns, while there is room in the file. Raises OSError."""
+        """Store pairs of a message and a reason. They are durable on return, unless the file is full. Raises OSError."""
         path = self._file.path
         make_folder(path.parent)
         has_room = size_of(path) < self._max_bytes

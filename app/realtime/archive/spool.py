@@ -1,7 +1,7 @@
-"""Messages of durable topics as lines in files, DATA_DIR/realtime/messages-….jsonl, until MongoDB takes them.
+"""Stores the messages of durable topics in files, DATA_DIR/realtime/messages-….jsonl, until MongoDB accepts them.
 
-They leave in the order in which they came, and a file goes when all that is in it was taken and nobody writes to it any
-more. Which places a file holds is remembered, so that a replay reads only those it needs.
+Messages leave in the order in which they came. A file is deleted when all its messages have been moved and no process writes to it.
+The topics and numbers in each file are remembered, so that a replay reads only the files that it needs.
 """
 
 import os
@@ -24,13 +24,13 @@ from app.storage.segments.writer import SegmentWriter
 log = get_logger(__name__)
 
 KIND = "messages"
-SEGMENT_BYTES = 1_048_576  # small, since a replay reads a whole one
-LONGEST_LINE_BYTES = 16_777_216  # what a document may have in MongoDB
+SEGMENT_BYTES = 1_048_576  # small, since a replay reads a whole segment
+LONGEST_LINE_BYTES = 16_777_216  # the limit of a MongoDB document
 UNUSED_S = 1.0
 
 
 class Chunk(NamedTuple):
-    """What is to be moved next: the messages from a file up to the offset `end`."""
+    """The messages to move next: those of a file up to the offset `end`."""
 
     path: Path
     messages: list[Message]
@@ -45,6 +45,8 @@ class _Places(NamedTuple):
 
 
 class MessageSpool:
+    """The spool of one process. Several processes may share its folder; one of them moves the messages."""
+
     def __init__(self, folder: Path, max_bytes: int, clock: Clock):
         self.folder = self._folder = folder
         self._writer = SegmentWriter(folder, KIND, "RT_DURABLE_SPOOL_BYTES", max_bytes=max_bytes, segment_bytes=SEGMENT_BYTES, clock=clock)
@@ -56,7 +58,7 @@ class MessageSpool:
         return not segments(self._folder, KIND)
 
     def waiting_bytes(self) -> int:
-        """What all processes of this data directory have here."""
+        """Return the bytes that all processes of this data directory still have to move."""
         return sum(size_of(path) - self._moved.get(path, 0) for path in segments(self._folder, KIND))
 
     def append(self, messages: list[Message]) -> None:

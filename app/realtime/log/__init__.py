@@ -1,10 +1,11 @@
-"""The topic log: the only queue there is. A subscriber is a position in it, nobody holds a copy of a message per client.
+"""The topic log: the only queue of messages. A subscriber is a position in it, and no client has copies of its own.
 
-A position is `(epoch, seq)`. Within one epoch of a topic `seq` counts 1, 2, 3 … without a hole; where the numbering has
-to begin anew, the epoch is another one, so an old position can never be mistaken for a new one.
-memory.py      keeps it in this process
-publishers.py  the parties that publish, and the answers by which their repeated messages are known
-shares.py      how much of it each party may hold
+A position is `(epoch, seq)`. Within one epoch of a topic `seq` counts 1, 2, 3 … without a hole. When the numbering has to
+restart, the topic gets a new epoch, so that an old position is never mistaken for a new one.
+
+memory.py          the log of one process
+publishers.py      the parties that publish, and their answered message ids
+shares.py          how much of the log each party may hold
 sequence_store.py lets the numbering of some topics continue in the next process
 """
 
@@ -14,8 +15,11 @@ from typing import NamedTuple, Protocol
 
 
 class Message(NamedTuple):
-    """`payload` is JSON text, encoded once when it was published; `ts` is in epoch milliseconds; `user` is who published it, for the
-    archive: subscribers do not get it. A tuple, since a frozen dataclass takes three times as long to build."""
+    """One published message. A tuple, since a frozen dataclass takes three times as long to build.
+
+    `payload` is JSON text, encoded once. `ts` is in epoch milliseconds. `user` is the publisher; the archive stores it, and
+    subscribers do not get it.
+    """
 
     topic: str
     epoch: str
@@ -27,7 +31,7 @@ class Message(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Where the message stands. `duplicate` means that it stood there before."""
+    """The position of an appended message. `duplicate`: the message was in the log before, and was not appended again."""
 
     seq: int
     epoch: str
@@ -36,7 +40,7 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest seq (0 before the first message) and the oldest one that is kept (seq + 1 where none is)."""
+    """The newest seq (0 before the first message) and the oldest one in the log (seq + 1 if there is none)."""
 
     seq: int
     epoch: str
@@ -45,7 +49,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages after a position, oldest first. `gone` is the span (from, to) that was asked for and is no longer kept."""
+    """Messages after a position, oldest first. `gone` is the part (from, to) of the request that the log no longer has."""
 
     epoch: str
     messages: list[Message]
@@ -53,53 +57,58 @@ class Page:
 
 
 class TopicLog(Protocol):
-    """Every method is one atomic step. A log that cannot do its work raises ApiError `unavailable`."""
+    """Each method is one atomic step. A log that cannot do its work raises ApiError `unavailable`."""
 
     def append(
         self, topic: str, payload: bytes, now: int, id: str | None = None, user: str | None = None, is_trusted: bool = False
     ) -> Appended:
-        """Take the next seq, keep the message, announce it. A repeated `(topic, user, id)` gets the first answer again.
+        """Take the next seq, store the message, announce it. A repeated `(topic, user, id)` gets the first answer again.
 
-        `is_trusted` is a message of the server itself (`user` None), of a service or an admin: what users publish never evicts it.
+        `is_trusted` marks a message of the server itself (`user` None), of a service or an admin. Users' messages never evict it.
         """
 
     def read(self, topic: str, after: int, limit: int) -> Page:
-        """At most `limit` messages with seq > `after`."""
+        """Return at most `limit` messages with seq > `after`."""
 
     def head(self, topic: str) -> Head:
-        """Also for a topic that nobody has published to: its numbering will begin in this epoch."""
+        """Return the head of the topic. For a topic without messages, this is the epoch in which it will start."""
 
     def listen(self, listener: Callable[[Message], None]) -> None:
-        """Every appended message goes to `listener`, each topic's in the order of seq. A listener must not raise."""
+        """Call `listener` with every appended message, in the order of seq per topic. A listener must not raise."""
 
 
 class SequenceStore(Protocol):
-    """How far topics were numbered, for a log that begins where another one ended. The invariant behind it: `(topic, epoch,
-    seq)` never names two messages."""
+    """The last number of each durable topic, from which the log of the next process continues.
+
+    The invariant: `(topic, epoch, seq)` never names two messages.
+    """
 
     def covers(self, topic: str) -> bool:
-        """Whether the numbering of this topic is to go on."""
+        """Whether the numbering of this topic continues in the next process."""
 
     def position(self, topic: str) -> tuple[str, int] | None:
-        """(epoch, seq) that it goes on from; None where its numbering begins."""
+        """Return the (epoch, seq) from which the topic continues, or None if it starts in a new epoch."""
 
     def record(self, topic: str, epoch: str, seq: int, now: int, owner: str = "") -> bool:
-        """To be called before any client learns of this number. `owner` is a short name of the party that it counts against, empty
-        for the server. False: no client may learn of it, and no topic may continue in its epoch."""
+        """Store a number. Called before any client receives it.
+
+        `owner` is the short name of the party against which the topic counts, empty for the server. Returns False if the number must
+        not be used: then every stored topic has to start a new epoch.
+        """
 
     def positions(self) -> dict[str, tuple[str, int]]:
-        """`last` of every topic whose numbering continues."""
+        """Return `position` of every topic whose numbering continues."""
 
     @property
     def is_certain(self) -> bool:
-        """Whether the machine has run ever since they were noted."""
+        """Whether the machine has run without a restart since the numbers were stored."""
 
     def restart_epochs(self) -> None:
-        """No numbering continues."""
+        """Forget all positions: every topic starts a new epoch."""
 
 
 class NoSequenceStore:
-    """Every log begins in epochs of its own."""
+    """Stores nothing: the topics of every process start in new epochs."""
 
     is_certain = True
 

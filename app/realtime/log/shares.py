@@ -1,9 +1,9 @@
-"""How much each publisher holds of something that all of them share, and which publisher has to give some of it up.
+"""How much each publisher holds of a shared resource, and which publisher has to give some of it up. Pure.
 
-The invariant: nothing that users hold takes anything from the server. The server, its services and its admins (`is_trusted`) may
-hold the whole limit. Users hold what is left of it, and a reserve of an eighth beyond it where less is left. In each of the two
-groups the publisher that holds most gives up first; within a thousandth of the limit, holdings count as equal, so that finding it takes
-no longer with many publishers than with few.
+The invariant: users never take anything from the server. The server, its services and its admins (`is_trusted`) may hold the whole
+limit. Users hold the rest of it, and at least a reserve of an eighth beyond it. In each of the two groups the publisher that
+holds most gives up first. Holdings within a thousandth of the limit count as equal, so that finding that publisher takes constant
+time.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ STEPS = 1024
 
 
 class Shares:
-    """Of one resource: topics, bytes or message ids. `step` is the difference below which holdings count as equal."""
+    """The shares of one resource: topics, bytes or message ids. Holdings that differ by less than `step` count as equal."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -23,29 +23,31 @@ class Shares:
         self._trusted, self._users = _Group(self.step), _Group(self.step)
 
     def holding(self, holder: Any, is_trusted: bool) -> "Holding":
-        """What one publisher holds: nothing yet."""
+        """Return a new, empty holding."""
         return Holding(holder, self._trusted if is_trusted else self._users)
 
     @property
     def total(self) -> int:
+        """The sum of all holdings."""
         return self._trusted.total + self._users.total
 
     @property
     def most(self) -> int:
-        """What all together may hold."""
+        """The most that all publishers together may hold."""
         return self.limit + self._reserve
 
     def is_over(self) -> bool:
+        """Whether a publisher has to give something up."""
         trusted, users = self._trusted.total, self._users.total
         return trusted + users > self.limit and (trusted > self.limit or users > max(self.limit - trusted, self._reserve))
 
     def losers(self) -> Iterator[Any]:
-        """While it is over: the holders that have to give up, the one that holds most first. To be asked again after each change."""
+        """Yield the holders that have to give up, the largest first. Valid while `is_over`, until the next change."""
         return (self._trusted if self._trusted.total > self.limit else self._users).most_first()
 
 
 class Holding:
-    """`amount` is changed with every message, the rank among others only where it matters."""
+    """What one publisher holds. `amount` changes with every message, its rank only when it crosses a step."""
 
     __slots__ = ("_group", "_high", "_low", "amount", "holder")
 
@@ -56,6 +58,7 @@ class Holding:
         self._low, self._high = 0, 1  # while `amount` is in between, it keeps its rank
 
     def change(self, by: int) -> None:
+        """Add to the amount, or with a negative number take from it."""
         self.amount += by
         self._group.total += by
         if not self._low <= self.amount < self._high:
@@ -63,7 +66,7 @@ class Holding:
 
 
 class _Group:
-    """Holdings by rank, which is what they amount to in whole steps. One of nothing has none."""
+    """Holdings by rank: their amount in whole steps. An empty holding has no rank."""
 
     def __init__(self, step: int):
         self.total = 0
@@ -77,7 +80,7 @@ class _Group:
                 yield holding.holder
 
     def rank(self, holding: Holding, low: int) -> tuple[int, int]:
-        """The bounds in which it keeps its new rank; `low` is the one of its old rank, 0 where it had none."""
+        """Move the holding to its new rank and return the bounds of that rank. `low` is the lower bound of the old one, or 0."""
         if low:
             peers = self._ranks[low // self._step]
             del peers[holding]

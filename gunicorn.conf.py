@@ -1,7 +1,7 @@
-"""gunicorn finds this file by itself: `gunicorn wsgi:app` is the whole command. From another folder name it with `--config`.
+"""gunicorn's configuration. `gunicorn wsgi:app` finds it in the current folder; in another folder add `--config`.
 
-It runs in gunicorn's master, which stays unpatched and holds no connection: it only reads settings, and each worker
-loads the application after the fork. It runs again at each SIGHUP; what must last longer stands in app/settings/in_use.py.
+It runs in gunicorn's master, which is not patched by gevent and has no connections: it only reads settings, and each worker loads the
+application after the fork. It runs again at each SIGHUP; app/settings/in_use.py holds what must survive that.
 """
 
 import os
@@ -21,14 +21,15 @@ from app.settings import SettingsError, refuse_workers_without_redis  # noqa: E4
 from app.settings.in_use import IN_USE, refuse_what_cannot_run  # noqa: E402
 
 _arguments = Config().parser().parse_args(Config().get_cmd_args_from_env() + sys.argv[1:])
-os.environ.update(pair.split("=", 1) for pair in _arguments.raw_env or [] if "=" in pair)  # gunicorn does so only later
+os.environ.update(pair.split("=", 1) for pair in _arguments.raw_env or [] if "=" in pair)  # gunicorn does so too late
 _before = IN_USE.settings
 
 
 def _try_first(fresh):
+    """Raise SettingsError where this server could not run with the new settings."""
     refuse_ignored_options(_arguments, fresh)
     refuse_what_cannot_run(_before, fresh, listens=not _arguments.bind)
-    if (_before.host, _before.port) != (fresh.host, fresh.port):  # where it listens anew, gunicorn ends without these files
+    if (_before.host, _before.port) != (fresh.host, fresh.port):  # gunicorn would end without these files when it opens a new listener
         named = {"--certfile": _arguments.certfile, "--keyfile": _arguments.keyfile}
         refuse_unreadable({option: os.path.join(_arguments.chdir or "", path) for option, path in named.items() if path})
 
@@ -43,15 +44,15 @@ if _before is None and (_arguments.worker_class or worker_class).replace(":", ".
 worker_connections = 10_000
 backlog = 2048
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a TMPDIR that is removed would end the master  # noqa: S108
-timeout = 60 + settings.drain_timeout_ms // 1000  # a worker that is silent this long is stuck
-graceful_timeout = settings.drain_timeout_ms // 1000 + 5  # the application drains first, gunicorn's own patience comes after
-control_socket_disable = True  # it would be written under the home folder, which a service account may not have
+timeout = 60 + settings.drain_timeout_ms // 1000  # after this silence gunicorn kills a worker
+graceful_timeout = settings.drain_timeout_ms // 1000 + 5  # longer than the drain of the application
+control_socket_disable = True  # gunicorn would create it in the home folder, which a service account may not have
 logconfig_dict = logging_config(settings)
 
-# One folder of counters for all workers, the same one after a reload (SIGHUP).
-_folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or metrics_folder.make()).absolute()
+# All workers write their metrics into one folder, which stays the same after a reload (SIGHUP).
+_folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or metrics_folder.make_folder()).absolute()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_folder)
-_metrics = metrics_folder.at(_folder)
+_metrics = metrics_folder.folder_at(_folder)
 
 
 def _use_worker_class(server):
@@ -68,19 +69,19 @@ def _use_worker_class(server):
 def on_starting(server):
     _use_worker_class(server)
     CERTIFICATE.take(server.cfg)
-    refuse_workers_without_redis(server.cfg.workers, settings)  # `gunicorn -w 4` says otherwise than the settings
+    refuse_workers_without_redis(server.cfg.workers, settings)  # `gunicorn -w 4` overrides the settings
     _metrics.open()
 
 
 def when_ready(server):
-    """Clients have no address there, so the rate limit and the limits of handshakes cannot tell them apart."""
+    """Warn of a unix socket, where clients have no address and so share one rate limit."""
     if not settings.trusted_proxies and any(listener.FAMILY == socket.AF_UNIX for listener in server.LISTENERS):
         consequence = "all clients share one rate limit; set TRUSTED_PROXIES to the number of proxies that set X-Forwarded-For"
         server.log.warning("clients_share_one_rate", extra={"listener": "a unix socket", "consequence": consequence})
 
 
 def on_reload(server):
-    """`gunicorn -w 4` stays as it was given, so the settings before are the ones that fit it."""
+    """Refuse new settings that do not fit `gunicorn -w 4`, which a reload does not change."""
     _use_worker_class(server)
     try:
         refuse_workers_without_redis(server.cfg.workers, settings)
@@ -91,7 +92,7 @@ def on_reload(server):
 
 
 def nworkers_changed(server, new, old):
-    """SIGTTIN asks for one more, which may be one too many."""
+    """Refuse one more worker by SIGTTIN where the settings do not allow it."""
     if not old or new <= old:
         return
     try:
@@ -102,11 +103,11 @@ def nworkers_changed(server, new, old):
 
 
 def post_fork(_server, _worker):
-    _metrics.leave_to_master()
+    _metrics.close_in_worker()
 
 
 def child_exit(_server, worker):
-    _metrics.note_ended(worker.pid)
+    _metrics.worker_ended(worker.pid)
 
 
 def on_exit(_server):

@@ -1,4 +1,4 @@
-"""The entry point of `flask run` and of `gunicorn wsgi:app`. gevent patches the standard library before anything is imported."""
+"""The entry point of `flask run` and `gunicorn wsgi:app`. gevent must patch the standard library before any other import."""
 
 from gevent import monkey
 

@@ -1,3 +1,4 @@
-"""How bytes reach the application: one gevent server for `flask run` and for gunicorn, so that a laptop and a cluster
-behave alike. Imported before the application, so it imports nothing of it.
+"""The HTTP/1.1 and websocket server, on gevent. `flask run` and gunicorn use the same one, so a laptop and a cluster behave alike.
+
+gunicorn's master imports this package before the application, so it imports as little of the application as possible.
 """

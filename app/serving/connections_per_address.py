@@ -1,19 +1,19 @@
 """How many connections one address may have open at once. Pure.
 
-Behind a trusted proxy a connection is the proxy's and carries many clients' requests, so there what counts is a client's
-requests that are under way and its websockets.
+Behind a trusted proxy a connection belongs to the proxy and carries requests of many clients. There the requests in progress and the
+websockets of a client count instead.
 """
 
 
 class ConnectionsPerAddress:
-    """`enter` and `leave` with an address, or with None for what no single client is behind. At `limit` 0 all may enter."""
+    """Counts per address. None stands for an address that many clients share; it has no limit. A `limit` of 0 turns the limit off."""
 
     def __init__(self, limit: int):
         self._limit = limit
         self._open: dict[str, int] = {}
 
-    def enter(self, address: str | None) -> bool:
-        """False where this address has `limit` already; then it has not entered."""
+    def acquire(self, address: str | None) -> bool:
+        """Count one more connection. Return False, and count nothing, where the address has `limit` already."""
         if address is None or not self._limit:
             return True
         count = self._open.get(address, 0)
@@ -22,7 +22,8 @@ class ConnectionsPerAddress:
         self._open[address] = count + 1
         return True
 
-    def leave(self, address: str | None) -> None:
+    def release(self, address: str | None) -> None:
+        """Count one connection less, after an `acquire` that returned True."""
         if address is None or not self._limit:
             return
         count = self._open[address] - 1

@@ -1,14 +1,15 @@
-"""`flask run`, served by the same gevent server as production, so that websockets work and nothing behaves differently.
+"""`flask run` on the same gevent server as production, so that websockets work and nothing behaves differently.
 
-Flask's command asks `werkzeug.serving.make_server` for its server and cannot be given another one, so that name is
-replaced; the reloader, `--debug`, `--host` and `--port` go on as Flask documents them. Without `--port` the port is the
-one of the settings, which Flask, who asks for a port before it loads the application, cannot know.
+Flask's command calls `werkzeug.serving.make_server` and has no option for another server, so `install` replaces that function. The
+reloader, `--debug`, `--host` and `--port` work as Flask documents them. Without `--port` the port comes from the settings, which Flask
+does not know, since it reads its port before it loads the application.
 """
 
 import signal
 import socket
 import ssl
 import sys
+from typing import Any
 
 import click
 import gevent
@@ -17,32 +18,32 @@ from click.core import ParameterSource
 from werkzeug.serving import is_running_from_reloader
 
 from app.serving.gc_tuning import freeze_startup_objects
-from app.serving.server import Server, server_options
+from app.serving.server import Server
+from app.serving.server_options import server_options
 from app.serving.tls import load
 from app.serving.uncaught_errors import log_uncaught_errors
 
 
-def install(app) -> None:
-    """From now on `flask run` in this process serves with gevent."""
+def install(app: Any) -> None:
+    """Make `flask run` in this process serve with gevent."""
 
     def make_server(host, port, _application, _threaded, _processes, _handler, _passthrough_errors, ssl_context=None, fd=None):
-        """The given application is `app` itself, with `--debug` inside werkzeug's debugger: that one would never see an
-        exception, since every error becomes an answer, and takes /console for itself."""
+        """Serve `app` instead of the given application. With `--debug` that one is `app` inside werkzeug's debugger, which would never
+        see an exception, since every error becomes an answer, and which uses /console itself."""
         return DevServer(app, host, port if _is_port_given() else app.extensions["switchyard"].settings.port, ssl_context, fd)
 
     werkzeug.serving.make_server = make_server
 
 
 def _is_port_given() -> bool:
-    """By `--port` or FLASK_RUN_PORT, and not as Flask's own 5000."""
+    """Return whether `--port` or FLASK_RUN_PORT is given, so that the port is not Flask's default of 5000."""
     return click.get_current_context().get_parameter_source("port") is not ParameterSource.DEFAULT
 
 
 class DevServer:
-    """The part of werkzeug's BaseWSGIServer that `run_simple` uses. With a reloader one process holds the socket and waits,
-    and a second one serves."""
+    """The part of werkzeug's BaseWSGIServer that `run_simple` uses. With the reloader, one process holds the socket and another serves."""
 
-    def __init__(self, app, host, port, ssl_context, fd):
+    def __init__(self, app: Any, host: str, port: int, ssl_context: Any, fd: int | None):
         self._parts = app.extensions["switchyard"]
         self.socket = _listen(host, port) if fd is None else socket.socket(fileno=fd)
         self.host, self.port = host, self.socket.getsockname()[1]
@@ -51,15 +52,17 @@ class DevServer:
         self._server = Server(self.socket, app, **server_options(self._parts), **tls)
 
     def fileno(self) -> int:
+        """Return the listener's file descriptor, which the reloader passes to the process that serves."""
         return self.socket.fileno()
 
     def log_startup(self) -> None:
-        """The banner is printed by `serve_forever`, in the process that serves."""
+        """Do nothing: `serve_forever` prints the banner, in the process that serves."""
 
     def serve_forever(self) -> None:
+        """Serve until SIGTERM or Ctrl-C, then drain."""
         log_uncaught_errors()
         self._parts.lifecycle.start()
-        if not is_running_from_reloader():  # there the reloader's own signal handler ends the process
+        if not is_running_from_reloader():  # with the reloader, its own signal handler ends the process
             gevent.signal_handler(signal.SIGTERM, self._server.close)
             self._on_ctrl_c = gevent.signal_handler(signal.SIGINT, self._interrupt)
         freeze_startup_objects()
@@ -75,14 +78,17 @@ class DevServer:
             sys.exit(1)
 
     def _interrupt(self) -> None:
-        """Ctrl-C, taken by the loop: as a KeyboardInterrupt it would be raised in whatever runs at that moment, and be lost where
-        that may not raise, such as a finalizer. A second Ctrl-C ends the process without a drain."""
+        """Handle Ctrl-C in the event loop. A second Ctrl-C ends the process without a drain.
+
+        A KeyboardInterrupt would be raised in the code that runs at that moment, and would be lost in a finalizer.
+        """
         self._on_ctrl_c.cancel()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print(file=sys.stderr)
         self._server.close()
 
     def server_close(self) -> None:
+        """Stop accepting, and drain what has started."""
         self._server.close()
         if self._parts.lifecycle.state != "new":
             self._parts.lifecycle.drain(self._parts.settings.drain_timeout_ms / 1000)
@@ -93,12 +99,12 @@ class DevServer:
 
 
 def _in_address(host: str) -> str:
-    """An IPv6 address stands in brackets before a port (RFC 3986, section 3.2.2)."""
+    """Put an IPv6 address into brackets, as a port may follow (RFC 3986, section 3.2.2)."""
     return f"[{host}]" if ":" in host else host
 
 
-def _tls(given) -> ssl.SSLContext:
-    """What `--cert` becomes in Flask: (certificate, key), "adhoc", or a context already."""
+def _tls(given: Any) -> ssl.SSLContext:
+    """Return a context for Flask's value of `--cert`: (certificate, key), "adhoc", or a context."""
     if given == "adhoc":
         return werkzeug.serving.generate_adhoc_ssl_context()
     return load(*given, names=("--cert", "--key")) if isinstance(given, tuple) else given

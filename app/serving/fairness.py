@@ -1,8 +1,9 @@
-"""Taking turns. gevent switches only where a greenlet waits, and one that always has more to do never would.
+"""Fairness between greenlets: work that takes long yields after two milliseconds.
 
-`gevent.sleep(0)` is not enough: whoever sleeps so runs again, up to fifty times, before the loop looks at a socket once.
-Here all who have used up their turn stand in one line, and one of them goes on each time that the loop has looked at
-every socket; so what anybody else waits is one turn, however many have more to do than that.
+gevent switches only where a greenlet waits, and a greenlet that always has more to do never waits. `gevent.sleep(0)` is not enough:
+gevent resumes such a greenlet up to fifty times before the loop polls a socket once. So greenlets that have used up their time slice
+wait in one queue, and the loop resumes one of them each time it has polled all sockets. Every other greenlet waits for at most one time
+slice, however many greenlets are busy.
 """
 
 import time
@@ -15,70 +16,79 @@ from gevent.event import Event
 
 TIME_SLICE_S = 0.002
 JUST_BEGAN_S = 0.0005
-NEXT_ITERATION_S = 1e-6  # any time at all: a timer is served after the sockets were looked at
+NEXT_ITERATION_S = 1e-6  # any delay works: the loop runs timers after it has polled the sockets
 NOTICEABLE_BYTES = 16_384
-LARGE_BYTES = 65_536  # to decode, inflate or encode as much in one piece takes about a turn
-AT_ONCE_S = 0.0001  # a read that took longer has waited, and the others had their turn meanwhile
+LARGE_BYTES = 65_536  # to decode, inflate or encode so many bytes in one piece takes about one time slice
+AT_ONCE_S = 0.0001  # a read that took longer has waited, and other greenlets ran meanwhile
 
-_line: deque[Event] = deque()  # one a process, as there is one loop
+_queue: deque[Event] = deque()  # one for the process, as there is one loop
 
 
 def yield_to_others() -> None:
-    """Returns when every socket has been looked at since, and those who stood in line before had their turn."""
+    """Return after the loop has polled all sockets, and after the greenlets that were in the queue before."""
     mine = Event()
-    _line.append(mine)
-    if len(_line) == 1:
-        gevent.spawn(_usher)
+    _queue.append(mine)
+    if len(_queue) == 1:
+        gevent.spawn(_resume_one_per_iteration)
     mine.wait()
 
 
 def yield_before_large(size_bytes: int) -> None:
-    """To be called before more than LARGE_BYTES are decoded, inflated or encoded in one piece: of many such pieces that arrive
-    together, one is worked on each time that the loop has looked at every socket. Where it has just looked, and nobody stands in
-    line, that is now."""
-    if size_bytes > LARGE_BYTES and (_line or time.monotonic() - _iteration_began() >= JUST_BEGAN_S):
+    """Yield before more than LARGE_BYTES are decoded, inflated or encoded in one piece.
+
+    Of many such pieces that arrive together, each iteration of the loop processes one. Where the iteration has just begun and no other
+    greenlet is in the queue, this returns at once.
+    """
+    if size_bytes > LARGE_BYTES and (_queue or time.monotonic() - _iteration_began() >= JUST_BEGAN_S):
         yield_to_others()
 
 
 def yield_if_slice_is_over(size_bytes: int) -> None:
-    """To be called before more than NOTICEABLE_BYTES are worked on. Forty requests that arrive together are all started before the
-    loop looks at a socket again: those that come after the first TIME_SLICE_S of that round stand in line. Smaller pieces go on, since
-    standing in line would cost them more than it saves the others."""
+    """Yield before more than NOTICEABLE_BYTES are processed, where this iteration of the loop has lasted TIME_SLICE_S already.
+
+    The loop starts all of forty requests that arrive together before it polls a socket again. Smaller pieces do not yield, since the
+    queue would cost them more than it saves the others.
+    """
     if size_bytes > NOTICEABLE_BYTES and time.monotonic() - _iteration_began() >= TIME_SLICE_S:
         yield_to_others()
 
 
 def _iteration_began() -> float:
-    """When the loop last looked at the sockets, in seconds of time.monotonic()."""
+    """Return when the loop polled the sockets last, in seconds of time.monotonic()."""
     hub = gevent.get_hub()
-    round_ = getattr(hub, "switchyard_round", None)
-    if round_ is None:
-        round_ = hub.switchyard_round = _Round(hub.loop)
-    return round_.began
+    iteration = getattr(hub, "switchyard_iteration", None)
+    if iteration is None:
+        iteration = hub.switchyard_iteration = _LoopIteration(hub.loop)
+    return iteration.began
 
 
-class _Round:
-    """The work of a loop between two looks at its sockets. Kept at the hub, since a local of the thread is one of the greenlet in
-    a process that is patched."""
+class _LoopIteration:
+    """Remembers when the current iteration of the loop began.
+
+    It is an attribute of the hub, because a thread-local variable is local to one greenlet in a patched process.
+    """
 
     def __init__(self, loop: Any):
         self.began = time.monotonic()
         self._watcher = loop.check(ref=False)
-        self._watcher.start(self._note)
+        self._watcher.start(self._restart)
 
-    def _note(self) -> None:
+    def _restart(self) -> None:
         self.began = time.monotonic()
 
 
-def _usher() -> None:
-    while _line:
+def _resume_one_per_iteration() -> None:
+    while _queue:
         gevent.sleep(NEXT_ITERATION_S)
-        _line.popleft().set()
+        _queue.popleft().set()
 
 
 class TimeSlice:
-    """How long one greenlet has been working: `waited_since` after everything that may have waited, `check` before more work.
-    `now` gives seconds that never go back. A turn is so long by `worked`, which is `now` where none is given."""
+    """How long one greenlet may work before it yields.
+
+    Call `restart_if_waited` after each operation that may have waited, and `yield_if_over` before more work. `now` returns seconds of a
+    clock that never goes back. `worked` measures the length of the slice, by default with `now`.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic, worked: Callable[[], float] | None = None):
         self._now = now
@@ -87,23 +97,27 @@ class TimeSlice:
 
     @classmethod
     def of_cpu_time(cls) -> "TimeSlice":
-        """One that counts only the process's work. While the machine has the process wait, the next request arrives and is read at
-        once; a client that did nothing but that must not stand in line behind all who work on expensive requests."""
+        """Return a slice that counts only the CPU time of this thread.
+
+        While the machine runs other processes, the next request of a client arrives, so the next read does not wait. A client with cheap
+        requests must not queue behind clients with expensive ones for that.
+        """
         return cls(worked=time.thread_time)
 
     @classmethod
     def of_loop_iteration(cls) -> "TimeSlice":
-        """One that ends with the first TIME_SLICE_S of this round, for work that many requests may begin with at once."""
+        """Return a slice that began with this iteration of the loop, for work that many requests may start in one iteration."""
         time_slice = cls()
         time_slice._ends = _iteration_began() + TIME_SLICE_S
         return time_slice
 
     def restart_if_waited(self, started: float) -> None:
-        """`started` is the time before the wait, by the same clock."""
+        """Begin a new slice where the operation that began at `started` (by `now`) has waited."""
         if self._now() - started > AT_ONCE_S:
             self._ends = self._worked() + TIME_SLICE_S
 
     def yield_if_over(self) -> None:
+        """Yield to other greenlets where the slice is used up, and begin a new one."""
         if self._worked() >= self._ends:
             yield_to_others()
             self._ends = self._worked() + TIME_SLICE_S

@@ -1,17 +1,17 @@
-"""What Python's collector of cycles looks at in a server.
+"""Tunes Python's garbage collector for a server.
 
-A full pass over all modules and classes stops everybody for 50 ms and finds nothing, since they live as long as the
-process. And events are made by the thousand and hold no cycles, so a pass every 700 new objects, as by default, is one a
-batch.
+A full collection over all modules and classes takes 50 ms, in which no client gets an answer, and frees nothing, because they live as
+long as the process. Events are created by the thousand and contain no reference cycles, so the default of one collection per 700 new
+objects would mean about one per batch.
 """
 
 import gc
 
-NEW_OBJECTS_A_PASS = 5_000
+NEW_OBJECTS_A_COLLECTION = 5_000
 
 
 def freeze_startup_objects() -> None:
-    """For a process that has started and is about to serve: what is there by now is not looked at again."""
+    """Exclude all present objects from later collections. Call it in a process that is about to serve."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS_A_PASS, *gc.get_threshold()[1:])
+    gc.set_threshold(NEW_OBJECTS_A_COLLECTION, *gc.get_threshold()[1:])

@@ -1,6 +1,4 @@
-"""Options of gunicorn that its own servers read and ours does not. A start that asks for one is refused with what to use instead:
-a server that ignored it would not serve as it was asked to.
-"""
+"""Refuses a start with an option of gunicorn that this server ignores, and names the setting to use instead."""
 
 from argparse import Namespace
 from typing import Any
@@ -11,13 +9,13 @@ from app.settings import Settings, SettingsError
 
 HEAD = "a request has at most 100 headers and a head of at most 32 KiB"
 PARSED = "requests are parsed by llhttp, strictly"
-NO_HTTP_2 = "only HTTP/1.1 is served; let a proxy in front speak HTTP/2"
+NO_HTTP_2 = "only HTTP/1.1 is served; for HTTP/2 put a proxy in front"
 NO_ASGI = "it is for ASGI, and this is a WSGI application"
-TLS_SHAKES = "the handshake of TLS is under HTTP_READ_TIMEOUT_MS"
+TLS_HANDSHAKE = "HTTP_READ_TIMEOUT_MS limits the TLS handshake"
 NO_STATSD = "requests are not sent to statsd; read /metrics"
 LOG = "the log is written to stderr as JSON lines, from LOG_LEVEL on"
 
-# dest of the option: (values that ask for nothing, what to do instead)
+# dest of the option: (values that change nothing, what to do instead)
 IGNORED: dict[str, tuple[tuple[Any, ...], str]] = {
     "proxy_protocol": (("off",), "the PROXY protocol is not read; let the proxy send X-Forwarded-For, and set TRUSTED_PROXIES"),
     "proxy_allow_ips": ((), "the PROXY protocol is not read; let the proxy send X-Forwarded-For, and set TRUSTED_PROXIES"),
@@ -43,7 +41,7 @@ IGNORED: dict[str, tuple[tuple[Any, ...], str]] = {
     "casefold_http_method": ((), PARSED),
     "header_map": (("drop",), PARSED),
     "http_parser": (("auto",), PARSED),
-    "do_handshake_on_connect": ((), TLS_SHAKES),
+    "do_handshake_on_connect": ((), TLS_HANDSHAKE),
     "reuse_port": ((), "all workers share one listener"),
     "websocket_max_message_size": ((), "set RT_MAX_PAYLOAD_BYTES"),
     "asgi_loop": (("auto",), NO_ASGI),
@@ -67,23 +65,23 @@ IGNORED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def refuse_ignored_options(given: Namespace, settings: Settings) -> None:
-    """`given` is None for each option that is not. Raises SettingsError."""
+    """Raise SettingsError where `given`, the parsed command line, has such an option. An option that is not given is None."""
     names = {setting.name: next(name for name in setting.cli if name.startswith("--")) for setting in KNOWN_SETTINGS if setting.cli}
     for dest, (neutral, instead) in IGNORED.items():
         value = getattr(given, dest, None)
         if value is not None and value not in neutral and not _is_served(dest, given, settings):
             raise SettingsError(f"switchyard: {names[dest]} is not supported: {instead}")
-    _refuse_short_patience(given, settings)
+    _refuse_short_timeouts(given, settings)
 
 
 def _is_served(dest: str, given: Namespace, settings: Settings) -> bool:
     if dest == "loglevel":
         return given.loglevel.lower() == settings.log_level
-    return dest == "errorlog" and bool(given.capture_output)  # then gunicorn writes stderr into that file
+    return dest == "errorlog" and bool(given.capture_output)  # with it gunicorn writes stderr into that file
 
 
-def _refuse_short_patience(given: Namespace, settings: Settings) -> None:
-    """gunicorn would kill its workers while they drain."""
+def _refuse_short_timeouts(given: Namespace, settings: Settings) -> None:
+    """Refuse a timeout with which gunicorn would kill its workers while they drain."""
     for name, seconds in {"--timeout": given.timeout, "--graceful-timeout": given.graceful_timeout}.items():
         is_endless = name == "--timeout" and seconds == 0
         if seconds is not None and not is_endless and seconds * 1000 <= settings.drain_timeout_ms:

@@ -1,7 +1,8 @@
-"""gunicorn's gevent worker with our server in it. gunicorn.conf.py names this class."""
+"""gunicorn's gevent worker with this package's server. gunicorn.conf.py names the class."""
 
 import sys
 import time
+from typing import Any
 
 from gevent.event import Event
 from gunicorn.arbiter import Arbiter
@@ -9,28 +10,33 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from app.serving.access_log import AccessLog
 from app.serving.gc_tuning import freeze_startup_objects
-from app.serving.server import Server, server_options
+from app.serving.response import Response
+from app.serving.server import Server
+from app.serving.server_options import server_options
 from app.serving.tls import CERTIFICATE
 from app.serving.uncaught_errors import log_uncaught_errors
 from app.settings import SettingsError
 from app.settings.in_use import IN_USE
 
-LAST_ANSWERS_S = 1.0  # for requests that are still under way when the drain has used up its time
-TRY_AGAIN_S = 1.0  # the master replaces a worker at once
+LAST_ANSWERS_S = 1.0  # for requests that are still in progress when the drain has used up its time
+RESTART_AFTER_S = 1.0  # the master replaces a worker at once, so a worker that cannot start ends after this delay
 
 
 class Worker(GeventWorker):
-    """The application is loaded after the fork; so its background work starts here, in the worker that it serves.
+    """Loads the application after the fork, so the application's background tasks start in the worker.
 
-    gunicorn's own loop looks once a second whether it should end, and leaves without a drain when no connection is open.
+    gunicorn's own loop checks only once a second whether the worker should end, and ends without a drain when no connection is open.
     """
 
-    _told = None
+    _should_end: Event | None = None
 
-    def init_process(self):
-        """A worker that cannot start ends the master only where no worker has ever served: a start that is wrong should fail,
-        and a server that runs should not end because of what became wrong later."""
-        self._told = Event()
+    def init_process(self) -> None:
+        """Start, and log a failure in one line.
+
+        A failure ends the master only where no worker has ever served: a wrong start should fail, and a running server should not end
+        because of a later mistake.
+        """
+        self._should_end = Event()
         try:
             super().init_process()
         except SettingsError as error:
@@ -40,18 +46,20 @@ class Worker(GeventWorker):
             self.log.critical("worker_failed", exc_info=True)
             self._end()
 
-    def _end(self):
+    def _end(self) -> None:
         if not IN_USE.has_served:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        self._told.wait(TRY_AGAIN_S)
+        self._should_end.wait(RESTART_AFTER_S)
         sys.exit(1)
 
-    def handle_exit(self, sig, frame):
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Handle SIGTERM."""
         super().handle_exit(sig, frame)
-        if self._told is not None:
-            self._told.set()
+        if self._should_end is not None:
+            self._should_end.set()
 
-    def run(self):
+    def run(self) -> None:
+        """Serve until the worker should end, then drain."""
         log_uncaught_errors()
         parts = self.wsgi.extensions["switchyard"]
         self._access_log = AccessLog(self.log, self.cfg.accesslog) if self.cfg.accesslog else None
@@ -64,31 +72,31 @@ class Worker(GeventWorker):
         IN_USE.note_serving()
         while self.alive:
             self.notify()
-            self._told.wait(1.0)
-        self._leave(servers, parts)
+            self._should_end.wait(1.0)
+        self._drain(servers, parts)
 
-    def _options(self, parts) -> dict:
-        watch = {"on_answer": self._note_answer} if self._access_log or self.cfg.max_requests else {}
+    def _options(self, parts: Any) -> dict[str, Any]:
+        on_answer = {"on_answer": self._count_answer} if self._access_log or self.cfg.max_requests else {}
         tls = {"ssl_context": CERTIFICATE.for_worker()} if self.cfg.is_ssl else {}
-        return {**server_options(parts, self.worker_connections), **watch, **tls}
+        return {**server_options(parts, self.worker_connections), **on_answer, **tls}
 
-    def _server(self, listener, options: dict) -> Server:
+    def _server(self, listener: Any, options: dict[str, Any]) -> Server:
         listener.setblocking(1)
         server = Server(listener, self.wsgi, **options)
         if self.cfg.workers > 1:
-            server.max_accept = 1  # so that the workers share what arrives
+            server.max_accept = 1  # so that the connections spread over the workers
         return server
 
-    def _note_answer(self, environ, response, seconds) -> None:
+    def _count_answer(self, environ: dict, response: Response, seconds: float) -> None:
         if self._access_log is not None:
             self._access_log.write(environ, response, seconds)
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("--max-requests is reached; another worker takes over")
             self.alive = False
-            self._told.set()
+            self._should_end.set()
 
-    def _leave(self, servers: list[Server], parts) -> None:
+    def _drain(self, servers: list[Server], parts: Any) -> None:
         for server in servers:
             server.close()
         deadline = time.monotonic() + parts.settings.drain_timeout_ms / 1000

@@ -1,8 +1,8 @@
-"""The folder of the workers' counters, as gunicorn's master looks after it.
+"""The folder of the workers' metric files, which gunicorn's master creates and cleans up.
 
-Several masters may use one folder: the old and the new one of an upgrade by SIGUSR2, or two servers that were given the
-same PROMETHEUS_MULTIPROC_DIR. Invariant: a master removes what its own workers wrote, and everything only while no other
-master lives there. Each living master holds a shared lock on `.lock`; the kernel takes it from one that is killed.
+Several masters may use one folder: the old and the new one of an upgrade by SIGUSR2, or two servers with the same
+PROMETHEUS_MULTIPROC_DIR. Invariant: a master removes the files of its own workers, and all files only while no other master uses the
+folder. Each running master holds a shared lock on `.lock`; the kernel releases the lock of a killed one.
 """
 
 import fcntl
@@ -20,78 +20,81 @@ LOCK = ".lock"
 
 
 class MetricsFolder:
+    """gunicorn.conf.py calls `open` and `close` in the master, and the others as gunicorn's hooks report forks and ends of workers."""
     def __init__(self, path: Path):
         self._path = path
         self._fd: int | None = None
         self._ended: set[int] = set()
 
     def open(self) -> None:
-        """Counters of a run that was killed belong to the past. Raises SettingsError."""
+        """Create and lock the folder, and remove the files of a killed run. Raises SettingsError."""
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             self._fd = private(self._path / LOCK, os.O_RDWR | os.O_CREAT)
             if self._is_alone():
                 _remove(self._path.glob("*.db"))
-            with suppress(OSError):
+            with suppress(OSError):  # some network file systems have no locks; see _is_alone
                 fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             raise SettingsError(f"switchyard: PROMETHEUS_MULTIPROC_DIR {self._path} is not usable: {error.strerror}") from None
-        _remove(path for path in self._path.glob("gauge_live*.db") if not _is_living(path))
+        _remove(path for path in self._path.glob("gauge_live*.db") if not _is_process_running(path))
 
-    def leave_to_master(self) -> None:
-        """In a worker, after the fork: the lock is its master's alone."""
+    def close_in_worker(self) -> None:
+        """Close the inherited lock after the fork, so that only the master holds it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def note_ended(self, pid: int) -> None:
-        """Gauges of a worker that ended count no more; its counters do."""
+    def worker_ended(self, pid: int) -> None:
+        """Remove the gauges of a worker that has ended. Its counters stay in the sums until the master ends."""
         self._ended.add(pid)
         _remove(self._path.glob(f"gauge_live*_{pid}.db"))
 
     def close(self) -> None:
+        """Remove the files of this master's workers, and the folder where no other master uses it."""
         for pid in self._ended:
             _remove(self._path.glob(f"*_{pid}.db"))
         if self._is_alone():
             _remove(self._path.glob("*.db*"))
             _remove([self._path / LOCK])
-            with suppress(OSError):
+            with suppress(OSError):  # the folder was removed by hand, or contains files that are not ours
                 self._path.rmdir()
 
     def _is_alone(self) -> bool:
-        """True, too, where the file system knows no locks."""
+        """Return whether no other master holds the lock. Without locks in the file system, whether this is no upgrade."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError:
-            return "GUNICORN_PID" not in os.environ  # an upgrade, whose old master still counts
+            return "GUNICORN_PID" not in os.environ  # gunicorn sets it for the new master of an upgrade
         return True
 
 
-def make() -> str:
-    """Raises SettingsError."""
+def make_folder() -> str:
+    """Create a temporary folder and return its path. Raises SettingsError."""
     try:
         return tempfile.mkdtemp(prefix="switchyard-metrics-")
     except OSError as error:
         raise SettingsError(f"switchyard: no folder for the workers' counters can be made: {error.strerror}; set TMPDIR") from None
 
 
-at = cache(MetricsFolder)  # the same one after a SIGHUP, which runs gunicorn.conf.py again
+folder_at = cache(MetricsFolder)  # returns the same object after a SIGHUP, which runs gunicorn.conf.py again
 
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        with suppress(OSError):
+        with suppress(OSError):  # another master may have removed it; a file that stays only adds old counts to the sums
             path.unlink()
 
 
-def _is_living(path: Path) -> bool:
+def _is_process_running(path: Path) -> bool:
+    """Return whether the process whose id ends the file's name runs."""
     pid = path.stem.rpartition("_")[2]
     try:
         os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError):
+    except (ProcessLookupError, ValueError, OverflowError):
         return False
-    except OSError:
-        pass
+    except PermissionError:
+        pass  # the process runs, as another user
     return True

@@ -1,12 +1,12 @@
-"""The certificate that a server uses, and the key that belongs to it.
+"""The server's TLS certificate and its key.
 
-gunicorn's master loads both at its start and at each SIGHUP; its workers are forks of it and find the context in memory, so a
-worker needs neither file and no right to read the key.
+gunicorn's master loads both at its start and at each SIGHUP. Its workers are forks and inherit the context in memory, so a worker needs
+neither file and no permission to read the key.
 
-The invariants:
-1. No start of a worker reads a certificate or a key.
-2. After the start, the certificate changes only at a SIGHUP and only to one that can be used with its key. Otherwise the one
-   before stays in use, and the log and /healthz report it.
+Invariants:
+1. The start of a worker reads neither certificate nor key.
+2. After the start, the certificate changes only at a SIGHUP, and only to one that fits its key. Otherwise the previous certificate stays
+   in use, and the log and /healthz report it.
 """
 
 import logging
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)  # the master has no structlog
 
 
 class CertificateInUse:
-    """`take` loads it, at the start and again; `for_worker` is what a worker serves with; `check` answers for /healthz."""
+    """`take` loads the certificate, `for_worker` returns the context for a worker, `check` reports to /healthz."""
 
     def __init__(self):
         self._context: ssl.SSLContext | None = None
         self.refusal = ""
 
     def take(self, options) -> None:
-        """From gunicorn's Config. Raises SettingsError at the first time only."""
+        """Load the certificate that gunicorn's Config names. Raises SettingsError at the first call only."""
         if not options.is_ssl:
             self._context, self.refusal = None, ""
             return
@@ -38,10 +38,10 @@ class CertificateInUse:
             if self._context is None:
                 raise
             self.refusal = str(error)
-            log.error("certificate_refused", extra={"error": self.refusal, "consequence": "the certificate before it stays in use"})
+            log.error("certificate_refused", extra={"error": self.refusal, "consequence": "the previous certificate stays in use"})
 
     def for_worker(self) -> ssl.SSLContext | None:
-        """The master is not patched by gevent, so its context would wait for a client with the whole worker."""
+        """Return the context as gevent's class. The master is not patched by gevent, so its own class would block the whole worker."""
         from gevent.ssl import SSLContext
 
         if self._context is not None:
@@ -50,23 +50,24 @@ class CertificateInUse:
 
     @property
     def is_used(self) -> bool:
+        """Whether this server uses TLS."""
         return self._context is not None
 
     def check(self) -> dict[str, Any]:
-        """For health: `degraded` where the last SIGHUP brought a certificate that cannot be used."""
+        """Return the state for /healthz: `degraded` where the certificate of the last SIGHUP cannot be used."""
         return {"state": "degraded", "error": self.refusal} if self.refusal else {"state": "up"}
 
 
-CERTIFICATE = CertificateInUse()  # at module level: the memory of a fork is the only way from gunicorn's master into a worker
+CERTIFICATE = CertificateInUse()  # at module level: a worker can only inherit it from gunicorn's master by the fork
 
 
 def load(
     certfile, keyfile=None, ca_certs=None, cert_reqs=ssl.CERT_NONE, ciphers=None, *, names=("--certfile", "--keyfile")
 ) -> ssl.SSLContext:
-    """Raises SettingsError with the `names` of the two options. Without `keyfile` the key stands in the certificate's file."""
+    """Return a context. Without `keyfile` the certificate's file contains the key. Raises SettingsError with the `names` of the options."""
     option, key_option = names
     if not certfile:
-        raise SettingsError(f"switchyard: {key_option} needs {option}, the certificate that belongs to the key")
+        raise SettingsError(f"switchyard: {key_option} needs {option}, the certificate for the key")
     refuse_unreadable({option: certfile, key_option: keyfile, "--ca-certs": ca_certs})
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca_certs)
@@ -83,7 +84,7 @@ def load(
 
 
 def refuse_unreadable(files: dict[str, str | None]) -> None:
-    """Raises SettingsError with the name of the option whose file is missing, unreadable or empty."""
+    """Raise SettingsError with the name of the option whose file is missing, unreadable or empty."""
     for option, path in files.items():
         try:
             if path and not Path(path).read_bytes().strip():
@@ -93,5 +94,5 @@ def refuse_unreadable(files: dict[str, str | None]) -> None:
 
 
 def _no_password() -> str:
-    """The library would ask at the terminal, where a server that starts has none."""
+    """Fail, because OpenSSL would ask for the password at a terminal."""
     raise ValueError("the key is protected by a password; a server needs one without")

@@ -1,4 +1,7 @@
-"""What nobody catches becomes a line of the log: gevent would print a traceback over many lines, past every format."""
+"""Logs an exception that no greenlet catches as one line. gevent itself would print a traceback of many lines, in no log format."""
+
+from types import TracebackType
+from typing import Any
 
 import gevent
 
@@ -8,11 +11,12 @@ log = get_logger(__name__)
 
 
 def log_uncaught_errors() -> None:
-    """For this thread's hub. Logging may wait for a lock and the hub may not, so a greenlet does it."""
+    """Log the uncaught exceptions of this thread's hub from now on."""
     gevent.get_hub().print_exception = _print_exception
 
 
-def _print_exception(context, kind, error, traceback) -> None:
+def _print_exception(context: Any, kind: type[BaseException], error: BaseException, traceback: TracebackType) -> None:
+    """Log in a greenlet of its own: logging may wait for a lock, and the hub must not wait."""
     if issubclass(kind, (KeyboardInterrupt, SystemExit)):
-        return  # somebody ends the process, and it says so itself
+        return  # the end of the process is logged where it is decided
     gevent.spawn(log.error, "uncaught_exception", where=repr(context)[:200], exc_info=(kind, error, traceback))

@@ -1,28 +1,30 @@
-"""What unfinished requests and websocket messages hold in memory, bounded over the whole process. Pure: values and `now`.
+"""Limits the memory that unfinished requests and websocket messages occupy in this process. Pure: values and `now`.
 
 Invariants:
-1. After every call the holdings have at most `max_bytes`, and those of unknown clients at most `max_unknown_bytes`, together.
-2. A holding that was dropped has no bytes, and never gets any again.
-3. A holding that the application works on is never dropped: its client has sent everything.
-4. The party with most byte-seconds loses first, and of its holdings the one with most. So a client that holds many bytes for
-   long makes room for one that sends little, or quickly, however many connections it opens.
+1. After every call all connections together hold at most `max_bytes`, and those of unknown clients at most `max_unknown_bytes`.
+2. A connection that was dropped holds no bytes and never gets any again.
+3. A connection whose request the application processes is never dropped: its client has sent everything.
+4. The party with the most byte-seconds is dropped first, and of its connections the one with the most. So a client that holds many bytes
+   for long makes room for clients that send little or quickly, however many connections it opens.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
-ROOM = 8  # a bound that is met makes room for its eighth part at once, since to find the losers costs a look at all
-YOUNGEST_S = 0.1  # so that bytes that have just come count, too
+FREED_PART = 8  # at the limit one eighth of it is freed at once, because each search goes through all connections
+YOUNGEST_S = 0.1  # the least age of bytes, so that bytes that have just arrived count too
 
 
 class ConnectionBytes:
-    """The bytes of one connection that are not a whole request or message yet. `party` shares its fate with its others;
-    `drop` is called without arguments when it lost."""
+    """The bytes that one connection has received of an unfinished request or message.
+
+    All connections of one `party` count together. `drop` is called without arguments when this connection has to give up its bytes.
+    """
 
     __slots__ = ("bytes", "drop", "is_dropped", "is_in_work", "is_known", "party", "since")
 
-    def __init__(self, party: str, drop: Callable[[], None]):
+    def __init__(self, party: str, drop: Callable[[], None] | None):
         self.party = party
         self.drop = drop
         self.is_known = False
@@ -33,7 +35,7 @@ class ConnectionBytes:
 
 
 class UnfinishedBytes:
-    """Times are seconds of any clock that never goes back."""
+    """All connections of the process. Times are seconds of any clock that never goes back."""
 
     def __init__(self, max_bytes: int, max_unknown_bytes: int):
         self.max_bytes = max_bytes
@@ -41,65 +43,66 @@ class UnfinishedBytes:
         self.bytes = 0
         self.unknown_bytes = 0
         self.dropped = 0
-        self._holdings: set[ConnectionBytes] = set()
+        self._connections: set[ConnectionBytes] = set()
 
-    def resize(self, holding: ConnectionBytes, size: int, now: float) -> None:
-        """The holding has `size` bytes now. It, or others, may be dropped for that."""
-        if holding.is_dropped:
+    def resize(self, connection: ConnectionBytes, size: int, now: float) -> None:
+        """Record that the connection holds `size` bytes now. It, or others, may be dropped for that."""
+        if connection.is_dropped:
             return
-        if not holding.bytes:
-            holding.since = now
-            self._holdings.add(holding)
-        grows = size > holding.bytes
-        self._count(holding, size)
+        if not connection.bytes:
+            connection.since = now
+            self._connections.add(connection)
+        grows = size > connection.bytes
+        self._count(connection, size)
         if grows:
-            self._make_room(now)
+            self._enforce_limits(now)
 
-    def identify(self, holding: ConnectionBytes, party: str, is_known: bool) -> None:
-        """The client has said who it is; what it holds counts for `party` from now on."""
-        size = holding.bytes
-        self._count(holding, 0)
-        holding.party, holding.is_known = party, is_known
+    def identify(self, connection: ConnectionBytes, party: str, is_known: bool) -> None:
+        """Count the connection's bytes to `party` from now on, because its client is identified."""
+        size = connection.bytes
+        self._count(connection, 0)
+        connection.party, connection.is_known = party, is_known
         if size:
-            self._holdings.add(holding)
-            self._count(holding, size)
+            self._connections.add(connection)
+            self._count(connection, size)
 
-    def _count(self, holding: ConnectionBytes, size: int) -> None:
-        change = size - holding.bytes
-        holding.bytes = size
+    def _count(self, connection: ConnectionBytes, size: int) -> None:
+        change = size - connection.bytes
+        connection.bytes = size
         self.bytes += change
-        if not holding.is_known:
+        if not connection.is_known:
             self.unknown_bytes += change
         if not size:
-            self._holdings.discard(holding)
+            self._connections.discard(connection)
 
-    def _make_room(self, now: float) -> None:
+    def _enforce_limits(self, now: float) -> None:
         if self.unknown_bytes > self.max_unknown_bytes:
-            excess = self.unknown_bytes - self.max_unknown_bytes + self.max_unknown_bytes // ROOM
-            self._drop_losers([holding for holding in self._holdings if not holding.is_known], excess, now)
+            excess = self.unknown_bytes - self.max_unknown_bytes + self.max_unknown_bytes // FREED_PART
+            self._drop_largest([connection for connection in self._connections if not connection.is_known], excess, now)
         if self.bytes > self.max_bytes:
-            self._drop_losers(self._holdings, self.bytes - self.max_bytes + self.max_bytes // ROOM, now)
+            self._drop_largest(self._connections, self.bytes - self.max_bytes + self.max_bytes // FREED_PART, now)
 
-    def _drop_losers(self, holdings: Iterable[ConnectionBytes], excess: int, now: float) -> None:
-        for holding in list(losers(holdings, excess, now)):
-            self._count(holding, 0)
-            holding.is_dropped = True
+    def _drop_largest(self, connections: Iterable[ConnectionBytes], excess: int, now: float) -> None:
+        for connection in list(largest(connections, excess, now)):
+            self._count(connection, 0)
+            connection.is_dropped = True
             self.dropped += 1
-            holding.drop()
+            if connection.drop is not None:
+                connection.drop()
 
 
-def losers(holdings: Iterable[ConnectionBytes], excess: int, now: float) -> Iterator[ConnectionBytes]:
-    """Those to drop, the first first, so that `excess` bytes are free."""
+def largest(connections: Iterable[ConnectionBytes], excess: int, now: float) -> Iterator[ConnectionBytes]:
+    """Yield the connections to drop so that `excess` bytes become free, in the order of invariant 4."""
     parties = defaultdict(list)
-    for holding in holdings:
-        if not holding.is_in_work:
-            parties[holding.party].append((holding.bytes * (now - holding.since + YOUNGEST_S), id(holding), holding))
+    for connection in connections:
+        if not connection.is_in_work:
+            parties[connection.party].append((connection.bytes * (now - connection.since + YOUNGEST_S), id(connection), connection))
     heap = [(-sum(row[0] for row in rows), party, sorted(rows)) for party, rows in parties.items()]
     heapify(heap)
     while excess > 0 and heap:
         negative_total, party, rows = heappop(heap)
-        score, _, holding = rows.pop()
-        excess -= holding.bytes
-        yield holding
+        score, _, connection = rows.pop()
+        excess -= connection.bytes
+        yield connection
         if rows:
             heappush(heap, (negative_total + score, party, rows))

@@ -1,7 +1,7 @@
-"""The upgrade to a websocket (RFC 6455, section 4.2) and the websocket that Engine.IO's gevent driver is given then.
+"""The upgrade to a websocket (RFC 6455, section 4.2), and the websocket object for Engine.IO's gevent driver.
 
-It expects gevent-websocket's; that one takes masks off and checks UTF-8 byte by byte in Python, so this one has the same
-face over frames.py.
+The driver expects gevent-websocket's object, which unmasks and checks UTF-8 byte by byte in Python. This one has the same interface over
+websocket_frames.py.
 """
 
 import base64
@@ -24,7 +24,7 @@ RECV_BYTES = 65_536
 
 
 def is_websocket(environ: dict) -> bool:
-    """Only where Engine.IO listens: anywhere else the wish is passed over, and the application answers."""
+    """Return whether the request opens a websocket where Engine.IO serves them. At other paths the application answers it as usual."""
     return (
         environ.get("HTTP_UPGRADE", "").lower() == "websocket"
         and environ["REQUEST_METHOD"] == "GET"
@@ -35,7 +35,7 @@ def is_websocket(environ: dict) -> bool:
 
 
 def offer_websocket(connection, environ: dict, already_read: bytes) -> "WebSocket | None":
-    """Puts a websocket into the environ, which the application may open. None, and an answer, where the request is no opening."""
+    """Put a websocket into the environ, which the application may open. Where the request is no valid opening, answer 400; return None."""
     accept = _accept(environ)
     server = connection.server
     if accept is None:
@@ -48,6 +48,7 @@ def offer_websocket(connection, environ: dict, already_read: bytes) -> "WebSocke
 
 
 def has_opened(environ: dict) -> bool:
+    """Return whether the application has opened the websocket of this request."""
     websocket = environ.get("wsgi.websocket")
     return websocket is not None and websocket.has_opened
 
@@ -64,7 +65,7 @@ def _accept(environ: dict) -> str | None:
 
 
 class WebSocket:
-    """Messages over one socket, after `open`. A client that always has more to say is held to its turn; see turns.py."""
+    """Messages over one socket, after `open`. Yields to other greenlets when the client always has another message; see fairness.py."""
 
     def __init__(self, environ: dict, connection, accept: str, already_read: bytes):
         server = connection.server
@@ -80,15 +81,15 @@ class WebSocket:
         self._reader = frames.MessageReader(server.max_body_bytes)
         self._reader.feed(already_read)
         self._time_slice = TimeSlice.of_cpu_time()
-        self._holding = connection.holding
-        self._holding.is_in_work, self._holding.drop = False, self._lose
-        self._lose_connection = connection.lose
-        self._unfinished = server.unfinished
-        self.admit_control: Callable[[], bool] = lambda: True  # whether one more ping or pong of the client is within its rate
-        self._writing = BoundedSemaphore(1)  # the answer to a ping must not get into the middle of a frame
+        self._unfinished = connection.unfinished
+        self._unfinished.is_in_work, self._unfinished.drop = False, self._drop
+        self._drop_connection = connection.drop
+        self._limit = server.unfinished
+        self.admit_control: Callable[[], bool] = lambda: True  # returns whether one more ping or pong of the client is within its rate
+        self._writing = BoundedSemaphore(1)  # keeps the answer to a ping out of the middle of a frame
 
     def open(self, *headers: tuple[str, str]) -> None:
-        """Answers 101. Until then the application can still refuse, in words of HTTP."""
+        """Answer 101. Until then the application can still answer with an HTTP error."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers)
         head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {self._accept}\r\n"
         self.has_opened = True
@@ -97,22 +98,22 @@ class WebSocket:
             self.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, self._buffer_bytes)
 
     def identify(self, party: str) -> None:
-        """The client has said who it is: what is unfinished of its messages counts for `party`, and not among strangers'."""
-        self._unfinished.identify(self._holding, party, True)
+        """Count the client's unfinished messages to `party`, because it is identified now."""
+        self._limit.identify(self._unfinished, party, True)
 
     def limit_messages(self, max_bytes: int) -> None:
-        """From the next message on. A longer one closes the websocket as soon as the head of its frame says so."""
+        """Limit the messages from the next one on. A longer message closes the websocket as soon as the head of its frame has arrived."""
         self._reader.max_bytes = max_bytes
 
     def receive(self) -> str | bytes | None:
-        """The next message; None when there will be none, whoever ended it."""
+        """Return the next message, or None when the websocket has ended."""
         try:
             while not self.closed:
                 if size := self._reader.ready_bytes:
                     yield_before_large(size)
                     yield_if_slice_is_over(size)
                 found = self._reader.next()
-                self._time_slice.yield_if_over()  # also where nothing is whole yet: a read that finds something waits for nobody
+                self._time_slice.yield_if_over()  # also before a message is complete: a read that finds bytes does not wait
                 if found is None:
                     self._hold()
                     self._read_more()
@@ -123,20 +124,20 @@ class WebSocket:
         except frames.FrameError as error:
             self.close(error.close_code)
         except OSError:
-            if self._holding.is_dropped:
+            if self._unfinished.is_dropped:
                 self.close(frames.TRY_AGAIN_LATER)
             self.closed = True
         return None
 
     def send(self, message: str | bytes) -> None:
-        """Waits until the system has taken all of it. Raises OSError where the client has gone."""
+        """Wait until the system has taken the whole message. Raises OSError where the client has gone."""
         if isinstance(message, str):
             self._send(frames.encode(frames.TEXT, message.encode("utf-8", "replace")))
         else:
             self._send(frames.encode(frames.BINARY, bytes(message)))
 
     def close(self, code: int = frames.NORMAL) -> None:
-        """Says so, unless somebody is in the middle of a frame: then there is no place left to say it."""
+        """Close the websocket. Sends a close frame, unless another greenlet is in the middle of a frame."""
         if self.closed or not self.has_opened:
             return
         self.closed = True
@@ -146,16 +147,16 @@ class WebSocket:
             self._writing.release()
 
     def _hold(self) -> None:
-        """Raises OSError where others need the room that the unfinished message takes."""
+        """Count the bytes of a message that is not complete yet. Raises OSError where they were dropped."""
         size = self._reader.unfinished_bytes
-        if size != self._holding.bytes:
-            self._unfinished.resize(self._holding, size, time.monotonic())
-        if self._holding.is_dropped:
-            raise ConnectionAbortedError("too much of it was unfinished for too long")
+        if size != self._unfinished.bytes:
+            self._limit.resize(self._unfinished, size, time.monotonic())
+        if self._unfinished.is_dropped:
+            raise ConnectionAbortedError("too many bytes of a message were unfinished for too long")
 
-    def _lose(self) -> None:
+    def _drop(self) -> None:
         self._reader.discard()
-        self._lose_connection()
+        self._drop_connection()
 
     def _read_more(self) -> None:
         started = time.monotonic()
@@ -176,4 +177,4 @@ class WebSocket:
         with self._writing:
             sent = self.socket.send(frame)
             if sent < len(frame):
-                self.socket.sendall(frame[sent:])  # it asks for the buffer's size first, which a small frame need not
+                self.socket.sendall(frame[sent:])  # sendall asks for the buffer's size first, which a small frame does not need

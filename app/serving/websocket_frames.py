@@ -1,7 +1,7 @@
-"""Frames of a websocket (RFC 6455, section 5): bytes in, messages out, and back. No socket, no clock.
+"""Websocket frames (RFC 6455, section 5): from bytes to messages and back. No socket, no clock.
 
-A mask is taken off as one large number and text is decoded by C, since both byte by byte in Python would hold up every
-other client for a quarter of a second a message.
+A payload is unmasked as one large number and text is decoded in C. Byte by byte in Python, both would delay all other clients for a
+quarter of a second per message.
 """
 
 from app.serving.fairness import NOTICEABLE_BYTES
@@ -10,14 +10,14 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KNOWN = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 FINAL, RESERVED, MASKED = 0x80, 0x70, 0x80
 MAX_CONTROL_BYTES = 125
-MAX_FRAGMENTS = 512  # of one message; more would be read in one go, and empty ones are never too large
+MAX_FRAGMENTS = 512  # of one message: empty fragments would never reach the limit of bytes
 
 NORMAL, PROTOCOL_ERROR, NOT_UTF8, TOO_LARGE, TRY_AGAIN_LATER = 1000, 1002, 1007, 1009, 1013
-CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})  # what a client may say: section 7.4
+CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})  # those that a client may send: section 7.4
 
 
 class FrameError(Exception):
-    """What came is no websocket; the connection ends with `close_code`."""
+    """The client has sent something that is not allowed; the websocket closes with `close_code`."""
 
     def __init__(self, close_code: int, sentence: str):
         super().__init__(sentence)
@@ -25,8 +25,10 @@ class FrameError(Exception):
 
 
 class MessageReader:
-    """`feed` it what arrives, then ask for `next` until that is None. A message may have `max_bytes`, in fragments or not; the
-    limit may change between two messages."""
+    """`feed` it what arrives, then call `next` until that returns None.
+
+    `max_bytes` limits a message, in fragments or not. It may change between two messages.
+    """
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
@@ -37,21 +39,23 @@ class MessageReader:
         self._fragments = 0
 
     def feed(self, data: bytes) -> None:
+        """Append what has arrived."""
         del self._buffer[: self._at]
         self._at = 0
         self._buffer += data
 
     @property
     def unfinished_bytes(self) -> int:
-        """What was fed and is not part of a message that `next` has returned."""
+        """The number of bytes that were fed and that `next` has not returned."""
         return len(self._buffer) - self._at + len(self._message)
 
     def discard(self) -> None:
+        """Free all bytes."""
         self._buffer, self._at, self._message = bytearray(), 0, bytearray()
 
     @property
     def ready_bytes(self) -> int:
-        """What `next` would decode in one piece, where that takes noticeably long: a whole frame, and the fragments before it."""
+        """The number of bytes that `next` would decode in one piece: a complete frame and the fragments before it. 0 where it is small."""
         if len(self._buffer) - self._at <= NOTICEABLE_BYTES and len(self._message) <= NOTICEABLE_BYTES:
             return 0
         head = self._next_head()
@@ -60,13 +64,13 @@ class MessageReader:
         return head[3] + (len(self._message) if head[1] else 0)
 
     def next(self) -> tuple[int, str | bytes] | None:
-        """(opcode, data) of the next message or control frame, text as str; None where more bytes are needed first."""
+        """Return (opcode, data) of the next message or control frame, text as str. None where more bytes are needed. Raises FrameError."""
         while (frame := self._next_frame()) is not None:
             opcode, is_final, payload = frame
             if opcode >= CLOSE:
                 return opcode, payload
             if (opcode == CONTINUATION) is (self._opcode is None):
-                raise FrameError(PROTOCOL_ERROR, "a message began inside another, or went on before it began")
+                raise FrameError(PROTOCOL_ERROR, "a message began inside another, or continued before it began")
             if self._opcode is None:
                 self._opcode = opcode
             if not is_final:
@@ -98,7 +102,7 @@ class MessageReader:
         return opcode, is_final, payload
 
     def _next_head(self) -> tuple[int, bool, int, int] | None:
-        """(opcode, final, where the mask begins, length), refused as soon as it is known to be wrong."""
+        """Return (opcode, is final, offset of the mask, length). Raises FrameError as soon as a part of it is wrong."""
         buffer, at = self._buffer, self._at
         if len(buffer) < at + 2:
             return None
@@ -106,11 +110,11 @@ class MessageReader:
         opcode, is_final = first & 0x0F, bool(first & FINAL)
         size_bytes = {126: 2, 127: 8}.get(second & 0x7F, 0)
         if first & RESERVED or opcode not in KNOWN:
-            raise FrameError(PROTOCOL_ERROR, "a frame of a kind that was not agreed on")
+            raise FrameError(PROTOCOL_ERROR, "a frame of an unknown kind")
         if not second & MASKED:
-            raise FrameError(PROTOCOL_ERROR, "a client's frame has to be masked")
+            raise FrameError(PROTOCOL_ERROR, "a client's frame must be masked")
         if opcode >= CLOSE and (size_bytes or not is_final):
-            raise FrameError(PROTOCOL_ERROR, "a control frame is short, and whole")
+            raise FrameError(PROTOCOL_ERROR, "a control frame must be short and in one piece")
         begin = at + 2 + size_bytes
         if len(buffer) < begin:
             return None
@@ -121,14 +125,14 @@ class MessageReader:
 
 
 def unmask(mask: bytes, payload: bytes) -> bytes:
-    """Section 5.3, all of it in one operation."""
+    """Return the payload without its mask (section 5.3)."""
     length = len(payload)
     key = (bytes(mask) * (length // 4 + 1))[:length]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(length, "big")
 
 
 def encode(opcode: int, payload: bytes) -> bytes:
-    """One whole frame, not masked, as a server sends it."""
+    """Return a complete frame without a mask, as a server sends it."""
     length = len(payload)
     if length <= MAX_CONTROL_BYTES:
         return bytes((FINAL | opcode, length)) + payload
@@ -138,12 +142,12 @@ def encode(opcode: int, payload: bytes) -> bytes:
 
 
 def close_code(payload: bytes) -> int:
-    """The code with which to answer a close frame: its own, where it is a right one."""
+    """Return the code with which to answer a close frame: the client's own, where it is valid. Raises FrameError."""
     if not payload:
         return NORMAL
     code = int.from_bytes(payload[:2], "big")
     if len(payload) < 2 or code not in CLOSE_CODES:
-        raise FrameError(PROTOCOL_ERROR, "this is no code to close with")
+        raise FrameError(PROTOCOL_ERROR, "this is no valid close code")
     _text(payload[2:])
     return code
 

@@ -1,8 +1,8 @@
-"""A bound on what is held at once, where callers hold different amounts of it and belong to different parties.
+"""A semaphore whose callers take different amounts of one capacity and belong to different parties.
 
-The invariant: what is held never exceeds `capacity`. Waiting parties are admitted in turn, one caller each, and the callers of one
-party in the order in which they came; no caller passes the one whose turn it is. So the callers of one party never keep another
-party's caller waiting behind all of them, and small ones cannot keep a large one waiting for ever.
+Invariant: the amounts held never exceed `capacity`. Waiting parties are admitted round-robin, one caller each, and the callers of one
+party in order of arrival. No caller overtakes the next one. So no party waits behind all callers of another, and small callers cannot
+starve a large one.
 """
 
 from collections import deque
@@ -14,19 +14,23 @@ from gevent.event import Event
 
 
 class Caller(NamedTuple):
+    """A caller that waits: the amount it asks for, and the event that is set when it is admitted."""
+
     weight: int
     admitted: Event
 
 
 class WeightedSemaphore:
+    """`capacity` is in any unit; a weight is an amount of it."""
+
     def __init__(self, capacity: int):
         self._capacity = capacity
         self._held = 0
-        self._waiting: dict[str, deque[Caller]] = {}  # by party, the next one first; no queue is empty
+        self._waiting: dict[str, deque[Caller]] = {}  # by party, the next party first; no queue is empty
 
     @contextmanager
     def hold(self, weight: int, party: str = "") -> Iterator[None]:
-        """Waits until so much is free. More than the capacity counts as all of it."""
+        """Wait until `weight` is free, and hold it inside the `with`. A weight above the capacity takes all of it."""
         weight = min(weight, self._capacity)
         self._acquire(weight, party)
         try:
@@ -58,7 +62,7 @@ class WeightedSemaphore:
             caller.admitted.set()
 
     def _give_up(self, caller: Caller, party: str) -> None:
-        """The caller was killed while it waited."""
+        """Remove a caller whose greenlet was killed while it waited."""
         if caller.admitted.is_set():
             self._held -= caller.weight
         else:

@@ -1,21 +1,13 @@
 """A MongoDB that is put back to an older state while a segment of the spool is half drained: no event is missing afterwards."""
 
-import time
 
 import pymongo
 
 from tests.apps import SECRET
 from tests.unit.telemetry.spool.test_chunks import line
+from tests.waiting import wait_until
 
 COUNT = 3000
-
-
-def wait_until(true, within_s=30):
-    deadline = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.05)
-    return value
 
 
 def test_what_a_restored_mongo_forgot_of_a_half_drained_segment_is_moved_again(switchyard, mongo_uri):

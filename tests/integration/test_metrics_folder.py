@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,7 @@ import requests
 from tests.apps import SECRET
 from tests.servers import ports
 from tests.servers.switchyard import REPOSITORY, Switchyard
-
-
-def wait_until(true, within_s=15):
-    deadline = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.02)
-    return value
+from tests.waiting import wait_until
 
 
 def counted(app):

@@ -10,6 +10,7 @@ import requests
 
 from tests.apps import SECRET, WRITE_KEY, bearer
 from tests.servers.dns import ZONE, Dns
+from tests.waiting import wait_until
 
 ADMIN = bearer("root", "admin")
 BATCH = {"app": "web", "events": [{"type": "page", "name": "/"}]}
@@ -20,14 +21,6 @@ def dns(tmp_path):
     server = Dns(tmp_path / "dns")
     yield server
     server.close()
-
-
-def wait_until(true, within_s=20):
-    deadline = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.1)
-    return value
 
 
 def stored_in(app):

@@ -13,6 +13,7 @@ import websocket
 
 from tests.apps import SECRET, bearer, token
 from tests.servers.switchyard import Switchyard
+from tests.waiting import wait_until
 
 METRICS = {"Authorization": "Bearer a token for metrics"}
 SETTINGS = {
@@ -21,14 +22,6 @@ SETTINGS = {
     "RT_TOPIC_RATE": "10000/second",
     "RATE_LIMIT_HTTP": "10000/second",
 }
-
-
-def wait_until(true, within_s=30):
-    deadline = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.1)
-    return value
 
 
 def values(app, name):

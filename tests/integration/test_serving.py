@@ -17,17 +17,10 @@ import websocket
 
 from tests.apps import SECRET, WRITE_KEY, bearer
 from tests.servers.switchyard import REPOSITORY, Switchyard
+from tests.waiting import wait_until
 
 PRODUCTION = {"JWT_SECRET": SECRET, "WRITE_KEYS": f"web:{WRITE_KEY}"}
 BOTH = pytest.mark.parametrize("by", ["flask", "gunicorn"])
-
-
-def wait_until(true, within_s=10):
-    deadline = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.02)
-    return value
 
 
 def ended(by, *arguments, **settings):
@@ -86,7 +79,7 @@ def test_gunicorn_means_production_and_wants_a_key():
 def test_a_bad_setting_is_one_sentence_and_no_traceback(by):
     refused = ended(by, **PRODUCTION, TELEMETRY_TTL_DAY="30")
     assert refused.returncode != 0
-    told = "switchyard: unknown setting TELEMETRY_TTL_DAY (TELEMETRY_TTL_DAYS?); .env.example names every one there is"
+    told = "switchyard: unknown setting TELEMETRY_TTL_DAY (TELEMETRY_TTL_DAYS?); .env.example lists all settings"
     assert refused.stderr.splitlines() == [told]
 
 

@@ -12,16 +12,9 @@ import requests
 from tests.apps import SECRET, WRITE_KEY, bearer
 from tests.servers.ports import free_port
 from tests.servers.switchyard import REPOSITORY, Switchyard
+from tests.waiting import wait_until
 
 ADMIN = bearer("root", "admin")
-
-
-def wait_until(true, within_s=15):
-    deadline = time.monotonic() + within_s
-    while not (value := true()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.02)
-    return value
 
 
 class WithEnvFile(Switchyard):

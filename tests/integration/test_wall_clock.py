@@ -96,7 +96,7 @@ def test_the_age_of_the_flags_is_the_time_since_they_were_read(tmp_path, jump_s)
 
 APP = Path(__file__).parents[2] / "app"
 # Times of tokens and of the start, the Date header, and what the limits library wants to have, and gives, as epochs.
-DATES = {"clock.py", "cli.py", "development.py", "process_usage.py", "connection.py", "window_counts.py", "limits.py"}
+DATES = {"clock.py", "cli.py", "development.py", "process_usage.py", "response.py", "fixed_window_storage.py", "rate_limits.py"}
 
 
 def test_no_part_asks_the_system_for_the_time_but_for_a_date():

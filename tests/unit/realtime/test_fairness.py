@@ -9,7 +9,8 @@ import pytest
 from gevent import socket
 
 from app.serving.fairness import LARGE_BYTES
-from app.serving.server import Server, server_options
+from app.serving.server import Server
+from app.serving.server_options import server_options
 from tests.apps import make_app, token
 from tests.event_loop import measured_loop
 from tests.unit.serving.websocket_client import MASK

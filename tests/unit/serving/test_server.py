@@ -382,7 +382,7 @@ def test_an_idle_connection_is_cut():
 
 
 def test_where_all_connections_are_taken_those_that_ask_for_nothing_make_room(monkeypatch):
-    monkeypatch.setattr("app.serving.server.LOOK_EVERY_S", 60)  # the test looks by itself
+    monkeypatch.setattr("app.serving.server.DEADLINES_EVERY_S", 60)  # the test looks by itself
     with serving(spawn=5) as server:
         idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
         assert [client.answer()[0] for client in idle] == [200] * 5
@@ -395,7 +395,7 @@ def test_where_all_connections_are_taken_those_that_ask_for_nothing_make_room(mo
 
 
 def test_room_is_made_while_a_new_connection_waits(monkeypatch):
-    monkeypatch.setattr("app.serving.server.LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr("app.serving.server.DEADLINES_EVERY_S", 0.1)
     with serving(spawn=5) as server:
         idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
         assert [client.answer()[0] for client in idle] == [200] * 5
@@ -403,7 +403,7 @@ def test_room_is_made_while_a_new_connection_waits(monkeypatch):
 
 
 def test_where_there_is_room_they_stay(monkeypatch):
-    monkeypatch.setattr("app.serving.server.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("app.serving.server.DEADLINES_EVERY_S", 0.05)
     with serving(spawn=6) as server:
         idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
         assert [client.answer()[0] for client in idle] == [200] * 5
@@ -536,7 +536,7 @@ def admit(environ):
 
 @contextmanager
 def holding(**options):
-    with serving(admit=admit, unfinished=UnfinishedBytes(10 * BODY, 4 * BODY), **options) as server:
+    with serving(check_sender=admit, unfinished=UnfinishedBytes(10 * BODY, 4 * BODY), **options) as server:
         server.max_body_bytes = 2 * BODY
         yield server
 
@@ -573,13 +573,13 @@ def test_a_small_body_is_collected_without_asking(length):
     with holding() as server:
         client = Client(server).send(post(length=length))
         gevent.sleep(0.02)
-        server.admit = None
+        server.check_sender = None
         assert json.loads(client.send("x" * length).answer()[2])["body"] == "x" * length
 
 
 def test_a_body_that_came_with_its_head_asks_nobody():
     with holding() as server:
-        server.admit = None
+        server.check_sender = None
         request = post(length=20_000).replace("\n", "\r\n").encode() + b"x" * 20_000
         assert Client(server).send(request).answer()[0] == 413  # the echo's own limit: it read it all
 
@@ -661,7 +661,7 @@ def test_a_body_in_chunks_of_one_byte_is_a_body(server):
 
 def test_an_address_has_a_share_of_the_connections_and_is_told_when_it_is_used_up():
     refused = []
-    with serving(shares=ConnectionsPerAddress(2), on_refused=refused.append) as server:
+    with serving(per_address=ConnectionsPerAddress(2), on_rejected=refused.append) as server:
         first, second = Client(server), Client(server)
         assert [each.send("GET / HTTP/1.1\nHost: h\n\n").answer()[0] for each in (first, second)] == [200, 200]
         third = Client(server).send("GET / HTTP/1.1\nHost: h\n\n")
@@ -685,7 +685,7 @@ def test_behind_a_trusted_proxy_the_share_is_the_clients_and_not_the_proxys():
         start_response("200 OK", [])
         return [b"ok"]
 
-    with serving(shares=ConnectionsPerAddress(1), trusted_proxies=1) as server:
+    with serving(per_address=ConnectionsPerAddress(1), trusted_proxies=1) as server:
         server.application = slow
         held = Client(server).send("GET /slow HTTP/1.1\nHost: h\nX-Forwarded-For: 198.51.100.1\n\n")
         with gevent.Timeout(5):

@@ -2,7 +2,7 @@
 
 import random
 
-from app.serving.unfinished_bytes import ConnectionBytes, UnfinishedBytes, losers
+from app.serving.unfinished_bytes import ConnectionBytes, UnfinishedBytes, largest
 
 
 def holding(party="ip:1", is_known=False):
@@ -80,8 +80,8 @@ def test_as_many_lose_as_are_needed_and_no_more():
     holdings = [holding(f"ip:{number}") for number in range(4)]
     for number, each in enumerate(holdings):
         each.bytes = 100 + number
-    assert list(losers(holdings, 150, 1)) == [holdings[3], holdings[2]]
-    assert list(losers(holdings, 0, 1)) == []
+    assert list(largest(holdings, 150, 1)) == [holdings[3], holdings[2]]
+    assert list(largest(holdings, 0, 1)) == []
 
 
 def test_whatever_comes_the_bounds_hold_and_the_sums_are_right():

@@ -177,7 +177,7 @@ def test_a_websocket_whose_client_is_known_counts_for_it(connect):
     client = connect()
     read_head(client)
     (connection,) = connect.server.connections
-    connection.server.unfinished.identify(connection.holding, "user:u1", True)
+    connection.server.unfinished.identify(connection.unfinished, "user:u1", True)
     client.sendall(half(90_000))
     wait_until(lambda: connect.server.unfinished.bytes >= 90_000)
     assert connect.server.unfinished.unknown_bytes == 0

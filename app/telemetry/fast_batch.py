@@ -22,7 +22,7 @@ from app.http.json import UTF_16, admit_large
 from app.json_values import MAX_INT64, MAX_TIMESTAMP_MS, MIN_INT64, parse_timestamp
 from app.serving.fairness import LARGE_BYTES, TimeSlice, yield_before_large
 from app.telemetry.batch import Batch, Envelope, EventMaker, Rejected, Unreadable, judge, read_batch, read_envelope, refuse_too_many
-from app.telemetry.damaged import decode_batch, decode_event_or_not, decode_or_not
+from app.telemetry.damaged_json import decode_batch, decode_event_or_not, decode_or_not
 from app.telemetry.event import StoredEvent
 from app.telemetry.fields import EARLIEST_MS, LONG, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT
 

@@ -14,8 +14,8 @@ from app.telemetry.batch import Batch
 from app.telemetry.config.configs import Configs
 from app.telemetry.config.event_filter import without
 from app.telemetry.fast_batch import read_batch_bytes
+from app.telemetry.shares.byte_rates import ByteRateLimits, Charge
 from app.telemetry.shares.sender import Sender
-from app.telemetry.shares.stored_bytes import ByteBudgets, Charge
 from app.telemetry.sinks import Sink, SinkShareFull, Written
 from app.telemetry.stats.counters import without_trees
 
@@ -41,7 +41,7 @@ class Ingest:
         max_in_flight: int,
         configs: Configs,
         note: Note,
-        budgets: ByteBudgets | None = None,
+        budgets: ByteRateLimits | None = None,
     ):
         self._configs = configs
         self._budgets = budgets

@@ -12,7 +12,7 @@ from app.telemetry.config.store.mongo import MongoConfigStore
 from app.telemetry.drain.drainer import Drainer
 from app.telemetry.drain.live_traffic import LOOK_EVERY_S, LiveTraffic
 from app.telemetry.ingest import Ingest
-from app.telemetry.shares.stored_bytes import ByteBudgets, ByteRates
+from app.telemetry.shares.byte_rates import ByteRateLimits, ByteRates
 from app.telemetry.sinks import Sink
 from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
@@ -67,7 +67,7 @@ def _spool(common: Common) -> SpoolSink:
     )
     common.lifecycle.on_start(spool.open)
     common.lifecycle.every("spool_tend", 10, spool.tend)
-    common.lifecycle.every("spool_account", 1, spool.keep_account)
+    common.lifecycle.every("spool_usage", 1, spool.refresh_usage)
     common.lifecycle.on_drain("spool", spool.close)
     return spool
 
@@ -111,7 +111,7 @@ def _ingest(common: Common, sink: Sink, configs: Configs, rollups: Rollups) -> I
         common.metrics,
         configs=configs,
         note=rollups.note,
-        budgets=ByteBudgets(ByteRates(*settings.byte_rates(), settings.telemetry_byte_burst_s), common.metrics),
+        budgets=ByteRateLimits(ByteRates(*settings.byte_rates(), settings.telemetry_byte_burst_s), common.metrics),
         max_events=settings.telemetry_max_events,
         max_in_flight=settings.telemetry_max_in_flight,
     )

@@ -9,7 +9,7 @@ import pytest
 from app.storage import disk
 from app.storage.data_dir_owner import DataDirOwner
 from app.storage.leader_lock import LeaderLock
-from app.telemetry.sinks.shared_ids import SharedIds
+from app.telemetry.sinks.id_reservations import IdReservations
 
 
 def is_writable(fd):
@@ -35,7 +35,7 @@ def test_a_lock_is_held_by_one_and_shared_by_many(tmp_path):
 
 def test_what_is_held_for_long_is_not_open_for_writing(tmp_path):
     """Else the kernel refuses to mount the file system of DATA_DIR read-only while a server lives."""
-    owner, leader, ids = DataDirOwner(tmp_path, "a store"), LeaderLock(tmp_path / ".drainer.lock"), SharedIds(tmp_path, 10)
+    owner, leader, ids = DataDirOwner(tmp_path, "a store"), LeaderLock(tmp_path / ".drainer.lock"), IdReservations(tmp_path, 10)
     owner.claim(1)
     assert leader.acquire()
     assert ids.reserve(["x" * 22]) == []

@@ -22,13 +22,13 @@ from app.storage.errors import StorageUnavailable
 from app.storage.group_commit import GroupCommit, Interrupted
 from app.storage.mongo import answers_understood, driver_errors, durable_concern
 from app.storage.mongo_errors import Objections, judge
-from app.telemetry.document import TelemetryEvent
 from app.telemetry.event import StoredEvent
 from app.telemetry.extended_json import RAW, id_from_text
 from app.telemetry.query import EventQuery, Page, page_from
 from app.telemetry.schemas import EVENT_TYPES
-from app.telemetry.sinks import SinkRefused, Written, wire
+from app.telemetry.sinks import SinkRefused, Written, op_msg
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
+from app.telemetry.sinks.document import TelemetryEvent
 
 MAY_NOT_LIST = (13, 59, 115)  # the login may not, or the server cannot
 NEWEST_FIRST = [("ts", -1), ("_id", -1)]
@@ -44,7 +44,7 @@ class Inserted(NamedTuple):
 
 
 class MongoSink:
-    def __init__(self, database: Database, send=wire.send):
+    def __init__(self, database: Database, send=op_msg.send):
         self._send = partial(send, database)
         self._collection = database[TelemetryEvent._get_collection_name()]
         self._inserts = GroupCommit(self._insert_all, lanes=LANES, enough=ENOUGH_BYTES_A_COMMAND)

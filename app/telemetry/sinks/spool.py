@@ -6,7 +6,7 @@ same `_id`.
 
 Invariants for events that come several times at once: (1) of all writes of one id that are under way, in this process and where
 this is the store in every process, exactly one is answered as new, if any is; (2) each answer follows a durable copy of the event.
-So an id is reserved before the write. Another greenlet of this process waits for that write; another process (`shared_ids`)
+So an id is reserved before the write. Another greenlet of this process waits for that write; another process (`id_reservations`)
 writes a copy of its own.
 
 Where there is MongoDB (`is_store` is False) this is a place of passage: nothing is deleted here but by the drainer.
@@ -29,10 +29,10 @@ from app.storage.segments.writer import SegmentWriter
 from app.telemetry.batch import KNOWN_ID_MARK, is_known_id
 from app.telemetry.event import StoredEvent
 from app.telemetry.query import EventQuery, Page
-from app.telemetry.shares.spool_account import SpoolAccount
+from app.telemetry.shares.spool_usage import SpoolUsage
 from app.telemetry.sinks import SinkShareFull, Written
+from app.telemetry.sinks.id_reservations import IdReservations
 from app.telemetry.sinks.recent_ids import RecentIds
-from app.telemetry.sinks.shared_ids import SharedIds
 from app.telemetry.spool.event_lines import KIND, Unusable, decode, encode, segments
 from app.telemetry.spool.index import SpoolIndex
 
@@ -81,17 +81,17 @@ class SpoolSink:
         self._rejected_bytes = 0
         self._reserved: set[str] = set()  # of the writes that are under way
         self._has_ended = Event()
-        self._shared = SharedIds(folder, known_ids) if is_store and known_ids else None
+        self._shared = IdReservations(folder, known_ids) if is_store and known_ids else None
         self._writer = SegmentWriter(folder, KIND, "SPOOL_MAX_BYTES", max_bytes=max_bytes, segment_bytes=segment_bytes, clock=clock)
         self._index = SpoolIndex(folder)
-        self._account = SpoolAccount(folder, KIND, max_bytes=max_bytes, share=app_share, named=named_apps)
+        self._usage = SpoolUsage(folder, KIND, max_bytes=max_bytes, share=app_share, named=named_apps)
 
     def open(self) -> None:
         """After the fork: measure what is there and, as the store, remember its newest ids."""
         make_folder(self.folder)
         self._writer.try_again()
         self.tend()
-        self._account.look(at_most_bytes=REMEMBERED_BYTES)
+        self._usage.look(at_most_bytes=REMEMBERED_BYTES)
         if self._is_store:
             self._recall()
 
@@ -141,20 +141,20 @@ class SpoolSink:
 
     def _append(self, lines: Lines) -> None:
         try:
-            self._account.reserve(lines.sizes)
+            self._usage.reserve(lines.sizes)
         except SinkShareFull:
             self._metrics.telemetry_limited_total.labels("spool").inc()
             raise
         try:
             path = self._writer.append(lines.text)
         except BaseException:
-            self._account.release(lines.sizes)
+            self._usage.release(lines.sizes)
             raise
-        self._account.note(path, lines.sizes)
+        self._usage.note(path, lines.sizes)
 
-    def keep_account(self) -> None:
+    def refresh_usage(self) -> None:
         """Every second: of what each application has stored here."""
-        self._account.look()
+        self._usage.look()
 
     def may_keep_refused(self) -> bool:
         """False when the lines put aside have used up their share of the room."""
@@ -186,7 +186,7 @@ class SpoolSink:
         """A segment that is not needed any more."""
         path.unlink(missing_ok=True)
         self._index.forget(path)
-        self._account.forget(path)
+        self._usage.forget(path)
 
     def close_unused(self) -> None:
         """So that a segment which nobody adds to any more can be emptied and go. For when MongoDB is there: while it is away
@@ -197,7 +197,7 @@ class SpoolSink:
         self._writer.close()
         if self._shared:
             self._shared.close()
-        self._account.save()
+        self._usage.save()
 
     def check(self) -> dict[str, Any]:
         """`down` where nothing can be written; `degraded` before, when little of SPOOL_MAX_BYTES or of the disk is left."""
@@ -212,10 +212,10 @@ class SpoolSink:
             trouble = f"{self.folder} is full"
         if trouble is None and not os.access(place, os.W_OK):
             trouble = f"{place} cannot be written to"
-        full_apps = self._account.full_parties()
-        if trouble is None and self._account.holds_back_all():
+        full_apps = self._usage.full_parties()
+        if trouble is None and self._usage.holds_back_all():
             trouble = f"every application in {self.folder} has used up its share of it (SPOOL_APP_SHARE)"
-        is_tight = taken > NEARLY_FULL or free < LITTLE_DISK_BYTES or bool(full_apps) or self._account.is_near_a_limit(NEARLY_FULL)
+        is_tight = taken > NEARLY_FULL or free < LITTLE_DISK_BYTES or bool(full_apps) or self._usage.is_near_a_limit(NEARLY_FULL)
         state = "down" if trouble else "degraded" if is_tight else "up"
         details = {"bytes": used, "maxBytes": self._max_bytes, "segments": len(segments(self.folder))}
         if full_apps:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import ApiError
-from app.telemetry import damaged, fast_batch
+from app.telemetry import damaged_json, fast_batch
 from app.telemetry.batch import Batch, read_batch
-from app.telemetry.damaged import decode_batch
+from app.telemetry.damaged_json import decode_batch
 from app.telemetry.fast_batch import read_batch_bytes
 from tests.apps import NOW
 
@@ -216,10 +216,10 @@ def test_too_many_events_are_counted_before_any_is_decoded():
 )
 def test_a_damaged_batch_is_read_no_further_than_the_first_event_too_many(events, monkeypatch):
     places = []
-    refuse = damaged.refuse_too_many
-    monkeypatch.setattr(damaged, "refuse_too_many", lambda sent, max_events: (places.append(sent), refuse(sent, max_events)))
+    refuse = damaged_json.refuse_too_many
+    monkeypatch.setattr(damaged_json, "refuse_too_many", lambda sent, max_events: (places.append(sent), refuse(sent, max_events)))
     with pytest.raises(ApiError) as refused:
-        damaged.split(b'{"app":"a","events":[%b{}]}' % events, 5)
+        damaged_json.split(b'{"app":"a","events":[%b{}]}' % events, 5)
     assert (refused.value.code, places[-1]) == ("payload_too_large", 6)
 
 
@@ -236,12 +236,12 @@ def test_a_damaged_batch_is_read_no_further_than_the_first_event_too_many(events
 )
 def test_no_text_takes_quadratic_time_to_be_split(body):
     started = time.thread_time()
-    damaged.split(body, 1000)
+    damaged_json.split(body, 1000)
     assert time.thread_time() - started < 1  # it was minutes
 
 
 def test_an_events_key_that_is_no_list_or_stands_deeper_is_passed_over():
-    assert damaged.split(b'{"x":{"events":[1,2]},"y":"events","events":[NaN,[[3]]],"z":1}', 5).events == [b"NaN", b"[[3]]"]
+    assert damaged_json.split(b'{"x":{"events":[1,2]},"y":"events","events":[NaN,[[3]]],"z":1}', 5).events == [b"NaN", b"[[3]]"]
 
 
 DESCRIBING = {

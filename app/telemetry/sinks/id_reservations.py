@@ -31,7 +31,7 @@ PATIENCE_S = 1.0
 POLL_S = 0.001
 
 
-class SharedIds:
+class IdReservations:
     """`size` ids are remembered at least. Trouble with the disk costs the exact count of an event that several processes get at
     once, and nothing else."""
 

@@ -16,8 +16,8 @@ from app.metrics import ByLabel, Metrics
 from app.telemetry.batch import Batch
 from app.telemetry.config.event_filter import without
 from app.telemetry.event import StoredEvent
-from app.telemetry.shares.budget import Bucket, Budget
 from app.telemetry.shares.sender import TOKENS, Sender
+from app.telemetry.shares.token_buckets import TokenBucket, TokenBuckets
 from app.telemetry.spool.event_lines import encode
 
 EVENT_BYTES = 160  # of a stored event beside what its sender wrote: its id, its times and the names of its fields
@@ -32,14 +32,14 @@ class ByteRates(NamedTuple):
     burst_s: float
 
 
-Charge = tuple[Bucket, int]
+Charge = tuple[TokenBucket, int]
 
 
-class ByteBudgets:
+class ByteRateLimits:
     def __init__(self, rates: ByteRates, metrics: Metrics, now: Callable[[], float] = time.monotonic):
-        self._addresses = Budget(rates.address, rates.burst_s)
-        self._keys = Budget(rates.key, rates.burst_s)
-        self._apps = Budget(rates.app, rates.burst_s)
+        self._addresses = TokenBuckets(rates.address, rates.burst_s)
+        self._keys = TokenBuckets(rates.key, rates.burst_s)
+        self._apps = TokenBuckets(rates.app, rates.burst_s)
         self._limited = ByLabel(metrics.telemetry_limited_total)
         self._now = now
 
@@ -73,7 +73,7 @@ class ByteBudgets:
         for bucket, bytes_ in charges:
             bucket.left += bytes_
 
-    def _charge(self, limit: str, budget: Budget, name: str, size: int, charges: list[Charge], now: float) -> None:
+    def _charge(self, limit: str, budget: TokenBuckets, name: str, size: int, charges: list[Charge], now: float) -> None:
         bucket = budget.bucket(name, now)
         if wait_s := budget.wait_s(bucket, size):
             raise self._refusal(limit, name, wait_s)

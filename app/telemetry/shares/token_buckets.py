@@ -10,7 +10,7 @@ from collections import OrderedDict
 MAX_PARTIES = 10_000
 
 
-class Bucket:
+class TokenBucket:
     """`left` is valid for the time of the last look at it; below zero it is a debt."""
 
     __slots__ = ("left", "since")
@@ -20,18 +20,18 @@ class Bucket:
         self.since = since
 
 
-class Budget:
+class TokenBuckets:
     def __init__(self, bytes_per_s: float, burst_s: float, max_parties: int = MAX_PARTIES):
         self.bytes_per_s = bytes_per_s
         self._burst = bytes_per_s * burst_s
         self._max_parties = max_parties
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def bucket(self, name: str, now: float) -> Bucket:
+    def bucket(self, name: str, now: float) -> TokenBucket:
         """As full as it is now."""
         bucket = self._buckets.get(name)
         if bucket is None:
-            bucket = self._buckets[name] = Bucket(self._burst, now)
+            bucket = self._buckets[name] = TokenBucket(self._burst, now)
             if len(self._buckets) > self._max_parties:
                 self._buckets.popitem(last=False)
             return bucket
@@ -41,7 +41,7 @@ class Budget:
         bucket.since = now
         return bucket
 
-    def wait_s(self, bucket: Bucket, size: int) -> float:
+    def wait_s(self, bucket: TokenBucket, size: int) -> float:
         """0 where so many bytes may be taken now. More than a bucket holds may be taken when it is full: the debt is waited for by
         the next."""
         if bucket.left >= size:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from app.metrics import Metrics
 from app.storage.errors import StorageUnavailable
 from app.telemetry.batch import read_batch
-from app.telemetry.shares.spool_account import APPS_A_SEGMENT, PREFIX, Noted, SpoolAccount
 from app.telemetry.shares.spool_share import MAX_APPS, OTHER, SpoolShare
+from app.telemetry.shares.spool_usage import APPS_A_SEGMENT, PREFIX, SegmentUsage, SpoolUsage
 from app.telemetry.sinks import SinkShareFull
 from app.telemetry.sinks.spool import SpoolSink
 from tests.apps import NOW
@@ -63,7 +63,7 @@ def make(tmp_path):
         limits = {"max_bytes": max_bytes, "segment_bytes": 20_000, "known_ids": 0, "ttl_days": 0, "app_share": share}
         sink = SpoolSink(tmp_path / "spool", metrics=Metrics(), **{**limits, **changes})
         sink.open()
-        sink.keep_account()
+        sink.refresh_usage()
         return sink
 
     return make
@@ -85,9 +85,9 @@ def fill_up(sink, app="web", **options):
 
 
 def stored(sink):
-    sink._account._next_look = 0
-    sink.keep_account()
-    return sink._account._stored
+    sink._usage._next_look = 0
+    sink.refresh_usage()
+    return sink._usage._stored
 
 
 def bytes_of(folder):
@@ -125,7 +125,7 @@ def test_of_a_batch_that_mixes_apps_nothing_is_written_and_the_full_ones_are_nam
     with pytest.raises(SinkShareFull) as refused:
         sink.write([*events("web"), *events("shop")])
     assert (refused.value.full.keys(), bytes_of(sink.folder)) == ({"web"}, before)
-    assert sink._account._reserved == {}
+    assert sink._usage._reserved == {}
 
 
 def test_invented_apps_share_one_part_and_an_app_that_was_there_keeps_its_own(make):
@@ -135,7 +135,7 @@ def test_invented_apps_share_one_part_and_an_app_that_was_there_keeps_its_own(ma
         fill_up(sink, f"invented-{number}", size=50)
     for _ in range(3):
         sink.write(events("honest", count=1, size=10))
-    assert len(sink._account._stored) <= MAX_APPS + 1
+    assert len(sink._usage._stored) <= MAX_APPS + 1
     assert bytes_of(sink.folder) < 200_000
 
 
@@ -159,7 +159,7 @@ def test_a_write_that_failed_is_not_counted(make, monkeypatch):
     for _ in range(100):
         with pytest.raises(OSError, match="disk"):
             sink.write(events())
-    assert sum(sink._account._stored.values()) == 0 == sum(sink._account._reserved.values())
+    assert sum(sink._usage._stored.values()) == 0 == sum(sink._usage._reserved.values())
 
 
 def test_the_account_is_exact_by_app(make):
@@ -175,8 +175,8 @@ def test_another_process_knows_it_without_reading_the_segments(make, monkeypatch
     first = make()
     first.write(events("web", 20))
     stored(first)
-    monkeypatch.setattr("app.telemetry.shares.spool_account.whole_lines", lambda *_: pytest.fail("a segment was read"))
-    assert make()._account._stored == first._account._stored == {"web": bytes_of(first.folder)}
+    monkeypatch.setattr("app.telemetry.shares.spool_usage.whole_lines", lambda *_: pytest.fail("a segment was read"))
+    assert make()._usage._stored == first._usage._stored == {"web": bytes_of(first.folder)}
 
 
 def test_two_processes_hold_one_limit_together(make):
@@ -197,7 +197,7 @@ def test_two_processes_hold_one_limit_together(make):
 def test_what_a_killed_process_left_is_read_once_and_noted(make, note, monkeypatch):
     killed = make()
     killed.write(events("web", 20))
-    killed.keep_account()
+    killed.refresh_usage()
     killed.write(events("shop", 4))
     if note == "kept":
         stored(killed)
@@ -212,9 +212,9 @@ def test_what_a_killed_process_left_is_read_once_and_noted(make, note, monkeypat
         file.write_text(texts[note])
     lines = path.read_bytes().splitlines(keepends=True)
     expected = {app: sum(len(line) for line in lines if json.loads(line)["app"] == app) for app in ("web", "shop")}
-    assert make()._account._stored == expected
-    monkeypatch.setattr("app.telemetry.shares.spool_account.whole_lines", lambda *_: pytest.fail("it was read again"))
-    assert make()._account._stored == expected
+    assert make()._usage._stored == expected
+    monkeypatch.setattr("app.telemetry.shares.spool_usage.whole_lines", lambda *_: pytest.fail("it was read again"))
+    assert make()._usage._stored == expected
 
 
 def test_before_a_segment_was_read_it_counts_under_other(make, monkeypatch):
@@ -226,9 +226,9 @@ def test_before_a_segment_was_read_it_counts_under_other(make, monkeypatch):
         file.unlink()
     sink = SpoolSink(old.folder, max_bytes=200_000, segment_bytes=20_000, known_ids=0, ttl_days=0, metrics=Metrics(), app_share=0.8)
     sink.open()
-    assert sink._account._stored == {OTHER: bytes_of(old.folder)}
-    sink.keep_account()
-    assert sink._account._stored == {"web": bytes_of(old.folder)}
+    assert sink._usage._stored == {OTHER: bytes_of(old.folder)}
+    sink.refresh_usage()
+    assert sink._usage._stored == {"web": bytes_of(old.folder)}
 
 
 def test_a_torn_last_line_and_lines_that_are_no_events_count_under_other(make):
@@ -239,7 +239,7 @@ def test_a_torn_last_line_and_lines_that_are_no_events_count_under_other(make):
     with open(path, "ab") as file:
         file.write(b'{"no": "event"}\n{"app":"web","ty')
     (old.folder / (PREFIX + path.name)).unlink(missing_ok=True)
-    assert make()._account._stored == {"web": os.path.getsize(path) - 32, OTHER: 32}
+    assert make()._usage._stored == {"web": os.path.getsize(path) - 32, OTHER: 32}
 
 
 def test_room_comes_back_when_a_segment_goes_and_its_note_goes_with_it(make):
@@ -257,7 +257,7 @@ def test_room_comes_back_when_a_segment_goes_and_its_note_goes_with_it(make):
 
 
 def test_the_note_of_one_segment_is_bounded():
-    noted = Noted(0, {})
+    noted = SegmentUsage(0, {})
     for number in range(1000):
         noted.add(f"n{number}", 10)
     assert len(noted.apps) == APPS_A_SEGMENT + 1 and sum(noted.apps.values()) == noted.size == 10_000
@@ -273,6 +273,6 @@ def test_where_nothing_can_be_noted_the_sink_still_writes(make):
 
 
 def test_an_account_of_no_folder_is_empty(tmp_path):
-    account = SpoolAccount(tmp_path / "none", "events", max_bytes=MAX, share=0.5)
+    account = SpoolUsage(tmp_path / "none", "events", max_bytes=MAX, share=0.5)
     account.look()
     assert account._stored == {}

@@ -10,7 +10,7 @@ import pytest
 
 from app.storage.errors import StorageUnavailable
 from app.telemetry.query import EventQuery, decode_cursor
-from app.telemetry.sinks.shared_ids import RECORD, SharedIds
+from app.telemetry.sinks.id_reservations import RECORD, IdReservations
 from app.telemetry.spool.event_lines import decode, segments
 from tests.apps import NOW
 from tests.contracts.test_event_sinks import events, make_spool
@@ -151,7 +151,7 @@ def ids(*names):
 
 
 def test_an_id_is_free_for_one_process_only(tmp_path):
-    first, second = SharedIds(tmp_path, 100), SharedIds(tmp_path, 100)
+    first, second = IdReservations(tmp_path, 100), IdReservations(tmp_path, 100)
     assert first.reserve(ids("a", "b")) == []
     assert second.reserve(ids("b", "c")) == ids("b")
     assert first.reserve(ids("c", "d")) == ids("c")
@@ -160,7 +160,7 @@ def test_an_id_is_free_for_one_process_only(tmp_path):
 
 
 def test_a_file_that_grows_too_large_is_replaced_for_all_processes(tmp_path):
-    first, second = SharedIds(tmp_path, 10), SharedIds(tmp_path, 10)
+    first, second = IdReservations(tmp_path, 10), IdReservations(tmp_path, 10)
     for number in range(50):
         assert first.reserve(ids(f"{number}")) == []
         assert second.reserve(ids(f"{number}")) == ids(f"{number}")
@@ -168,7 +168,7 @@ def test_a_file_that_grows_too_large_is_replaced_for_all_processes(tmp_path):
 
 
 def test_a_record_that_was_cut_off_is_written_over(tmp_path):
-    first, second = SharedIds(tmp_path, 100), SharedIds(tmp_path, 100)
+    first, second = IdReservations(tmp_path, 100), IdReservations(tmp_path, 100)
     first.reserve(ids("a"))
     with open(tmp_path / ".ids", "ab") as file:
         file.write(b"+e12")
@@ -179,5 +179,5 @@ def test_a_record_that_was_cut_off_is_written_over(tmp_path):
 
 def test_where_the_file_cannot_be_written_nothing_is_known_of_others_and_nothing_else_fails(tmp_path):
     (tmp_path / ".ids").mkdir()
-    assert SharedIds(tmp_path, 100).reserve(ids("a")) == []
+    assert IdReservations(tmp_path, 100).reserve(ids("a")) == []
     assert make_spool(tmp_path).write(events("a", eventId="a")).duplicates == 0

@@ -5,7 +5,7 @@ import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
 from app.storage import mongo
-from app.telemetry.sinks.wire import message, send
+from app.telemetry.sinks.op_msg import message, send
 
 INSERT = {"insert": "things", "ordered": False}
 

@@ -34,7 +34,7 @@ ALL = 2**62
 LINES_BETWEEN_TURNS = 64
 
 
-class Noted(msgspec.Struct):
+class SegmentUsage(msgspec.Struct):
     """The first `size` bytes of a segment, by application in the order in which they came."""
 
     size: int = 0
@@ -51,10 +51,10 @@ class _Line(msgspec.Struct):
 
 
 _app_of = msgspec.json.Decoder(_Line).decode
-_read_noted = msgspec.json.Decoder(Noted).decode
+_read_noted = msgspec.json.Decoder(SegmentUsage).decode
 
 
-class SpoolAccount:
+class SpoolUsage:
     """`named` are the applications that have a part of their own whether they have stored something or not."""
 
     def __init__(self, folder: Path, kind: str, *, max_bytes: int, share: float, named: Iterable[str] = ()):
@@ -63,9 +63,9 @@ class SpoolAccount:
         self._bound = tuple(sorted(named))
         self._rule = SpoolShare(max_bytes, share, len(self._bound) + MAX_APPS + 1)
         self._parties: dict[str, None] = dict.fromkeys(self._bound)
-        self._own: dict[Path, Noted] = {}
+        self._own: dict[Path, SegmentUsage] = {}
         self._saved: dict[Path, int] = {}  # the size that its file says
-        self._others: dict[Path, Noted] = {}
+        self._others: dict[Path, SegmentUsage] = {}
         self._reserved: Counter[str] = Counter()  # by application, what is being written
         self._stored: dict[str, int] = {}  # by party, what is reserved included
         self._refused_at: dict[str, float] = {}
@@ -98,7 +98,7 @@ class SpoolAccount:
 
     def note(self, path: Path, sizes: Mapping[str, int]) -> None:
         """What was reserved stands in this segment now."""
-        noted = self._own.setdefault(path, Noted(0, {}))
+        noted = self._own.setdefault(path, SegmentUsage(0, {}))
         for app, size in sizes.items():
             noted.add(app, size)
             self._end(app, size)
@@ -165,7 +165,7 @@ class SpoolAccount:
             if file.with_name(file.name.removeprefix(PREFIX)) not in there:
                 file.unlink(missing_ok=True)
 
-    def _noted_by_another(self, path: Path, at_most_bytes: int) -> tuple[Noted, int]:
+    def _noted_by_another(self, path: Path, at_most_bytes: int) -> tuple[SegmentUsage, int]:
         """And how many bytes were read for it."""
         size, noted = size_of(path), self._others.get(path)
         if noted is not None and noted.size == size and OTHER not in noted.apps:
@@ -178,15 +178,15 @@ class SpoolAccount:
             noted.add(OTHER, missing)
         return noted, 0
 
-    def _read(self, path: Path, size: int) -> Noted:
+    def _read(self, path: Path, size: int) -> SegmentUsage:
         """Nothing, where its writer has noted nothing, or of another file."""
         with suppress(OSError, msgspec.DecodeError):
             noted = _read_noted(_beside(path).read_bytes())
             if 0 <= noted.size <= size and sum(noted.apps.values()) == noted.size:
                 return noted
-        return Noted(0, {})
+        return SegmentUsage(0, {})
 
-    def _read_segment(self, path: Path, noted: Noted) -> Noted:
+    def _read_segment(self, path: Path, noted: SegmentUsage) -> SegmentUsage:
         """From where its writer's note ends: the rest of a process that was killed."""
         time_slice = TimeSlice()
         for count, line in enumerate(whole_lines(path, noted.size), 1):
@@ -198,7 +198,7 @@ class SpoolAccount:
         self._write(path, noted)
         return noted
 
-    def _write(self, path: Path, noted: Noted) -> bool:
+    def _write(self, path: Path, noted: SegmentUsage) -> bool:
         half = path.with_name(f".{path.name}{HALF}.{os.getpid()}")
         with suppress(OSError):
             with open(half, "wb", opener=private) as file:

@@ -11,9 +11,9 @@ from app.metrics import Metrics
 from app.telemetry.batch import Batch
 from app.telemetry.fast_batch import read_batch_bytes
 from app.telemetry.ingest import Ingest
-from app.telemetry.shares.budget import Budget
+from app.telemetry.shares.byte_rates import EVENT_BYTES, ByteRateLimits, ByteRates
 from app.telemetry.shares.sender import Sender
-from app.telemetry.shares.stored_bytes import EVENT_BYTES, ByteBudgets, ByteRates
+from app.telemetry.shares.token_buckets import TokenBuckets
 from app.telemetry.sinks.memory import MemorySink
 from app.telemetry.spool.event_lines import encode
 from tests.apps import NOW
@@ -43,7 +43,7 @@ def metrics():
 @pytest.fixture
 def budgets(clock, metrics):
     """1 kB/s for an address, 2 for a key, 3 for an app, ten seconds of it at once."""
-    return ByteBudgets(ByteRates(1000, 2000, 3000, 10), metrics, clock)
+    return ByteRateLimits(ByteRates(1000, 2000, 3000, 10), metrics, clock)
 
 
 def read(events, **envelope):
@@ -147,7 +147,7 @@ def test_service_and_admin_are_held_by_their_app_alone(budgets):
 
 
 def test_a_user_is_named_as_one(clock, metrics):
-    budgets = ByteBudgets(ByteRates(1000, 1e9, 1e9, 10), metrics, clock)
+    budgets = ByteRateLimits(ByteRates(1000, 1e9, 1e9, 10), metrics, clock)
     user = Sender("user:u1", Identity(kind="user", user_id="u1"))
     budgets.take(*of_bytes(10_000), user)
     assert refusal(budgets, of_bytes(10_000), user).message.startswith("This user may store 1000 bytes per second")
@@ -173,7 +173,7 @@ def test_every_refusal_is_counted_by_its_limit(budgets, metrics):
 
 
 def test_the_parties_that_are_remembered_are_bounded_and_the_busy_ones_stay():
-    budget = Budget(1000, 10, max_parties=3)
+    budget = TokenBuckets(1000, 10, max_parties=3)
     budget.bucket("busy", 0.0).left -= 9000
     for number in range(100):
         budget.bucket(f"n{number}", 0.0)

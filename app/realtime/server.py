@@ -19,10 +19,10 @@ from app.realtime.buckets import Rate
 from app.realtime.namespace import RoomsNamespace
 from app.realtime.realtime_namespace import RealtimeNamespace
 from app.realtime.ticker import Ticker
-from app.realtime.transport.door import Door
-from app.realtime.transport.guard import Guard
+from app.realtime.transport.engineio_guard import EngineIoGuard
+from app.realtime.transport.handshake_limits import HandshakeLimits
 from app.realtime.transport.session import max_connect_bytes
-from app.realtime.transport.stock import RoomQueue, SocketIOTransport
+from app.realtime.transport.socketio_transport import RoomQueue, SocketIOTransport
 from app.realtime.transport.wire import Json, WirePacket
 from app.realtime.user_log import UserLog
 from app.settings import Settings
@@ -77,7 +77,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketLayers:
     rooms = RoomsNamespace("/", *dependencies)
     socketio.on_namespace(rooms)
 
-    guard = Guard(
+    guard = EngineIoGuard(
         socketio.server,
         hub.options,
         clock,
@@ -94,7 +94,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketLayers:
     parts.lifecycle.on_drain("realtime", lambda: guard.close_all(CLOSING_PATIENCE_S))
     app.wsgi_app = flask  # type: ignore[method-assign]  # flask_socketio has put itself in front; the stack is made in create_app
     return SocketLayers(
-        handshake_limits=lambda inner: Door(inner, handshake_rate, polling_rate, uptime, parts.metrics, cors),
+        handshake_limits=lambda inner: HandshakeLimits(inner, handshake_rate, polling_rate, uptime, parts.metrics, cors),
         engineio_guard=guard.wsgi,
         socket_io=partial(_in_front_of, socketio),
     )

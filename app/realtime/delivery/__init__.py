@@ -7,7 +7,7 @@ pump.py       a turn for one who is behind: what is sent next
 replay.py     what the log has lost comes from the archive, or is told
 newest.py     for those who want the latest only
 acks.py       what waits to be acknowledged, when it is sent again, when that ends
-room.py       who reads slowly: what may wait for them, and for how long
+slow_consumers.py  limits what may wait for a slow client, and for how long
 outgoing.py   frames, errors and gaps on their way to the transport
 audience.py   who listens to a topic; pages.py: how much at once
 """

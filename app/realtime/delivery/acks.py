@@ -5,7 +5,7 @@ from random import Random
 
 from app.errors import ApiError
 from app.realtime.delivery.outgoing import Outgoing
-from app.realtime.delivery.room import Room
+from app.realtime.delivery.slow_consumers import SlowConsumers
 from app.realtime.log import Message
 from app.realtime.options import Options
 from app.realtime.subscription import Subscription
@@ -17,8 +17,8 @@ RECHECK_MS = 1000
 
 
 class Acks:
-    def __init__(self, room: Room, out: Outgoing, metrics, options: Options, timers: Timers, random: Random):
-        self._room = room
+    def __init__(self, slow: SlowConsumers, out: Outgoing, metrics, options: Options, timers: Timers, random: Random):
+        self._slow = slow
         self._out = out
         self._metrics = metrics
         self._options = options
@@ -47,8 +47,8 @@ class Acks:
         transport is not late: that is for the watch over those who read slowly."""
         if not subscription.unacked:
             return False
-        if not self._room.is_empty(subscription.connection_id) or subscription.is_waiting:
-            self._room.watch(subscription.connection_id, now)
+        if not self._slow.is_sent(subscription.connection_id) or subscription.is_waiting:
+            self._slow.watch(subscription.connection_id, now)
             self._timers.set(_key(subscription), now + min(RECHECK_MS, self._options.ack_timeout_ms))
             return False
         if subscription.resends >= self._options.ack_max_retries:

@@ -16,7 +16,7 @@ from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pump import Pump
 from app.realtime.delivery.replay import Replay
-from app.realtime.delivery.room import Room
+from app.realtime.delivery.slow_consumers import SlowConsumers
 from app.realtime.log import Message, TopicLog
 from app.realtime.options import Options
 from app.realtime.subscription import Subscription
@@ -30,13 +30,13 @@ class Delivery:
         self._options = options
         self._audiences = Audiences()
         self.out = Outgoing(metrics)
-        self._room = Room(self.out, metrics, options, timers)
-        self._acks = Acks(self._room, self.out, metrics, options, timers, random)
-        newest = Newest(self._acks, self._room, self.out)
-        replay = Replay(archive or NoArchive(), newest, self._acks, self._room, self.out, options)
-        self._pump = Pump(log, self._audiences, replay, newest, self._acks, self._room, self.out, metrics, options, timers)
-        self._merging = Merging(log, self._acks, self._room, self.out, options, timers)
-        self.deadlines = {"ack": self._on_ack_timeout, "merge": self._on_merge, "stall": self._room.on_stall}
+        self._slow = SlowConsumers(self.out, metrics, options, timers)
+        self._acks = Acks(self._slow, self.out, metrics, options, timers, random)
+        newest = Newest(self._acks, self._slow, self.out)
+        replay = Replay(archive or NoArchive(), newest, self._acks, self._slow, self.out, options)
+        self._pump = Pump(log, self._audiences, replay, newest, self._acks, self._slow, self.out, metrics, options, timers)
+        self._merging = Merging(log, self._acks, self._slow, self.out, options, timers)
+        self.deadlines = {"ack": self._on_ack_timeout, "merge": self._on_merge, "stall": self._slow.on_stall}
 
     # Who listens
 
@@ -46,14 +46,14 @@ class Delivery:
     def leave(self, subscription: Subscription) -> None:
         subscription.is_closed = True
         self._audiences.leave(subscription)
-        self._room.leave(subscription)
+        self._slow.leave(subscription)
         self._acks.forget(subscription)
 
     def forget(self, connection_id: str) -> None:
-        self._room.forget(connection_id)
+        self._slow.forget(connection_id)
 
     def counts(self) -> dict[str, int]:
-        return {**self._audiences.counts(), "stalled": len(self._room)}
+        return {**self._audiences.counts(), "stalled": len(self._slow)}
 
     # What makes messages move
 
@@ -65,7 +65,7 @@ class Delivery:
         ready, behind = [], []
         for connection_id, subscription in audience.live.items():
             if subscription.is_next(message) or subscription.begins_with(message):
-                if subscription.window_left(self._options) > 0 and self._room.has(connection_id, message):
+                if subscription.window_left(self._options) > 0 and self._slow.has_room(connection_id, message):
                     self._acks.note_sent(subscription, [message], now)
                     ready.append(connection_id)
                 else:
@@ -89,11 +89,11 @@ class Delivery:
 
     def writable(self, connection_id: str, now: int) -> None:
         """The transport has room again."""
-        for subscription in self._room.freed(connection_id):
+        for subscription in self._slow.freed(connection_id):
             self._pump.run(subscription, now)
 
     def end_slow_consumer(self, connection_id: str) -> None:
-        self._room.end_slow_consumer(connection_id)
+        self._slow.end_slow_consumer(connection_id)
 
     def tick(self, now: int) -> bool:
         """A turn for those who wait for one; True where somebody waits for the next already."""

@@ -7,7 +7,7 @@ from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.audience import Audience
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE, chunks
-from app.realtime.delivery.room import Room
+from app.realtime.delivery.slow_consumers import SlowConsumers
 from app.realtime.log import Message, TopicLog
 from app.realtime.options import Options
 from app.realtime.subscription import Subscription
@@ -17,10 +17,10 @@ LINGER_MS = 20
 
 
 class Merging:
-    def __init__(self, log: TopicLog, acks: Acks, room: Room, out: Outgoing, options: Options, timers: Timers):
+    def __init__(self, log: TopicLog, acks: Acks, slow: SlowConsumers, out: Outgoing, options: Options, timers: Timers):
         self._log = log
         self._acks = acks
-        self._room = room
+        self._slow = slow
         self._out = out
         self._options = options
         self._timers = timers
@@ -51,7 +51,7 @@ class Merging:
         for chunk in chunks(messages, True):
             ready: list[Subscription] = []
             for subscription in group:
-                if len(chunk) <= subscription.window_left(self._options) and self._room.has(subscription.connection_id, *chunk):
+                if len(chunk) <= subscription.window_left(self._options) and self._slow.has_room(subscription.connection_id, *chunk):
                     self._acks.note_sent(subscription, chunk, now)
                     ready.append(subscription)
                 else:

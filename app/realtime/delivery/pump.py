@@ -13,7 +13,7 @@ from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE, chunks
 from app.realtime.delivery.replay import Replay
-from app.realtime.delivery.room import Room
+from app.realtime.delivery.slow_consumers import SlowConsumers
 from app.realtime.log import Message, TopicLog
 from app.realtime.options import Options
 from app.realtime.subscription import Subscription
@@ -28,7 +28,7 @@ class Pump:
         replay: Replay,
         newest: Newest,
         acks: Acks,
-        room: Room,
+        slow: SlowConsumers,
         out: Outgoing,
         metrics,
         options: Options,
@@ -39,7 +39,7 @@ class Pump:
         self._replay = replay
         self._newest = newest
         self._acks = acks
-        self._room = room
+        self._slow = slow
         self._out = out
         self._metrics = metrics
         self._options = options
@@ -113,8 +113,8 @@ class Pump:
                     continue
             elif subscription.window_left(self._options) <= 0:
                 return sent
-            if not self._room.has(subscription.connection_id, *chunk):
-                return self._room.wait(subscription, now)
+            if not self._slow.has_room(subscription.connection_id, *chunk):
+                return self._slow.wait_for_room(subscription, now)
             self._acks.note_sent(subscription, chunk, now)
             self._out.send(subscription.connection_id, chunk)
             sent += len(chunk)

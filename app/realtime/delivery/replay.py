@@ -7,17 +7,17 @@ from app.realtime.delivery.acks import Acks
 from app.realtime.delivery.newest import Newest
 from app.realtime.delivery.outgoing import Outgoing
 from app.realtime.delivery.pages import PAGE
-from app.realtime.delivery.room import Room
+from app.realtime.delivery.slow_consumers import SlowConsumers
 from app.realtime.options import Options
 from app.realtime.subscription import Subscription
 
 
 class Replay:
-    def __init__(self, archive: Archive, newest: Newest, acks: Acks, room: Room, out: Outgoing, options: Options):
+    def __init__(self, archive: Archive, newest: Newest, acks: Acks, slow: SlowConsumers, out: Outgoing, options: Options):
         self._archive = archive
         self._newest = newest
         self._acks = acks
-        self._room = room
+        self._slow = slow
         self._out = out
         self._options = options
 
@@ -49,8 +49,8 @@ class Replay:
         for message in found.messages:
             if subscription.window_left(self._options) <= 0:
                 return True
-            if not self._room.has(subscription.connection_id, message):
-                self._room.wait(subscription, now)
+            if not self._slow.has_room(subscription.connection_id, message):
+                self._slow.wait_for_room(subscription, now)
                 return False
             if message.seq > subscription.sent + 1:
                 self._out.tell_gap(subscription, (subscription.sent + 1, message.seq - 1), may_come_back=not found.is_whole)

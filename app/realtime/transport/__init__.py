@@ -1,9 +1,9 @@
 """How frames leave: the port that the hub sends through, and the one behind which nobody listens.
 
-Sending never raises and never waits for a client; a connection that is gone is passed over. stock.py is the emit of
-Flask-SocketIO, wire.py its packets, dispatch.py the part that answers each, session.py the state of one session, outbox.py what waits
-for one client, guard.py (with posts.py, websocket.py and compression.py) what protects Engine.IO from wrong input, door.py what
-that answers over HTTP.
+Sending never raises and never waits for a client; a connection that is gone is passed over. socketio_transport.py is the emit
+of Flask-SocketIO, wire.py its packets, dispatch.py the part that answers each, session.py the state of one session, outbox.py what
+waits for one client, engineio_guard.py (with posts.py, websocket.py and compression.py) what protects Engine.IO from wrong input,
+handshake_limits.py what limits handshakes and polls over HTTP.
 """
 
 from collections.abc import Iterable

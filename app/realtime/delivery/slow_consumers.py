@@ -11,7 +11,7 @@ from app.realtime.subscription import MESSAGE_BYTES, Subscription
 from app.realtime.timers import Timers
 
 
-class Room:
+class SlowConsumers:
     def __init__(self, out: Outgoing, metrics, options: Options, timers: Timers):
         self._out = out
         self._metrics = metrics
@@ -24,16 +24,16 @@ class Room:
         """Connections that are waited for."""
         return len(self._full)
 
-    def has(self, connection_id: str, *messages: Message) -> bool:
+    def has_room(self, connection_id: str, *messages: Message) -> bool:
         """An empty transport takes whatever one message is, since nothing smaller will come."""
         queued = self._out.transport.queued_bytes(connection_id)
         return queued == 0 or queued + sum(len(message.payload) + MESSAGE_BYTES for message in messages) <= self._options.send_buffer_bytes
 
-    def is_empty(self, connection_id: str) -> bool:
+    def is_sent(self, connection_id: str) -> bool:
         """All that was sent has left the process."""
         return self._out.transport.queued_bytes(connection_id) == 0
 
-    def wait(self, subscription: Subscription, now: int) -> None:
+    def wait_for_room(self, subscription: Subscription, now: int) -> None:
         self._full.setdefault(subscription.connection_id, {})[subscription.topic] = subscription
         self._out.transport.notify_when_writable(subscription.connection_id)
         self.watch(subscription.connection_id, now)
@@ -59,7 +59,7 @@ class Room:
     def on_stall(self, connection_id: str, now: int) -> None:
         """Not a byte was taken for all that time, or else it is watched on."""
         progress = self._progress.pop(connection_id, None)
-        if self.is_empty(connection_id):
+        if self.is_sent(connection_id):
             return
         if self._out.transport.progress(connection_id) == progress:
             self.end_slow_consumer(connection_id)

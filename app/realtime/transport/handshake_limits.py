@@ -32,7 +32,7 @@ NO_UPGRADE = (
 )
 
 
-class Door:
+class HandshakeLimits:
     """WSGI middleware. `cors` gives the headers for an origin, for the answers that Engine.IO does not make itself."""
 
     def __init__(self, application, handshake_rate: Rate, polling_rate: Rate, clock: Clock, metrics, cors):

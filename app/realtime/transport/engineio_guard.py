@@ -36,7 +36,7 @@ def has_joined(server, eio_sid: str) -> bool:
     return any(server.manager.sid_from_eio_sid(eio_sid, namespace) for namespace in NAMESPACES)
 
 
-class Guard:
+class EngineIoGuard:
     """`install` puts it around an engineio server; `wsgi` goes around the WSGI application that holds it. `max_connect_bytes` is
     how long a packet may be before its session has joined a namespace."""
 

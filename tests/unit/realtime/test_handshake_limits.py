@@ -7,7 +7,7 @@ import pytest
 
 from app.metrics import Metrics
 from app.realtime.buckets import Rate
-from app.realtime.transport.door import Door
+from app.realtime.transport.handshake_limits import HandshakeLimits
 from app.serving.server import MAX_SESSIONS
 from tests.apps import Clock
 
@@ -38,7 +38,7 @@ def engine_io(environ, start_response):
 def ask():
     """(status, headers, body) of a request, at a clock of its own."""
     clock = Clock()
-    door = Door(
+    door = HandshakeLimits(
         engine_io,
         Rate.of("10/second", burst=3),
         Rate.of("100/second"),

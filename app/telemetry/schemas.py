@@ -8,11 +8,11 @@ import re
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from app.errors import MAX_DETAILS
+from app.telemetry.event_types import EVENT_TYPES
 from app.telemetry.fields import LONG, MAX_PROPS_BYTES, MAX_USER_BYTES, SHORT, Identifier, Moment, StorableObject
 from app.telemetry.stats.sketch import RELATIVE_ERROR
 from app.telemetry.stats.summary import BUCKETS_MS, MAX_BUCKETS
 
-EVENT_TYPES = ("page", "event", "error", "api", "perf")
 MAX_DIGITS = 19  # of nanoseconds, which are refused by their name
 OFFSET_AFTER_A_SPACE = re.compile(r"(\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?) (\d{2}(?::?\d{2})?)$")
 MISPLACED_EVENTS = "Missing, and {!r} is not read: the events come in a list of this name."

@@ -8,7 +8,7 @@ import pytest
 from app.errors import CATALOGUE as ERRORS
 from app.metrics import CATALOGUE as METRICS
 from app.settings import Settings
-from app.telemetry.schemas import EVENT_TYPES
+from app.telemetry.event_types import EVENT_TYPES
 from tests.apps import make_app
 
 ROOT = Path(__file__).parents[2]

@@ -23,9 +23,9 @@ from app.storage.group_commit import GroupCommit, Interrupted
 from app.storage.mongo import answers_understood, driver_errors, durable_concern
 from app.storage.mongo_errors import Objections, judge
 from app.telemetry.event import StoredEvent
+from app.telemetry.event_types import EVENT_TYPES
 from app.telemetry.extended_json import RAW, id_from_text
 from app.telemetry.query import EventQuery, Page, page_from
-from app.telemetry.schemas import EVENT_TYPES
 from app.telemetry.sinks import SinkRefused, Written, op_msg
 from app.telemetry.sinks.bson import STORED_NAMES, decode_event, encode_events
 from app.telemetry.sinks.document import TelemetryEvent

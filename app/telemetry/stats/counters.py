@@ -15,11 +15,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from app.telemetry.event import StoredEvent
+from app.telemetry.event_types import CAN_FAIL, READ_PROPS, WITH_VALUE
 from app.telemetry.stats.bucket import DAY_MS, MINUTE_MS, Bucket
 from app.telemetry.stats.sketch import bin_of
 
 OTHER = "(other)"
-MEASURED = ("perf", "api")
 NUMBERS = (float, int)
 COUNTED_PROPS, COUNTED_TYPES = ("ok", "status", "value", "duration", "ms"), (*NUMBERS, bool)
 MAX_NAMES = 300
@@ -64,11 +64,11 @@ class Counters:
         values, failed = [], []
         for key, event in zip(keys, events, strict=True):
             type_ = key[3]
-            if type_ in MEASURED:
+            if type_ in READ_PROPS:
                 props = event.props
-                if (value := value_in(props)) is not None:
+                if type_ in WITH_VALUE and (value := value_in(props)) is not None:
                     values.append((key, bin_of(value)))
-                if type_ == "api" and has_failed(props):
+                if type_ in CAN_FAIL and has_failed(props):
                     failed.append(key)
         self.values.update(values)
         self.failed.update(failed)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from app.errors import ApiError
 from app.json_values import MAX_TIMESTAMP_MS, to_iso
+from app.telemetry.event_types import CAN_FAIL, ERRORS
 from app.telemetry.stats.bucket import DAY_MS, HOUR_MS, LEVELS_MS, MINUTE_MS, Bucket
 from app.telemetry.stats.counters import OTHER
 from app.telemetry.stats.sketch import percentiles
@@ -93,14 +94,15 @@ class Summary:
 
 def _numbers(bucket: Bucket, names: list[tuple], measured: list[tuple]) -> dict[str, Any]:
     by_type = {type_: sum(counts.values()) for type_, counts in bucket.counts.items()}
-    count, api, failed = sum(by_type.values()), by_type.get("api", 0), sum(bucket.failed.values())
+    count, failed = sum(by_type.values()), sum(bucket.failed.values())
+    api, errors = (sum(by_type.get(type_, 0) for type_ in types) for types in (CAN_FAIL, ERRORS))
     rows = [{"type": type_, "name": name, "count": bucket.counts.get(type_, {}).get(name, 0)} for type_, name in names]
     return {
         "count": count,
         "byType": by_type,
         "byName": [row for row in rows if row["count"]],
         "other": count - sum(row["count"] for row in rows),
-        "errorRate": _rate(by_type.get("error", 0), count),
+        "errorRate": _rate(errors, count),
         "api": {"count": api, "failed": failed, "failureRate": _rate(failed, api)},
         "values": [_values(bucket, *key) for key in measured if key[1] in bucket.values.get(key[0], {})],
     }

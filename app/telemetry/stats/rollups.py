@@ -12,11 +12,11 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from app.clock import Clock
 from app.logs import get_logger
@@ -65,7 +65,7 @@ class Rollups:
         self._deltas: deque[Delta] = deque()  # made, and not known to be in the store
         self.failure: str | None = None  # why the last flush did not reach the store
         self._is_closed = False
-        self._flushing = Lock()
+        self._flushing = BoundedSemaphore(1)  # a flush yields: a lock of threading would block the thread that both flushes run in
 
     def note(self, events: list[StoredEvent], known: Sequence[int] = (), key: str = "") -> None:
         """These came with the write key of this name and were saved; those at the places `known` had been saved before."""

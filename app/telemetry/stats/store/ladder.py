@@ -6,8 +6,9 @@ order of their numbers and ignores an earlier one that comes later. A delta keep
 MongoDB had taken it after all, or when two workers bring the same one.
 """
 
-from threading import Lock
 from typing import Any
+
+from gevent.lock import BoundedSemaphore
 
 from app.clock import Clock
 from app.logs import get_logger
@@ -29,8 +30,8 @@ class RollupLadder:
         self._is_packed = False
         self._may_wait = True  # an earlier process may have left something; that is no reason for ours to wait
         self._has_parked = False
-        self._one_at_a_time = Lock()  # of `apply`, and of the end of catching up
-        self._catching_up = Lock()
+        self._one_at_a_time = BoundedSemaphore(1)  # of `apply`, and of the end of catching up
+        self._catching_up = BoundedSemaphore(1)
 
     def apply(self, delta: Delta) -> None:
         """Raises StorageUnavailable when the file failed, too."""

@@ -48,6 +48,25 @@ def test_a_flush_of_nothing_asks_nobody(rollups, store):
     assert store.asked == []
 
 
+def test_a_flush_that_meets_another_one_waits_for_it_without_blocking_the_thread(rollups, store):
+    apply, order = store.apply, []
+
+    def slowly(delta):
+        order.append("begun")
+        gevent.sleep(0.01)
+        apply(delta)
+        order.append("done")
+
+    store.apply = slowly
+    rollups.note(pages("a"))
+    first = gevent.spawn(rollups.flush)
+    gevent.sleep(0)
+    rollups.note(pages("b"))
+    rollups.flush()
+    first.join()
+    assert (order, counted(store)) == (["begun", "done"] * 2, {"a": 1, "b": 1})
+
+
 def test_while_the_store_is_away_everything_is_kept_and_counted_later_once(rollups, store):
     store.failures = 3
     for name in "abc":

@@ -82,7 +82,7 @@ def _holds(pid, lock):
 def test_with_two_workers_exactly_one_drains_and_both_say_the_same(switchyard, redis_url, mongo_uri):
     app = switchyard(MONGO_URI=mongo_uri, REDIS_URL=redis_url, **TWO)
     wait_until(lambda: app.log.count('"started"') == 2)
-    assert app.log.count("drainer_on_duty") == 1
+    assert app.log.count("drainer_is_leader") == 1
     lines = encode([event(f"e{n}") for n in range(300)])
     (app.data_dir / "spool" / "events-0000000000001-1-a.jsonl").write_bytes(lines)
     wait_until_drained(app)

@@ -15,7 +15,7 @@ from app.telemetry.spool.event_lines import decode, segments
 from tests.apps import NOW
 from tests.contracts.test_event_sinks import events, make_spool
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 ticks = itertools.count(NOW)
 
 
@@ -96,7 +96,7 @@ WRITING = """
 import sys
 from pathlib import Path
 import gevent
-from tests.unit.telemetry.test_spool_sink_at_once import make_spool, now_events
+from tests.unit.telemetry.sinks.test_spool_concurrency import make_spool, now_events
 spool = make_spool(Path(sys.argv[1]), segment_bytes=4096)
 print("ready", flush=True)
 sys.stdin.readline()

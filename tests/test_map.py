@@ -64,6 +64,7 @@ CORES = (
     "app.realtime.timers",
     "app.realtime.topics",
     "app.realtime.transport",
+    "app.realtime.transport.packets",
     "app.storage.circuit_breaker",
     "app.storage.fingerprint",
     "app.telemetry.event",

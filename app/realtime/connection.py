@@ -7,7 +7,8 @@ from typing import Any
 from app.errors import ApiError
 from app.identity.identity import Identity
 from app.realtime.allowance import Allowance
-from app.realtime.subscription import Subscription
+from app.realtime.subscription import NO_LINK, Subscription
+from app.realtime.transport import Link
 
 Answer = Callable[[dict[str, Any]], None]  # takes the frame that answers what the client said
 
@@ -19,6 +20,7 @@ class Connection:
     allowance: Allowance | None = None  # of its transport session, which it shares with the other namespace
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     has_expired: bool = False
+    link: Link = NO_LINK  # none in the namespace /, which has no topics
 
     @property
     def valid_identity(self) -> Identity:

@@ -57,7 +57,8 @@ class Hub:
         self._delivery.out.transport = transport
 
     def connect(self, connection_id: str, identity: Identity, allowance: Allowance | None = None) -> None:
-        self.members.join(connection_id, identity, allowance)
+        connection = self.members.join(connection_id, identity, allowance)
+        connection.link = self.transport.link(connection_id)
         self._metrics.realtime_connections.inc()
 
     def disconnect(self, connection_id: str) -> None:
@@ -77,8 +78,11 @@ class Hub:
         """A message was appended to the log."""
         self._delivery.announce(message, now)
 
+    def blocked(self, connection_id: str, now: int) -> None:
+        """The link of this connection takes nothing for now."""
+
     def writable(self, connection_id: str, now: int) -> None:
-        """The transport has room again for this connection, who had none."""
+        """The link of this connection has room again."""
         self._delivery.writable(connection_id, now)
 
     def overflowed(self, connection_id: str) -> None:

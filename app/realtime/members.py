@@ -44,10 +44,11 @@ class Members:
     def __getitem__(self, connection_id: str) -> Connection:
         return self._connections[connection_id]
 
-    def join(self, connection_id: str, identity: Identity, allowance: Allowance | None = None) -> None:
-        """Add a connection. `allowance` is that of its transport session; without one the connection gets its own."""
-        self._connections[connection_id] = Connection(connection_id, identity, allowance)
+    def join(self, connection_id: str, identity: Identity, allowance: Allowance | None = None) -> Connection:
+        """Add a connection and return it. `allowance` is that of its transport session; without one the connection gets its own."""
+        connection = self._connections[connection_id] = Connection(connection_id, identity, allowance)
         self._watch_token(connection_id, identity)
+        return connection
 
     def leave(self, connection_id: str) -> Connection | None:
         """Remove a connection and its timers. Returns None if it is unknown."""

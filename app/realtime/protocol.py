@@ -12,7 +12,6 @@ import orjson
 
 from app.errors import ApiError
 from app.json_values import MAX_SAFE_INTEGER, is_whole_number
-from app.realtime.log import Message
 from app.realtime.topics import TOPIC_RULE, is_topic
 
 MAX_ID_LENGTH = 128
@@ -225,33 +224,6 @@ def _is_mode(value: Any) -> bool:
 
 def _is_acks(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(is_topic(topic) and is_seq(seq) for topic, seq in value.items())
-
-
-def event_frame(message: Message, skipped: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return the frame of one message. The payload is inserted as the JSON text that the log holds.
-
-    `skipped` is the span (from, to) of older messages that a subscriber with `mode: latest` does not receive.
-    """
-    frame = {
-        "type": "event",
-        "topic": message.topic,
-        "payload": orjson.Fragment(message.payload),
-        "id": message.id,
-        "seq": message.seq,
-        "ts": message.ts,
-        "epoch": message.epoch,
-    }
-    return {**frame, "skipped": skipped} if skipped else frame
-
-
-def events_frame(messages: list[Message]) -> dict[str, Any]:
-    """Return one frame for several messages of one topic and epoch, for subscribers with `batch`.
-
-    A resend may leave out acknowledged messages between the first and the last.
-    """
-    first, last = messages[0], messages[-1]
-    events = [{"payload": orjson.Fragment(each.payload), "id": each.id, "seq": each.seq, "ts": each.ts} for each in messages]
-    return {"type": "event", "topic": first.topic, "epoch": first.epoch, "first": first.seq, "last": last.seq, "events": events}
 
 
 def ack_frame(id: str | None = None, **facts: Any) -> dict[str, Any]:

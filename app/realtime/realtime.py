@@ -34,6 +34,16 @@ class Realtime:
 
     def bind(self, transport: Transport) -> None:
         self.hub.transport = transport
+        transport.listen(self)
+
+    def blocked(self, connection_id: str) -> None:
+        self.hub.blocked(connection_id, self._clock())
+
+    def writable(self, connection_id: str) -> None:
+        self.hub.writable(connection_id, self._clock())
+
+    def overflowed(self, connection_id: str) -> None:
+        self.hub.overflowed(connection_id)
 
     def publish(self, topic: str, payload: Any, id: str | None = None, user: str | None = None) -> dict[str, Any]:
         """`{ok: true, topic, seq, epoch, duplicate?}` once the message is in the log.
@@ -65,7 +75,7 @@ class Realtime:
 
     def queued_bytes(self) -> int:
         """What waits in this process to be sent to all connections."""
-        return sum(self.hub.transport.queued_bytes(connection.id) for connection in self.hub.members)
+        return sum(connection.link.queued_bytes for connection in self.hub.members)
 
     def check(self) -> dict[str, Any]:
         return {"state": "up", **self.hub.counts(), **self._archive.check()}

@@ -70,7 +70,7 @@ def attach(app: Flask, settings: Settings, parts) -> SocketLayers:
     )
     realtime, clock = parts.realtime, parts.clock
     hub = realtime.hub
-    transport = SocketIOTransport(socketio, lambda connection_id: hub.writable(connection_id, clock()), hub.overflowed)
+    transport = SocketIOTransport(socketio, settings.rt_send_buffer_bytes)
     realtime.bind(transport)
     dependencies = (parts.gatekeeper, realtime, clock, parts.metrics, UserLog(get_logger(__name__)))
     socketio.on_namespace(RealtimeNamespace(transport, *dependencies))

@@ -53,7 +53,7 @@ class Subscribing:
     def _begin(self, connection: Connection, topic: str, head: Head) -> Subscription:
         if len(connection.subscriptions) >= self._options.max_topics:
             raise ApiError("limit_exceeded", f"A connection may subscribe to at most {self._options.max_topics} topics.")
-        subscription = connection.subscriptions[topic] = Subscription(connection.id, topic, head.epoch, head.seq)
+        subscription = connection.subscriptions[topic] = Subscription(connection.id, topic, head.epoch, head.seq, connection.link)
         self._delivery.join(subscription)
         self._metrics.realtime_subscriptions.inc()
         return subscription

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 from app.realtime.log import Head, Message
 from app.realtime.options import Options
+from app.realtime.transport import Link, NoLink
 
 MESSAGE_BYTES = 128  # what a message is in a window beside its payload
+NO_LINK = NoLink()
 
 
 @dataclass(slots=True, eq=False)
@@ -21,6 +23,7 @@ class Subscription:
     topic: str
     epoch: str
     sent: int
+    link: Link = NO_LINK
     ack: bool = True
     mode: str = "all"
     batch: bool = False

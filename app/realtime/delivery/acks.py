@@ -47,8 +47,8 @@ class Acks:
         transport is not late: that is for the watch over those who read slowly."""
         if not subscription.unacked:
             return False
-        if not self._slow.is_sent(subscription.connection_id) or subscription.is_waiting:
-            self._slow.watch(subscription.connection_id, now)
+        if subscription.link.queued_bytes or subscription.is_waiting:
+            self._slow.watch(subscription, now)
             self._timers.set(_key(subscription), now + min(RECHECK_MS, self._options.ack_timeout_ms))
             return False
         if subscription.resends >= self._options.ack_max_retries:

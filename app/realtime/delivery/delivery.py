@@ -63,11 +63,11 @@ class Delivery:
         if audience is None:
             return
         ready, behind = [], []
-        for connection_id, subscription in audience.live.items():
+        for subscription in audience.live.values():
             if subscription.is_next(message) or subscription.begins_with(message):
-                if subscription.window_left(self._options) > 0 and self._slow.has_room(connection_id, message):
+                if subscription.window_left(self._options) > 0 and self._slow.has_room(subscription):
                     self._acks.note_sent(subscription, [message], now)
-                    ready.append(connection_id)
+                    ready.append(subscription)
                 else:
                     behind.append(subscription)
             elif not subscription.has_had(message):

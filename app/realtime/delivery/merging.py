@@ -51,12 +51,12 @@ class Merging:
         for chunk in chunks(messages, True):
             ready: list[Subscription] = []
             for subscription in group:
-                if len(chunk) <= subscription.window_left(self._options) and self._slow.has_room(subscription.connection_id, *chunk):
+                if len(chunk) <= subscription.window_left(self._options) and self._slow.has_room(subscription):
                     self._acks.note_sent(subscription, chunk, now)
                     ready.append(subscription)
                 else:
                     behind.append(subscription)
-            self._out.send_many([subscription.connection_id for subscription in ready], chunk)
+            self._out.send_many(ready, chunk)
             group = ready
         return behind
 

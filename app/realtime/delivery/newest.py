@@ -15,11 +15,11 @@ class Newest:
 
     def send(self, subscription: Subscription, message: Message, now: int) -> bool:
         """False where the transport has no room."""
-        if not self._slow.has_room(subscription.connection_id, message):
+        if not self._slow.has_room(subscription):
             self._slow.wait_for_room(subscription, now)
             return False
         skipped = (subscription.delivered + 1, message.seq - 1) if message.seq > subscription.delivered + 1 else None
         subscription.skip_to(message.seq - 1)
         self._acks.note_sent(subscription, [message], now)
-        self._out.send(subscription.connection_id, [message], skipped)
+        self._out.send(subscription, [message], skipped)
         return True

@@ -5,6 +5,7 @@ from app.realtime import protocol
 from app.realtime.log import Message
 from app.realtime.subscription import Subscription
 from app.realtime.transport import NoTransport, Transport
+from app.realtime.transport.packets import Batch, event_frame, events_frame
 
 CANNOT_BE_READ = "Some of the messages asked for cannot be read right now; ask for them again later."
 
@@ -14,15 +15,17 @@ class Outgoing:
         self.transport: Transport = NoTransport()
         self._metrics = metrics
 
-    def send(self, connection_id: str, messages: list[Message], skipped: tuple[int, int] | None = None) -> None:
-        self.transport.send(connection_id, _frame(messages, skipped))
+    def send(self, subscription: Subscription, messages: list[Message], skipped: tuple[int, int] | None = None) -> None:
+        subscription.link.write(_batch(messages, skipped))
         self._metrics.realtime_delivered_total.inc(len(messages))
 
-    def send_many(self, connection_ids: list[str], messages: list[Message]) -> None:
-        """The same frame for all of them, made once."""
-        if connection_ids:
-            self.transport.send_many(connection_ids, _frame(messages))
-            self._metrics.realtime_delivered_total.inc(len(messages) * len(connection_ids))
+    def send_many(self, subscriptions: list[Subscription], messages: list[Message]) -> None:
+        """The same packet for all of them, encoded once."""
+        if subscriptions:
+            batch = _batch(messages)
+            for subscription in subscriptions:
+                subscription.link.write(batch)
+            self._metrics.realtime_delivered_total.inc(len(messages) * len(subscriptions))
 
     def tell(self, connection_id: str, error: ApiError, **places) -> None:
         self._metrics.realtime_errors_total.labels(error.code).inc()
@@ -35,5 +38,5 @@ class Outgoing:
         subscription.skip_to(span[1])
 
 
-def _frame(messages: list[Message], skipped: tuple[int, int] | None = None) -> dict:
-    return protocol.event_frame(messages[0], skipped) if len(messages) == 1 else protocol.events_frame(messages)
+def _batch(messages: list[Message], skipped: tuple[int, int] | None = None) -> Batch:
+    return Batch([event_frame(messages[0], skipped) if len(messages) == 1 else events_frame(messages)])

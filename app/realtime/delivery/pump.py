@@ -113,10 +113,10 @@ class Pump:
                     continue
             elif subscription.window_left(self._options) <= 0:
                 return sent
-            if not self._slow.has_room(subscription.connection_id, *chunk):
+            if not self._slow.has_room(subscription):
                 return self._slow.wait_for_room(subscription, now)
             self._acks.note_sent(subscription, chunk, now)
-            self._out.send(subscription.connection_id, chunk)
+            self._out.send(subscription, chunk)
             sent += len(chunk)
         return sent
 

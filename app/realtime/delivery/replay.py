@@ -49,7 +49,7 @@ class Replay:
         for message in found.messages:
             if subscription.window_left(self._options) <= 0:
                 return True
-            if not self._slow.has_room(subscription.connection_id, message):
+            if not self._slow.has_room(subscription):
                 self._slow.wait_for_room(subscription, now)
                 return False
             if message.seq > subscription.sent + 1:
@@ -58,7 +58,7 @@ class Replay:
                 subscription.sent = message.seq
                 continue
             self._acks.note_sent(subscription, [message], now)
-            self._out.send(subscription.connection_id, [message])
+            self._out.send(subscription, [message])
         if subscription.sent < until:
             self._out.tell_gap(subscription, (subscription.sent + 1, until), may_come_back=not found.is_whole)
         return True

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from app.errors import ApiError
 from app.realtime.delivery.outgoing import Outgoing
-from app.realtime.log import Message
 from app.realtime.options import Options
-from app.realtime.subscription import MESSAGE_BYTES, Subscription
+from app.realtime.subscription import Subscription
 from app.realtime.timers import Timers
+from app.realtime.transport import Link
 
 
 class SlowConsumers:
@@ -18,25 +18,18 @@ class SlowConsumers:
         self._options = options
         self._timers = timers
         self._full: dict[str, dict[str, Subscription]] = {}  # by connection: those who wait for room in its transport
-        self._progress: dict[str, int] = {}
+        self._watched: dict[str, tuple[Link, int]] = {}  # with what had left when the time began
 
     def __len__(self) -> int:
         """Connections that are waited for."""
         return len(self._full)
 
-    def has_room(self, connection_id: str, *messages: Message) -> bool:
-        """An empty transport takes whatever one message is, since nothing smaller will come."""
-        queued = self._out.transport.queued_bytes(connection_id)
-        return queued == 0 or queued + sum(len(message.payload) + MESSAGE_BYTES for message in messages) <= self._options.send_buffer_bytes
-
-    def is_sent(self, connection_id: str) -> bool:
-        """All that was sent has left the process."""
-        return self._out.transport.queued_bytes(connection_id) == 0
+    def has_room(self, subscription: Subscription) -> bool:
+        return not subscription.link.is_blocked
 
     def wait_for_room(self, subscription: Subscription, now: int) -> None:
         self._full.setdefault(subscription.connection_id, {})[subscription.topic] = subscription
-        self._out.transport.notify_when_writable(subscription.connection_id)
-        self.watch(subscription.connection_id, now)
+        self.watch(subscription, now)
 
     def freed(self, connection_id: str) -> Iterable[Subscription]:
         """There is room again; who waited for it."""
@@ -47,24 +40,27 @@ class SlowConsumers:
 
     def forget(self, connection_id: str) -> None:
         self._full.pop(connection_id, None)
-        self._progress.pop(connection_id, None)
+        self._watched.pop(connection_id, None)
         self._timers.cancel(("stall", connection_id))
 
-    def watch(self, connection_id: str, now: int) -> None:
+    def watch(self, subscription: Subscription, now: int) -> None:
         """From now on the client has to take something every `slow_consumer_ms`."""
-        if ("stall", connection_id) not in self._timers:
-            self._progress[connection_id] = self._out.transport.progress(connection_id)
-            self._timers.set(("stall", connection_id), now + self._options.slow_consumer_ms)
+        self._watch(subscription.connection_id, subscription.link, now)
 
     def on_stall(self, connection_id: str, now: int) -> None:
         """Not a byte was taken for all that time, or else it is watched on."""
-        progress = self._progress.pop(connection_id, None)
-        if self.is_sent(connection_id):
+        link, progress = self._watched.pop(connection_id)
+        if not link.queued_bytes:
             return
-        if self._out.transport.progress(connection_id) == progress:
+        if link.progress == progress:
             self.end_slow_consumer(connection_id)
         else:
-            self.watch(connection_id, now)
+            self._watch(connection_id, link, now)
+
+    def _watch(self, connection_id: str, link: Link, now: int) -> None:
+        if ("stall", connection_id) not in self._timers:
+            self._watched[connection_id] = (link, link.progress)
+            self._timers.set(("stall", connection_id), now + self._options.slow_consumer_ms)
 
     def end_slow_consumer(self, connection_id: str) -> None:
         self._metrics.realtime_slow_consumers_total.inc()

@@ -18,7 +18,7 @@ class Outbox(JoinableQueue):
         super().__init__()
         self.bytes = 0
         self.written = 0
-        self.on_room: Callable[[], None] | None = None
+        self.on_room: tuple[int, Callable[[], None]] | None = None  # call it, once, when no more bytes than that are left
         self.on_overflow: Callable[[], None] | None = None
         self.websocket = None
         self._limit = limit
@@ -72,8 +72,8 @@ class Outbox(JoinableQueue):
         for _ in range(count):
             self.bytes -= self._in_hand.popleft()
         self.written += count
-        if self.on_room is not None and self.bytes <= self._limit // 2:
-            tell, self.on_room = self.on_room, None
+        if self.on_room is not None and self.bytes <= self.on_room[0]:
+            (_, tell), self.on_room = self.on_room, None
             tell()
 
 

@@ -1,6 +1,5 @@
 """Frames by the stock emit: one encoding per frame, a queue and a greenlet per connection."""
 
-from collections.abc import Callable
 from functools import partial
 
 import gevent
@@ -15,8 +14,9 @@ from socketio import RedisManager
 from app.errors import ApiError
 from app.logs import get_logger
 from app.logs.sampling import SampledLog
-from app.realtime.transport import NAMESPACES, REALTIME
+from app.realtime.transport import NAMESPACES, REALTIME, Link, Listener, NoLink
 from app.realtime.transport.outbox import Outbox
+from app.realtime.transport.safe_link import SafeLink
 from app.realtime.transport.session import close_transport
 
 log = SampledLog(get_logger(__name__))
@@ -47,13 +47,17 @@ class RoomQueue(RedisManager):
 
 
 class SocketIOTransport:
-    """`on_writable` and `on_overflow` are called with a connection id."""
+    """Flask-SocketIO behind the port of the hub."""
 
-    def __init__(self, socketio: SocketIO, on_writable: Callable[[str], None], on_overflow: Callable[[str], None]):
+    _listener: Listener
+
+    def __init__(self, socketio: SocketIO, send_buffer_bytes: int):
         self._socketio = socketio
-        self._on_writable = on_writable
-        self._on_overflow = on_overflow
+        self._send_buffer_bytes = send_buffer_bytes
         self._outboxes: dict[str, Outbox] = {}
+
+    def listen(self, listener):
+        self._listener = listener
 
     def opened(self, connection_id: str) -> None:
         """From now on its outbox is known by the connection's id."""
@@ -67,36 +71,26 @@ class SocketIOTransport:
         """Not from inside the send that was one too many, so that nothing is closed while it is sent to."""
         if outbox := self._outboxes.get(connection_id):
             outbox.reopen()
-            self._on_overflow(connection_id)
+            self._listener.overflowed(connection_id)
 
     def closed(self, connection_id: str) -> None:
         self._outboxes.pop(connection_id, None)
 
-    def send(self, connection_id, frame):
-        self.send_many([connection_id], frame)
+    def link(self, connection_id) -> Link:
+        outbox = self._outboxes.get(connection_id)
+        if outbox is None:
+            return NoLink()
+        listener = self._listener
+        blocked, writable = partial(listener.blocked, connection_id), partial(listener.writable, connection_id)
+        return SafeLink(outbox, self._send_buffer_bytes, blocked, writable)
 
-    def send_many(self, connection_ids, frame):
-        """`ignore_queue`: these connections are this process's own, nobody else needs to hear of it."""
-        ids = list(connection_ids)
-        if ids:
-            self._socketio.emit("message", frame, namespace=REALTIME, to=ids, ignore_queue=True)
+    def send(self, connection_id, frame):
+        """`ignore_queue`: the connection is this process's own, no other one has to be asked."""
+        self._socketio.emit("message", frame, namespace=REALTIME, to=connection_id, ignore_queue=True)
 
     def emit(self, event, payload, room):
         for namespace in NAMESPACES:
             self._socketio.emit(event, payload, namespace=namespace, to=room)
-
-    def queued_bytes(self, connection_id):
-        outbox = self._outboxes.get(connection_id)
-        return outbox.bytes if outbox else 0
-
-    def progress(self, connection_id):
-        outbox = self._outboxes.get(connection_id)
-        return outbox.written if outbox else 0
-
-    def notify_when_writable(self, connection_id):
-        outbox = self._outboxes.get(connection_id)
-        if outbox:
-            outbox.on_room = partial(self._on_writable, connection_id)
 
     def close(self, connection_id, reason):
         server = self._socketio.server

@@ -11,9 +11,16 @@ from app.errors import CATALOGUE, ApiError
 from app.realtime import protocol
 from app.realtime.asyncapi import CLIENT_FRAMES, SERVER_FRAMES, document
 from app.realtime.log import Message
+from app.realtime.transport.packets import Batch, event_frame, events_frame
 from tests.apps import make_app
+from tests.unit.realtime.fakes import frame_of
 
 MESSAGE = Message("t", "e", 7, "m", 99, b'{"a":1}')
+
+
+def sent(frame):
+    (packet,) = Batch([frame]).packets
+    return frame_of(packet)
 
 
 def test_every_frame_that_is_parsed_is_documented():
@@ -59,9 +66,9 @@ def test_the_document_and_the_parser_agree(frame, is_right):
 @pytest.mark.parametrize(
     ("name", "frame"),
     [
-        ("event", protocol.event_frame(MESSAGE)),
-        ("event", protocol.event_frame(MESSAGE, (3, 6))),
-        ("events", protocol.events_frame([MESSAGE, MESSAGE])),
+        ("event", sent(event_frame(MESSAGE))),
+        ("event", sent(event_frame(MESSAGE, (3, 6)))),
+        ("events", sent(events_frame([MESSAGE, MESSAGE]))),
         ("acked", protocol.ack_frame()),
         ("acked", protocol.ack_frame("1", topic="t", seq=1, epoch="e", head=4, recovered=False, reason="history_gap")),
         ("error", protocol.error_frame(ApiError("token_expired"), grace_ms=30_000)),

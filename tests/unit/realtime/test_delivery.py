@@ -12,34 +12,18 @@ from tests.unit.realtime.fakes import MemoryTransport
 from tests.unit.realtime.test_hub import ADMIN
 
 
-class NarrowTransport(MemoryTransport):
-    """Takes `room` bytes, and no more until the test lets it read."""
-
-    def __init__(self):
-        super().__init__()
-        self.queued, self.taken, self.waiting = 0, 0, []
-
-    def queued_bytes(self, connection_id):
-        return self.queued
-
-    def progress(self, connection_id):
-        return self.taken
-
-    def notify_when_writable(self, connection_id):
-        self.waiting.append(connection_id)
-
-
 class House:
     """A hub whose time a test sets; nobody's jitter."""
 
-    def __init__(self, transport=None, **options):
+    def __init__(self, **options):
         self.now = 0
         self.log = MemoryTopicLog(max_messages=100, max_bytes=1_000_000, max_topics=10)
         self.metrics = Metrics()
         self.hub = Hub(self.log, self.metrics, Options(**{"ack_timeout_ms": 100, "ack_max_retries": 2, **options}), NoJitter())
-        self.transport = self.hub.transport = transport or MemoryTransport()
+        self.transport = self.hub.transport = MemoryTransport()
         self.log.listen(lambda message: self.hub.announce(message, self.now))
         self.hub.connect("a", ADMIN)
+        self.link = self.transport.links["a"]
 
     def say(self, **frame):
         self.hub.handle("a", protocol.parse(frame, 1024), self.now, lambda answer: None)
@@ -55,6 +39,14 @@ class House:
             due = self.hub.tick(self.now)
             while due is not None and due <= self.now:
                 due = self.hub.tick(self.now)
+
+    def block(self):
+        self.link.is_blocked, self.link.queued_bytes = True, 1950
+        self.hub.blocked("a", self.now)
+
+    def unblock(self):
+        self.link.is_blocked, self.link.queued_bytes = False, 0
+        self.hub.writable("a", self.now)
 
     def got(self):
         """What came since the last look: seqs, merged frames as (first, last), errors as their code."""
@@ -130,18 +122,17 @@ def test_an_acknowledgement_in_time_starts_the_time_anew():
 
 @pytest.fixture
 def narrow():
-    house = House(NarrowTransport(), send_buffer_bytes=2000, slow_consumer_ms=1000)
+    house = House(slow_consumer_ms=1000)
     house.say(type="subscribe", topic="t", ack=False)
     house.publish()
-    house.transport.queued = 1950
+    house.block()
     house.publish(4)
-    assert house.got() == [1] and house.transport.waiting == ["a"]
+    assert house.got() == [1]
     return house
 
 
 def test_who_reads_slowly_is_sent_to_again_when_there_is_room(narrow):
-    narrow.transport.queued = 0
-    narrow.hub.writable("a", narrow.now)
+    narrow.unblock()
     assert narrow.got() == [2, 3, 4, 5]
     narrow.publish()
     assert narrow.got() == [6]
@@ -149,7 +140,7 @@ def test_who_reads_slowly_is_sent_to_again_when_there_is_room(narrow):
 
 def test_who_takes_nothing_at_all_is_told_and_closed_and_who_takes_a_little_is_not(narrow):
     for _ in range(5):
-        narrow.transport.taken += 1
+        narrow.link.progress += 1
         narrow.pass_ms(990)
     assert (narrow.transport.closed, narrow.got()) == ([], [])
     narrow.pass_ms(2010)
@@ -158,13 +149,12 @@ def test_who_takes_nothing_at_all_is_told_and_closed_and_who_takes_a_little_is_n
 
 
 def test_who_wants_the_latest_gets_it_with_what_was_skipped():
-    house = House(NarrowTransport(), send_buffer_bytes=2000)
+    house = House()
     house.say(type="subscribe", topic="t", ack=False, mode="latest")
     house.publish()
-    house.transport.queued = 1950
+    house.block()
     house.publish(8)
-    house.transport.queued = 0
-    house.hub.writable("a", house.now)
+    house.unblock()
     assert [frame.get("skipped") for frame in house.transport.sent["a"]] == [None, [2, 8]]
     assert house.got() == [1, 9]
 

@@ -72,7 +72,7 @@ def check_that_nothing_is_left(world):
     delivery, log = world.hub._delivery, world.log
     assert set(world.hub.counts().values()) == {0}, world.hub.counts()
     assert len(world.hub.timers) == 0 and not world.hub.timers._heap, world.hub.timers._deadlines
-    assert not delivery._audiences and not delivery._pump.has_work and not len(delivery._slow) and not delivery._slow._progress
+    assert not delivery._audiences and not delivery._pump.has_work and not len(delivery._slow) and not delivery._slow._watched
     counts, reserve = log.counts(), world.limits["max_topics"] // 8 + 1
     assert counts["topics"] == len(log._topics) <= world.limits["max_topics"] + reserve
     assert counts["ids"] <= world.limits["max_ids"] * 9 // 8

@@ -4,6 +4,8 @@ from collections import Counter, deque
 
 import orjson
 
+from tests.unit.realtime.fakes import frame_of
+
 FRAME_BYTES = 700  # the most that one frame of these worlds has
 
 
@@ -12,9 +14,12 @@ class Link:
 
     def __init__(self, client, rate):
         self.client, self.rate, self.is_open = client, rate, True
-        self.queue, self.bytes, self.progress, self.wants_room = deque(), 0, 0, False
+        self.queue, self.queued_bytes, self.progress, self.is_blocked = deque(), 0, 0, False
         self.highest, self.told = {}, {}  # by topic: what was sent of it, and how far a gap was told
         self.times = Counter()  # how often each (topic, epoch, seq) was sent since the client last subscribed
+
+    def write(self, batch):
+        self.client.world.wire.put(self, [frame_of(packet) for packet in batch.packets])
 
 
 class Wire:
@@ -24,29 +29,28 @@ class Wire:
         self.world = world
         self.links = {}
 
+    def listen(self, listener):
+        """World.carry reports to the hub."""
+
+    def link(self, connection_id):
+        return self.links[connection_id]
+
     def send(self, connection_id, frame):
-        self.send_many([connection_id], frame)
+        self.put(self.links[connection_id], [orjson.loads(orjson.dumps(frame))])
 
-    def send_many(self, connection_ids, frame):
-        text = orjson.dumps(frame)
-        for connection_id in connection_ids:
-            link = self.links[connection_id]
-            assert link.is_open, "nothing may be sent to who has gone"
-            self._check(link, orjson.loads(text))
+    def put(self, link, frames):
+        assert link.is_open, "nothing may be sent to who has gone"
+        limit = self.world.options.send_buffer_bytes
+        for frame in frames:
+            self._check(link, frame)
+            text = orjson.dumps(frame)
             link.queue.append(text)
-            link.bytes += len(text)
+            link.queued_bytes += len(text)
             if frame["type"] == "event":
-                limit = self.world.options.send_buffer_bytes
-                assert link.bytes <= limit + 2 * protocol_slack(frame) or len(link.queue) == 1, f"{link.bytes} of {limit} bytes wait"
-
-    def queued_bytes(self, connection_id):
-        return self.links[connection_id].bytes
-
-    def progress(self, connection_id):
-        return self.links[connection_id].progress
-
-    def notify_when_writable(self, connection_id):
-        self.links[connection_id].wants_room = True
+                assert link.queued_bytes <= limit + 2 * protocol_slack(frame) or len(link.queue) == 1, f"{link.queued_bytes} bytes wait"
+        if link.queued_bytes > limit // 2 and not link.is_blocked:
+            link.is_blocked = True
+            self.world.hub.blocked(link.client.connection_id, self.world.clock)
 
     def close(self, connection_id, reason):
         self.world.later(0, lambda: self.world.drop(connection_id))

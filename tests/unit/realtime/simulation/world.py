@@ -176,11 +176,11 @@ class World:
             while link.queue and link.is_open and budget > 0:
                 text = link.queue.popleft()
                 budget -= len(text)
-                link.bytes -= len(text)
+                link.queued_bytes -= len(text)
                 link.progress += 1
                 self.arrive(link, orjson.loads(text))
-            if link.wants_room and link.is_open and link.bytes <= self.options.send_buffer_bytes // 2:
-                link.wants_room = False
+            if link.is_blocked and link.is_open and link.queued_bytes <= self.options.send_buffer_bytes // 4:
+                link.is_blocked = False
                 self.hub.writable(connection_id, self.clock)
 
     def arrive(self, link, frame):
@@ -215,7 +215,7 @@ class World:
             promises.check_bounds(self)
 
     def is_busy(self):
-        return any(link.queue or link.wants_room for link in self.wire.links.values()) or any(client.stuck_since for client in self.clients)
+        return any(link.queue or link.is_blocked for link in self.wire.links.values()) or any(client.stuck_since for client in self.clients)
 
     def finish(self):
         """The network heals. Whoever is connected then has everything up to the head, but for what it was told."""

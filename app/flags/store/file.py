@@ -1,16 +1,17 @@
-"""Flags in one JSON file that a person may edit while the server runs: `{"flags": [{"key": …, "enabled": …, …}]}`.
+"""Stores flags in one JSON file, open to manual edits while the server runs: `{"flags": [{"key": …, "enabled": …, …}]}`.
 
-A write reads the file anew under its lock, changes one record and replaces the whole file. A file that cannot be
-understood is never written over.
+A write reads the file again under its lock, changes one record and replaces the whole file. A file with mistakes is
+never replaced.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from marshmallow import ValidationError
 
-from app.errors import ApiError, flatten_messages
+from app.errors import flatten_messages
 from app.flags.flag import Flag
 from app.flags.schemas import read_record
 from app.flags.store.memory import MemoryFlagStore
@@ -18,12 +19,14 @@ from app.storage.json_file import JsonFile
 
 
 class FileFlagStore:
+    """The flags of the file at `path`; no file means no flags."""
+
     def __init__(self, path: Path):
         self._file = JsonFile(path)
         self._last_read: tuple[bytes, list[Flag]] = (b"", [])
 
     def list_all(self) -> list[Flag]:
-        """No file is no flags. Bytes that were read before are not parsed again."""
+        """Return the flags in the order of the file, which is parsed only when it changed."""
         found = self._file.read()
         if found is None:
             return []
@@ -33,42 +36,35 @@ class FileFlagStore:
         return list(self._last_read[1])
 
     def by_key(self) -> dict[str, Flag]:
+        """Return the flags by their keys, for their move into MongoDB."""
         return {flag.key: flag for flag in self.list_all()}
 
     def get(self, key: str) -> Flag:
+        """Return one flag. Raises not_found."""
         return MemoryFlagStore(*self.list_all()).get(key)
 
     def create(self, flag: Flag) -> None:
+        """Add a flag at the end of the file. Raises conflict and limit_exceeded."""
         with self._changing() as flags:
             flags.create(flag)
 
     def replace(self, flag: Flag, expected_version: int) -> None:
+        """Replace a flag in its place. Raises not_found, precondition_failed and limit_exceeded."""
         with self._changing() as flags:
             flags.replace(flag, expected_version)
 
     def delete(self, key: str, expected_version: int | None) -> None:
-        """Deleting makes room and must not fail for want of it: what a hand had left out of the other flags stays out then."""
-        try:
-            with self._changing() as flags:
-                flags.delete(key, expected_version)
-        except ApiError as error:
-            if error.code != "limit_exceeded":
-                raise
-            self._take_out(key, expected_version)
+        """Delete a flag. Raises not_found and precondition_failed."""
+        with self._changing() as flags:
+            flags.delete(key, expected_version)
 
     @contextmanager
     def _changing(self) -> Iterator[MemoryFlagStore]:
-        """The flags of the file, to be changed; written back where the caller did not raise."""
+        """Yield the flags of the file, and write them back unless the caller raised."""
         with self._file.locked():
             flags = MemoryFlagStore(*self.list_all())
             yield flags
             self._file.write({"flags": [flag.record for flag in flags.list_all()]})
-
-    def _take_out(self, key: str, expected_version: int | None) -> None:
-        with self._file.locked():
-            MemoryFlagStore(*self.list_all()).delete(key, expected_version)
-            records = self._file.parse(self._last_read[0])["flags"]
-            self._file.write({"flags": [record for record in records if record["key"] != key]})
 
     def _parse(self, content: bytes, written_at: int) -> list[Flag]:
         document, name = self._file.parse(content), self._file.name
@@ -82,7 +78,7 @@ class FileFlagStore:
             raise self._file.unusable(f"{name} has the flag {twice} twice")
         return flags
 
-    def _flag(self, index: int, record, written_at: int) -> Flag:
+    def _flag(self, index: int, record: Any, written_at: int) -> Flag:
         try:
             return read_record(record, written_at)
         except ValidationError as error:

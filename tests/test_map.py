@@ -34,11 +34,9 @@ FOR_TYPES_ONLY = {("app.http.context", "app.wiring.parts")}  # a face names the 
 # Pure code: it takes values and `now`, and returns values. `.*` stands for every module of a package.
 CORES = (
     "app.errors",
-    "app.flags.evaluate",
     "app.flags.flag",
     "app.flags.murmur3",
     "app.flags.rules",
-    "app.flags.snapshot",
     "app.identity.identity",
     "app.identity.origins",
     "app.identity.write_keys",

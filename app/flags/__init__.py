@@ -1,16 +1,15 @@
-"""Feature flags: who gets what, decided in memory from rules that an admin may change at any moment.
+"""Feature flags: named switches that the server evaluates for each caller, from a snapshot in memory.
 
-A request goes `routes` -> `flags` (the snapshot) -> `evaluate` -> `rules`; a write goes `routes` -> `flags` -> `store`.
+A read goes `routes` -> `schemas` -> `flags` -> `flag` (the snapshot) -> `rules` -> `murmur3`; a write goes `routes` ->
+`schemas` -> `flags` -> `store`.
 
-    routes     the HTTP face
-    schemas    the shapes that come in and go out
-    flags      the snapshot, the writes, the announcements
-    snapshot   all flags at one moment
-    flag       one flag
-    evaluate   the decision, a pure function
-    rules      the table of rules, and the context they look at
-    murmur3    the hash that rollouts are counted by
-    store/     where flags are kept: file, mongo, memory
+    routes     the HTTP endpoints
+    schemas    the JSON of requests, answers and stored records
+    flags      refreshes the snapshot, changes flags, announces changes
+    flag       one flag, and the snapshot of all flags
+    rules      the table of rules, and the decision for one flag
+    murmur3    the hash behind percentages
+    store/     where flags are stored: file, mongo, memory
 """
 
 from app.flags import routes  # noqa: F401 - create_app registers flags.routes.blueprint

@@ -1,8 +1,8 @@
-"""The flags as the rest of the house knows them: a snapshot to decide from, and the writes that change it.
+"""Evaluates flags from a snapshot in memory, changes them in the store and announces the changes.
 
-Evaluating touches no store. The snapshot is read anew every FLAGS_REFRESH_MS, so that what another worker wrote or a
-hand edited arrives within that time; while the store is away the last one goes on serving, and `check` says its age. Where
-that is so from the start, the local copy is the last one.
+Evaluation never reads the store. `refresh` replaces the snapshot every FLAGS_REFRESH_MS, so changes by other workers and
+manual edits arrive within that time. While the store is away, the last snapshot stays and `check` reports its age; a
+process that starts meanwhile takes the snapshot from the local copy.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,9 @@ from typing import Any
 
 from app.clock import Clock, uptime
 from app.errors import ApiError
-from app.flags.evaluate import Decision, evaluate
-from app.flags.flag import Flag
-from app.flags.rules import Context
+from app.flags.flag import Flag, Snapshot
+from app.flags.rules import Context, Decision, evaluate
 from app.flags.schemas import EMPTY_WINDOW, MAX_VERSION
-from app.flags.snapshot import Snapshot
 from app.flags.store import FlagStore
 from app.json_values import MAX_TIMESTAMP_MS, to_iso
 from app.logs import get_logger
@@ -31,10 +29,10 @@ WRITE_ATTEMPTS = 10
 
 
 class Flags:
-    """`announce` is told of every change, `{"kind": "flag_changed", "key", "deleted"?, "updatedAt"}`.
+    """`announce` is called with each change, `{"kind": "flag_changed", "key", "deleted"?, "updatedAt"}`.
 
-    `if_match` in the writes is a set of fingerprints, one of which the flag must have now (else precondition_failed);
-    None lets the last write win. Every write may raise StorageUnavailable.
+    `if_match` of a write is a set of fingerprints: the flag must have one of them now, else precondition_failed is raised.
+    With None the last write wins. Every write may raise StorageUnavailable.
     """
 
     def __init__(
@@ -53,19 +51,19 @@ class Flags:
         self._metrics = metrics
         self._announce = announce
         self._snapshot: Snapshot | None = None
-        self._current_at: int | None = None  # by uptime: when the snapshot was last known to be what the store has
+        self._current_at: int | None = None  # by uptime: when the snapshot last equalled the store
         self._failure: str | None = None
-        # One conversation with the store at a time: an answer read earlier must not overwrite a later write's snapshot.
-        self._conversation = Lock()
+        # One call of the store at a time: a list that was read before a write must not replace the snapshot made after it.
+        self._store_lock = Lock()
 
     # Reading
 
     def refresh(self) -> None:
-        """Never raises: whatever goes wrong with the store, it is away, and everything else of this process goes on."""
-        with self._conversation:
+        """Read all flags from the store, and announce those that changed. Never raises: any error means that the store is away."""
+        with self._store_lock:
             before, failed_before = self._snapshot, self._failure is not None
             try:
-                self._keep(Snapshot.of(self._store.list_all()))
+                self._take_current(Snapshot.of(self._store.list_all()))
             except StorageUnavailable as error:
                 self._note_failure(error.reason)
             except Exception as error:
@@ -73,10 +71,10 @@ class Flags:
         if self._current_at is not None:
             self._metrics.flags_snapshot_age_seconds.set((self._uptime() - self._current_at) / 1000)
         if self._failure is None and (before or failed_before):
-            self._announce_what_others_changed(before or Snapshot.of([]))
+            self._announce_changes_since(before or Snapshot.of([]))
 
     def evaluate_all(self, context: Context, *, with_disabled: bool = False) -> list[tuple[Flag, Decision]]:
-        """In the order of the keys. Raises `unavailable` only when there never was a snapshot to answer from."""
+        """Decide every flag for `context`, in the order of the keys. Raises `unavailable` when there is no snapshot yet."""
         now = self._clock()
         flags = [flag for flag in self._serving().flags.values() if flag.enabled or with_disabled]
         decided = [(flag, evaluate(flag, context, now)) for flag in flags]
@@ -86,24 +84,23 @@ class Flags:
         return decided
 
     def fingerprint_for(self, context: Context, *, with_disabled: bool = False) -> str:
-        """Equal while evaluate_all's answer is: it depends on the flags, on whom they are for, and on open windows alone."""
+        """Return the ETag of evaluate_all's result, without evaluating: it names the flags, the context and the windows passed."""
         snapshot = self._serving()
-        whom = [context.user_id, context.session_id, context.roles]
-        return fingerprint([snapshot.version, snapshot.era(self._clock()), repr(whom), with_disabled])
+        caller = repr([context.user_id, context.session_id, context.roles])
+        return fingerprint([snapshot.version, snapshot.bounds_passed(self._clock()), caller, with_disabled])
 
     def get(self, key: str) -> Flag:
-        """What the store has, else the snapshot. Raises not_found."""
+        """Return one flag from the store, or from the snapshot while the store is away. Raises not_found."""
         try:
             return self._store.get(key)
         except StorageUnavailable:
-            flag = self._snapshot and self._snapshot.flags.get(key)
-            if not flag:
+            if self._snapshot is None or key not in self._snapshot.flags:
                 raise
-            return flag
+            return self._snapshot.flags[key]
 
     def check(self) -> dict[str, Any]:
-        """For health: `down` means that there is nothing to answer from, `degraded` that it may be old."""
-        if self._current_at is None:
+        """Report to the health page: `down` without a snapshot, `degraded` while the snapshot may be old."""
+        if self._snapshot is None or self._current_at is None:
             return {"state": "down", "flags": 0, "error": self._failure or "not read yet"}
         report = {"state": "up", "flags": len(self._snapshot.flags), "snapshotAgeMs": self._uptime() - self._current_at}
         return report if self._failure is None else {**report, "state": "degraded", "error": self._failure}
@@ -111,47 +108,47 @@ class Flags:
     # Writing
 
     def create(self, fields: dict[str, Any]) -> Flag:
-        """`fields` are Flag's, with `key`. Raises conflict."""
+        """Create a flag; `fields` are fields of Flag, `key` among them. Raises conflict."""
         flag = Flag(**{**fields, "version": 1, "updated_at": self._clock()})
-        with self._conversation:
+        with self._store_lock:
             self._store.create(flag)
-            self._keep_written(flag)
-        self._tell(flag.key, flag.updated_at)
+            self._add_written(flag)
+        self._announce_change(flag.key, flag.updated_at)
         return flag
 
     def replace(self, key: str, fields: dict[str, Any], if_match: frozenset[str] | None = None) -> Flag:
-        """A field that is not among `fields` gets its default. Raises not_found and precondition_failed."""
+        """Replace a flag; omitted fields get their defaults. Raises not_found and precondition_failed."""
         return self._change(key, lambda current: Flag(**{**fields, "key": key}), if_match)
 
     def patch(self, key: str, changes: dict[str, Any], if_match: frozenset[str] | None = None) -> Flag:
-        """A field that is not among `changes` stays; rules are one field. Raises not_found and precondition_failed."""
-        return self._change(key, lambda current: _checked(replace(current, **changes)), if_match)
+        """Change the fields in `changes`; `rules` is one field. Raises not_found, bad_request and precondition_failed."""
+        return self._change(key, lambda current: _with_window_checked(replace(current, **changes)), if_match)
 
     def delete(self, key: str, if_match: frozenset[str] | None = None) -> None:
-        """Raises not_found and precondition_failed."""
-        with self._conversation:
+        """Delete a flag. Raises not_found and precondition_failed."""
+        with self._store_lock:
             expected_version = None
             if if_match is not None:
                 expected_version = self._get_matching(key, if_match).version
             self._store.delete(key, expected_version)
             if self._snapshot:
-                self._put_in_place(self._snapshot.without(key))
-        self._tell(key, self._clock(), deleted=True)
+                self._set_snapshot(self._snapshot.without(key))
+        self._announce_change(key, self._clock(), deleted=True)
 
-    def _change(self, key: str, make: Callable[[Flag], Flag], if_match: frozenset[str] | None) -> Flag:
-        with self._conversation:
-            flag = self._change_in_store(key, make, if_match)
-            self._keep_written(flag)
-        self._tell(key, flag.updated_at)
+    def _change(self, key: str, change: Callable[[Flag], Flag], if_match: frozenset[str] | None) -> Flag:
+        with self._store_lock:
+            flag = self._change_in_store(key, change, if_match)
+            self._add_written(flag)
+        self._announce_change(key, flag.updated_at)
         return flag
 
-    def _change_in_store(self, key: str, make: Callable[[Flag], Flag], if_match: frozenset[str] | None) -> Flag:
-        """Made again from what is there now, where another process was faster and the caller did not mind."""
+    def _change_in_store(self, key: str, change: Callable[[Flag], Flag], if_match: frozenset[str] | None) -> Flag:
+        """Without `if_match`, repeat the change on the newest version when another process wrote in between."""
         for _ in range(WRITE_ATTEMPTS):
             current = self._get_matching(key, if_match)
-            later = max(self._clock(), current.updated_at + 1)  # so that receivers can order changes by updatedAt
-            version = current.version % MAX_VERSION + 1  # restarts with 1 after the last one, which only a manual edit reaches
-            flag = replace(make(current), version=version, updated_at=min(later, MAX_TIMESTAMP_MS))
+            later = max(self._clock(), current.updated_at + 1)  # receivers order changes by updatedAt
+            version = current.version % MAX_VERSION + 1  # stores refuse to read a larger one
+            flag = replace(change(current), version=version, updated_at=min(later, MAX_TIMESTAMP_MS))
             try:
                 self._store.replace(flag, current.version)
                 return flag
@@ -169,23 +166,23 @@ class Flags:
 
     def _serving(self) -> Snapshot:
         if self._snapshot is None and self._failure is None:
-            self.refresh()  # nobody started the background work: a shell, a test, a request before the first refresh
+            self.refresh()  # no background task has: a shell, a test, a request before the first refresh
         if self._snapshot is None:
             raise ApiError("unavailable", "The flags have not been read yet.", retry_after_ms=RETRY_AFTER_MS["unavailable"])
         return self._snapshot
 
-    def _keep(self, snapshot: Snapshot) -> None:
+    def _take_current(self, snapshot: Snapshot) -> None:
         if self._failure is not None:
             log.info("flags_store_back", flags=len(snapshot.flags))
-        self._put_in_place(snapshot)
+        self._set_snapshot(snapshot)
         self._current_at, self._failure = self._uptime(), None
 
-    def _keep_written(self, flag: Flag) -> None:
-        """Only on top of a snapshot: one flag alone would say that there are no others."""
+    def _add_written(self, flag: Flag) -> None:
+        """Without a snapshot, do nothing: a snapshot of this flag alone would hide the others."""
         if self._snapshot:
-            self._put_in_place(self._snapshot.with_flag(flag))
+            self._set_snapshot(self._snapshot.with_flag(flag))
 
-    def _put_in_place(self, snapshot: Snapshot) -> None:
+    def _set_snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._copy.keep(snapshot.flags)
 
@@ -199,18 +196,18 @@ class Flags:
 
     # Announcing
 
-    def _announce_what_others_changed(self, before: Snapshot) -> None:
+    def _announce_changes_since(self, before: Snapshot) -> None:
         after = self._snapshot
-        if after.version == before.version:
+        if after is None or after.version == before.version:
             return
         for key in after.keys_changed_since(before):
             flag, earlier = after.flags.get(key), before.flags.get(key)
-            dated_by_hand = flag and earlier and flag.updated_at == earlier.updated_at
-            self._tell(key, flag.updated_at if flag and not dated_by_hand else self._clock(), deleted=flag is None)
+            is_dated = flag is not None and (earlier is None or flag.updated_at != earlier.updated_at)
+            self._announce_change(key, flag.updated_at if flag and is_dated else self._clock(), deleted=flag is None)
 
-    def _tell(self, key: str, updated_at: int, deleted: bool = False) -> None:
-        """The change is stored already: whoever cannot be told now reads it with the next request."""
-        change = {"kind": "flag_changed", "key": key, "updatedAt": to_iso(updated_at)}
+    def _announce_change(self, key: str, updated_at: int, deleted: bool = False) -> None:
+        """Log a failed announcement and continue: the change is stored, and clients get it with their next request."""
+        change: dict[str, Any] = {"kind": "flag_changed", "key": key, "updatedAt": to_iso(updated_at)}
         if deleted:
             change["deleted"] = True
         log.info("flag_changed", key=key, deleted=deleted)
@@ -220,8 +217,8 @@ class Flags:
             log.warning("flag_change_not_announced", key=key, error=f"{type(error).__name__}: {error}")
 
 
-def _checked(flag: Flag) -> Flag:
-    """What a merge can spoil though each part was right."""
+def _with_window_checked(flag: Flag) -> Flag:
+    """Check what the schema cannot: a patch of one bound against the stored other bound."""
     if flag.has_empty_window:
         raise ApiError("bad_request", details=[{"path": "endAt", "message": EMPTY_WINDOW}])
     return flag

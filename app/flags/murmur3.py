@@ -1,7 +1,6 @@
-"""MurmurHash3, x86, 32 bits (Austin Appleby, public domain), because every Unleash-like rollout is counted by it.
+"""MurmurHash3, x86, 32 bits (Austin Appleby, public domain), the hash of Unleash's percentages.
 
-Ours and not a package's: it is thirty lines, and a hash that changes with a dependency would move people between
-buckets.
+It is not a dependency: a package that changed its hash would move users between buckets.
 """
 
 from struct import unpack_from
@@ -11,7 +10,7 @@ C1, C2 = 0xCC9E2D51, 0x1B873593
 
 
 def murmur3_32(data: bytes, seed: int = 0) -> int:
-    """An unsigned number of 32 bits."""
+    """Return the hash of `data` as an unsigned number of 32 bits."""
     blocks, tail = divmod(len(data), 4)
     h = seed
     for k in unpack_from(f"<{blocks}I", data):

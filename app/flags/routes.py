@@ -1,4 +1,4 @@
-"""The HTTP face of flags: reads the request, calls Flags once, renders."""
+"""The HTTP endpoints of flags: each parses the request, calls Flags and renders the answer."""
 
 from flask import Response, jsonify, url_for
 
@@ -29,21 +29,22 @@ KEY_PARAMETER = {
 }
 LOCATION = {"Location": {"schema": {"type": "string"}}}
 ERRORS = {
-    400: "Something has the wrong shape; `details` names each mistake.",
-    401: "No credential, or one that does not hold.",
+    400: "The request has mistakes; `details` names each of them.",
+    401: "The credential is missing or not valid.",
     403: "The caller's role may not do this.",
     404: "There is no such flag.",
     409: "There is a flag with this key.",
     412: "The flag is not the one that If-Match names.",
-    415: "The body says that it is something else than JSON.",
-    503: "The store is away, and nothing was changed.",
+    415: "The Content-Type is not JSON.",
+    503: "The store cannot be reached. Nothing was changed.",
 }
 
-# Schemas are given as instances: of a class the parser would make a new one for every request, a fifth of its whole cost.
-blueprint = Blueprint("flags", __name__, description="Feature flags: decided for the caller, and administered.")
+# Schemas are passed as instances: from a class, the parser would build one per request, a fifth of the request's cost.
+blueprint = Blueprint("flags", __name__, description="Feature flags: evaluate them for the caller, and change them.")
 
 
 def documented(security: list, *statuses: int, also: dict | None = None):
+    """Add the credentials and the error statuses of an endpoint to the OpenAPI document."""
     errors = {status: {"description": ERRORS[status], "content": ERROR_CONTENT} for status in statuses}
     return blueprint.doc(security=security, responses={**errors, **(also or {})})
 
@@ -55,10 +56,10 @@ def documented(security: list, *statuses: int, also: dict | None = None):
 @blueprint.response(200, FlagListSchema, headers=ETAG)
 @documented(CALLER, 400, 401, 403, 503, also=NOT_MODIFIED)
 def list_flags(query, headers):
-    """The enabled flags, decided for the caller.
+    """Evaluate all enabled flags for the caller.
 
-    A write key is nobody in particular: for it, flags are decided by `sessionId`. A token's are decided for its user
-    and roles. 503 only where the flags could not be read even once since the server started.
+    With a token, flags are evaluated for its user and roles; with a write key, for `sessionId`. The answer is 503 only
+    when the server has not been able to read the flags since its start.
     """
     caller, every = known_caller(), query["all"]
     if every and not caller.is_service:
@@ -74,7 +75,7 @@ def list_flags(query, headers):
 @blueprint.response(201, FlagSchema, headers=ETAG | LOCATION)
 @documented(TOKEN, 400, 401, 403, 409, 415, 503)
 def create_flag(fields):
-    """Create a flag. It is disabled and has no rules where the body does not say otherwise."""
+    """Create a flag. Unless the body names them, it is disabled and has no rules."""
     flag = parts().flags.create(fields)
     answer = _answer(flag)
     answer.status_code = 201
@@ -88,7 +89,7 @@ def create_flag(fields):
 @blueprint.response(200, FlagSchema, headers=ETAG)
 @documented(TOKEN, 400, 401, 403, 404, 503, also=NOT_MODIFIED)
 def get_flag(headers, key):
-    """One flag as it is stored, enabled or not."""
+    """Return one flag as it is stored, enabled or not."""
     flag = parts().flags.get(_checked(key))
     return unless_known(flag.fingerprint, lambda: jsonify(flag.record))
 
@@ -100,8 +101,8 @@ def get_flag(headers, key):
 @blueprint.response(200, FlagSchema, headers=ETAG)
 @documented(TOKEN, 400, 401, 403, 404, 412, 415, 503)
 def replace_flag(headers, fields, key):
-    """Replace a flag. What the body does not have goes back to what a new flag has."""
-    return _answer(parts().flags.replace(_agreed(key, fields), fields, headers.get("if_match")))
+    """Replace a flag. Fields that the body omits get the defaults of a new flag."""
+    return _answer(parts().flags.replace(_checked_with_body(key, fields), fields, headers.get("if_match")))
 
 
 @blueprint.route("/api/flags/<key>", methods=["PATCH"], parameters=[KEY_PARAMETER])
@@ -111,8 +112,8 @@ def replace_flag(headers, fields, key):
 @blueprint.response(200, FlagSchema, headers=ETAG)
 @documented(TOKEN, 400, 401, 403, 404, 412, 415, 503)
 def patch_flag(headers, changes, key):
-    """Change the fields that the body has. `rules` is one field and is replaced as a whole."""
-    return _answer(parts().flags.patch(_agreed(key, changes), changes, headers.get("if_match")))
+    """Change the fields that the body names. `rules` is one field and is replaced as a whole."""
+    return _answer(parts().flags.patch(_checked_with_body(key, changes), changes, headers.get("if_match")))
 
 
 @blueprint.route("/api/flags/<key>", methods=["DELETE"], parameters=[KEY_PARAMETER])
@@ -132,8 +133,8 @@ def _checked(key: str) -> str:
     return key
 
 
-def _agreed(key: str, fields: dict) -> str:
-    """The address names the flag; a body that names another one is a mistake."""
+def _checked_with_body(key: str, fields: dict) -> str:
+    """Remove the key from the body; it must be the one in the address."""
     if fields.pop("key", key) != _checked(key):
         raise ApiError("bad_request", details=[{"path": "key", "message": "Not the key in the address; a key cannot be changed."}])
     return key

@@ -1,22 +1,23 @@
-"""The rules a flag may have, as a table: a newcomer adds a row here and a field in `schemas`, and no branch anywhere.
+"""Decides a flag for a context with the table RULES. A new rule is a row there and a field in `schemas.RulesSchema`.
 
-A rule gets the value that the flag gives it, the flag's key and the context, and says whether it holds.
+Everything here is a pure function of the flag, the context and the time.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from app.flags.flag import Flag
 from app.flags.murmur3 import murmur3_32
 
-# The words of OpenFeature, as far as OFREP 0.3.0 allows them in an answer. A rule that refuses gives its own word, too:
-# both protocols mean by it how the value was found, not that the value is true.
+# Reasons of OpenFeature that OFREP 0.3.0 allows in an answer. A reason names the rule that decided, whether the flag is
+# on or off.
 STATIC, TARGETING_MATCH, SPLIT, DISABLED, UNKNOWN = "STATIC", "TARGETING_MATCH", "SPLIT", "DISABLED", "UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """For whom a flag is asked: what a rule may look at."""
+    """The caller that a flag is evaluated for: all that a rule may read."""
 
     user_id: str | None = None
     session_id: str | None = None
@@ -24,39 +25,64 @@ class Context:
 
     @property
     def sticky_id(self) -> str | None:
-        """Whom a rollout counts: the user, else the session."""
+        """The id that a percentage hashes: the user's, else the session's."""
         return self.user_id or self.session_id or None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a flag is on for a context, and one of the reasons above."""
+
+    on: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`holds` takes the rule's value in the flag, the key of the flag and the context."""
+
+    holds: Callable[[Any, str, Context], bool]
+    reason: str
+
+
+def evaluate(flag: Flag, context: Context, now: int) -> Decision:
+    """Decide `flag`: all of its rules must hold. The reason is that of the first rule that fails, else of the last rule.
+
+    A rule that is not in RULES never holds: a rule that a newer version wrote must not turn the flag on for all callers.
+    """
+    if not flag.enabled or not flag.is_in_window(now):
+        return Decision(False, DISABLED)
+    if not flag.rules.keys() <= RULES.keys():
+        return Decision(False, UNKNOWN)
+    reason = STATIC
+    for name, rule in RULES.items():
+        if name in flag.rules:
+            reason = rule.reason
+            if not rule.holds(flag.rules[name], flag.key, context):
+                return Decision(False, reason)
+    return Decision(True, reason)
+
+
 def bucket(key: str, sticky_id: str) -> int:
-    """1 to 100, by Unleash's formula, so that a rollout moved from there keeps its people.
+    """Return 1 to 100, by Unleash's formula, so that a rollout moved from Unleash keeps its users.
 
     https://docs.getunleash.io/concepts/stickiness: murmur3 of "{groupId}:{id}" modulo 100, plus 1.
     """
     return murmur3_32(f"{key}:{sticky_id}".encode("utf-8", "surrogatepass")) % 100 + 1
 
 
-def _has_a_role(roles: list[str], key: str, context: Context) -> bool:
+def _has_role(roles: list[str], key: str, context: Context) -> bool:
     return any(role in roles for role in context.roles)
 
 
 def _is_in_percent(percent: float, key: str, context: Context) -> bool:
-    """Somebody without an id cannot be given the same answer twice, so only a full rollout reaches them.
-
-    There are a hundred buckets: of 12.5 percent only the 12 whole ones count.
-    """
+    """Buckets are whole, so 12.5 percent is 12. A caller without an id has no bucket and is only in 100 percent."""
     if percent >= 100:
         return True
     return context.sticky_id is not None and bucket(key, context.sticky_id) <= percent
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    holds: Callable[[Any, str, Context], bool]
-    reason: str
-
-
 RULES: dict[str, Rule] = {
-    "role": Rule(_has_a_role, TARGETING_MATCH),
+    "role": Rule(_has_role, TARGETING_MATCH),
     "percent": Rule(_is_in_percent, SPLIT),
 }

@@ -38,32 +38,32 @@ def test_a_new_store_has_no_flags(store):
     assert refusal(store.get, "plain") == "not_found"
 
 
-def test_what_is_created_is_found_again_as_it_was(store):
+def test_a_created_flag_is_read_back_unchanged(store):
     store.create(FULL)
     store.create(PLAIN)
     assert store.get(FULL.key) == FULL
     assert sorted(store.list_all(), key=lambda flag: flag.key) == [PLAIN, FULL]
 
 
-def test_numbers_stay_the_numbers_they_were(store):
+def test_numbers_keep_their_type(store):
     store.create(Flag("whole", rules={"percent": 50}))
     store.create(FULL)
     assert [repr(store.get(key).rules["percent"]) for key in ("whole", FULL.key)] == ["50", "12.5"]
 
 
-def test_a_key_is_created_once(store):
+def test_a_second_flag_with_the_same_key_is_a_conflict(store):
     store.create(PLAIN)
     assert refusal(store.create, Flag("plain", True)) == "conflict"
     assert store.get("plain") == PLAIN
 
 
-def test_of_many_who_create_the_same_key_at_once_one_succeeds(store):
+def test_of_concurrent_creations_of_one_key_one_succeeds(store):
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda n: _outcome(store.create, Flag("plain", description=str(n))), range(8)))
     assert sorted(outcomes) == ["conflict"] * 7 + ["done"]
 
 
-def test_a_replacement_takes_the_place_of_the_version_it_expects(store):
+def test_a_replacement_replaces_the_expected_version(store):
     store.create(FULL)
     store.create(PLAIN)
     bare = Flag(FULL.key, False, {}, None, None, None, version=4, updated_at=NOW + 2)
@@ -78,20 +78,20 @@ def test_a_replacement_of_another_version_is_refused(store):
     assert store.get(FULL.key) == FULL
 
 
-def test_of_many_who_replace_the_same_version_at_once_one_succeeds(store):
+def test_of_concurrent_replacements_of_one_version_one_succeeds(store):
     store.create(PLAIN)
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(lambda n: _outcome(store.replace, Flag("plain", description=str(n), version=2), 1), range(8)))
     assert sorted(outcomes) == ["done"] + ["precondition_failed"] * 7
 
 
-def test_what_is_not_there_cannot_be_replaced_or_deleted(store):
+def test_a_missing_flag_cannot_be_replaced_or_deleted(store):
     assert refusal(store.replace, PLAIN, 1) == "not_found"
     assert refusal(store.delete, "plain", None) == "not_found"
     assert refusal(store.delete, "plain", 1) == "not_found"
 
 
-def test_a_flag_is_deleted_alone(store):
+def test_deleting_a_flag_keeps_the_others(store):
     store.create(FULL)
     store.create(PLAIN)
     store.delete(FULL.key, 3)
@@ -113,7 +113,7 @@ def test_a_deleted_key_can_be_created_again(store):
     assert store.list_all() == [PLAIN]
 
 
-def test_a_list_that_was_handed_out_is_not_changed_by_later_writes(store):
+def test_a_returned_list_is_not_changed_by_later_writes(store):
     store.create(PLAIN)
     before = store.list_all()
     store.delete("plain", 1)

@@ -32,7 +32,7 @@ def store(database):
     return MongoFlagStore()
 
 
-def test_a_document_has_the_key_as_its_identity_and_dates_as_dates(database, store):
+def test_a_document_has_the_key_as_its_id_and_dates_as_dates(database, store):
     store.create(Flag("a", True, {"role": ["x"]}, NOW, None, None, 1, NOW))
     [document] = database.flags.find()
     date = datetime(2025, 10, 9, 8, 53, 20)
@@ -48,7 +48,7 @@ def test_no_index_is_made_by_using_the_collection(database, store):
     assert FlagDocument._get_collection_name() == "flags"
 
 
-def test_a_document_of_another_hand_is_a_flag_like_any_other(database, store):
+def test_a_manually_inserted_document_is_a_flag_like_any_other(database, store):
     database.flags.insert_one(dict(BY_HAND))
     flag = store.get("by-hand")
     assert store.list_all() == [flag]
@@ -60,14 +60,14 @@ def test_a_document_of_another_hand_is_a_flag_like_any_other(database, store):
     assert database.flags.count_documents({}) == 0
 
 
-def test_a_document_with_an_object_for_its_identity_is_a_flag_like_any_other(database, store):
+def test_a_document_with_an_object_as_its_id_is_a_flag_like_any_other(database, store):
     database.flags.insert_one({"_id": {"a": 1}, "key": "foreign", "enabled": True, "rules": {}})
     store.create(Flag("good"))
     for _ in range(2):
         assert sorted(flag.key for flag in store.list_all()) == ["foreign", "good"]
 
 
-def test_a_field_that_a_newer_version_wrote_is_passed_over(database, store):
+def test_a_field_of_a_newer_version_is_ignored(database, store):
     database.flags.insert_one({**BY_HAND, "owner": "team", "variants": []})
     assert [flag.key for flag in store.list_all()] == ["by-hand"]
 
@@ -90,7 +90,7 @@ SPOILT = [{"rules": {"moonPhase": "full"}}, {"rules": {"percent": "50"}}, {"rule
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_document_that_cannot_be_understood_is_left_out_logged_once_and_can_be_deleted(database, store, spoilt):
+def test_a_document_with_mistakes_is_omitted_and_logged_once_and_can_be_deleted(database, store, spoilt):
     database.flags.insert_one({**BY_HAND, **spoilt})
     store.create(Flag("good"))
     with capture_logs() as lines:
@@ -103,14 +103,14 @@ def test_a_document_that_cannot_be_understood_is_left_out_logged_once_and_can_be
         assert [flag.key for flag in store.list_all()] == ["good"]
 
 
-def test_a_document_that_not_even_the_driver_can_read_is_a_store_that_is_away(database, store):
+def test_a_document_that_the_driver_cannot_read_means_that_the_store_is_away(database, store):
     database.flags.insert_one({**BY_HAND, "startAt": DatetimeMS(2**60)})
     for call in (store.list_all, lambda: store.get("by-hand")):
         with pytest.raises(StorageUnavailable):
             call()
 
 
-def test_a_write_that_the_driver_repeated_is_no_conflict_with_itself(store):
+def test_a_write_that_the_driver_repeats_does_not_conflict_with_itself(store):
     """The answer to the first attempt was lost: the second finds the version counted already, and the content its own."""
     store.create(Flag("a", updated_at=NOW))
     changed = Flag("a", True, version=2, updated_at=NOW + 1)
@@ -119,7 +119,7 @@ def test_a_write_that_the_driver_repeated_is_no_conflict_with_itself(store):
     assert store.get("a") == changed
 
 
-def test_a_change_of_another_worker_arrives_with_the_next_refresh_and_is_announced(store):
+def test_a_change_by_another_worker_is_loaded_and_announced_by_the_next_refresh(store):
     announced = []
     here = Flags(store, Clock(), Metrics(), announce=announced.append)
     there = Flags(MongoFlagStore(), Clock(), Metrics(), announce=lambda change: None)
@@ -138,7 +138,7 @@ def test_the_application_keeps_its_flags_in_mongo(tmp_path, mongo_uri):
     assert first.patch("/api/flags/a", json={"enabled": True}, headers={**ADMIN, "If-Match": tag}).status_code == 412
 
 
-def test_while_mongo_is_away_flags_are_served_and_writes_are_told_to_come_back(tmp_path, own_mongo):
+def test_while_mongo_is_away_flags_are_served_and_writes_get_503_with_retry_after(tmp_path, own_mongo):
     app = make_app(tmp_path, mongo_uri=own_mongo.new_database(), mongo_timeout_ms=500)
     client, flags = app.test_client(), app.extensions["switchyard"].flags
     client.post("/api/flags", json={"key": "a", "enabled": True}, headers=ADMIN)
@@ -161,7 +161,7 @@ def test_while_mongo_is_away_flags_are_served_and_writes_are_told_to_come_back(t
     assert client.get("/api/flags", headers=ADMIN).get_json() == {"flags": []}
 
 
-def test_a_server_that_asks_for_a_login_is_a_store_that_is_away(mongo_server_with_login):
+def test_a_mongo_that_requires_a_login_means_that_the_store_is_away(mongo_server_with_login):
     mongo.connect(f"mongodb://127.0.0.1:{mongo_server_with_login.port}/nobody", 2000)
     for call in (MongoFlagStore().list_all, lambda: MongoFlagStore().create(Flag("a")), lambda: MongoFlagStore().delete("a", None)):
         with pytest.raises(StorageUnavailable):
@@ -173,7 +173,7 @@ def flag_named(key, description):
     return Flag(key, True, {}, None, None, description, 1, NOW)
 
 
-def test_a_unique_index_of_an_operator_refuses_a_flag_and_does_not_say_that_it_exists(database, store):
+def test_a_flag_that_an_operators_unique_index_forbids_is_refused_and_not_a_conflict(database, store):
     database.flags.create_index("description", unique=True)
     store.create(flag_named("a", "one"))
     store.create(flag_named("b", "two"))
@@ -185,7 +185,7 @@ def test_a_unique_index_of_an_operator_refuses_a_flag_and_does_not_say_that_it_e
 
 
 @pytest.mark.parametrize("by", ["_id", "key"])
-def test_a_flag_that_appears_between_the_look_and_the_insert_exists(database, store, monkeypatch, by):
+def test_a_flag_that_is_inserted_between_the_check_and_the_insert_is_a_conflict(database, store, monkeypatch, by):
     """Also one with an `_id` of its own, which the unique index on `key` finds."""
     from app.flags.store import mongo as flags_in_mongo
 

@@ -64,11 +64,11 @@ def paths(response):
 
 
 @pytest.mark.parametrize("headers", [KEY, {"Authorization": f"Bearer {WRITE_KEY}"}, USER, SERVICE, ADMIN])
-def test_a_write_key_or_a_token_may_ask_for_flags(client, headers):
+def test_a_write_key_or_a_token_may_read_the_flags(client, headers):
     assert client.get("/api/flags", headers=headers).get_json() == {"flags": []}
 
 
-def test_nobody_without_a_credential_may(client):
+def test_a_request_without_a_credential_is_refused(client):
     refused(client.get("/api/flags"), 401, "unauthorized")
 
 
@@ -91,14 +91,14 @@ def test_only_service_and_admin_may_see_disabled_flags(client, url):
         assert client.get(url, headers=headers).status_code == 200
 
 
-def test_a_stranger_is_refused_before_his_mistakes_are_told(client):
+def test_a_caller_without_permission_is_refused_before_its_body_is_checked(client):
     refused(client.post("/api/flags", data="{", headers=USER), 403, "forbidden")
 
 
 # --- asking
 
 
-def test_the_enabled_flags_come_with_the_decision_for_the_caller(client):
+def test_the_list_has_the_enabled_flags_with_the_decision_for_the_caller(client):
     create(client, rules={"role": ["beta"]}, startAt=NOW, endAt="2025-12-01T00:00:00Z", description="secret plans")
     create(client, key="off", enabled=False)
     assert client.get("/api/flags", headers=USER).get_json() == {
@@ -118,7 +118,7 @@ def test_the_enabled_flags_come_with_the_decision_for_the_caller(client):
     assert listed(client, KEY)["checkout"]["on"] is False
 
 
-def test_a_session_keeps_a_write_keys_answer_the_same(client):
+def test_with_a_write_key_the_same_session_gets_the_same_decision(client):
     create(client, rules={"percent": 10})
     assert listed(client, query=f"?sessionId={IN_10_PERCENT}")["checkout"]["on"] is True
     assert listed(client, query=f"?sessionId={OUTSIDE}")["checkout"]["on"] is False
@@ -126,20 +126,20 @@ def test_a_session_keeps_a_write_keys_answer_the_same(client):
     assert listed(client)["checkout"]["on"] is False
 
 
-def test_a_session_does_not_change_what_a_user_gets(client):
+def test_a_session_id_does_not_change_the_decision_for_a_user(client):
     create(client, rules={"percent": 10})
     user = bearer(IN_10_PERCENT)
     assert listed(client, user, f"?sessionId={OUTSIDE}")["checkout"]["on"] is True
 
 
-def test_all_flags_are_whole_records(client):
+def test_all_true_returns_whole_records(client):
     create(client, enabled=False, description="why")
     assert listed(client, SERVICE) == {}
     flag = listed(client, SERVICE, "?all=true")["checkout"]
     assert (flag["on"], flag["reason"], flag["version"], flag["description"]) == (False, "DISABLED", 1, "why")
 
 
-def test_answers_have_the_fields_that_the_contract_names(client):
+def test_answers_have_the_fields_of_the_openapi_document(client):
     record = create(client, description="why").get_json()
     assert FlagSchema().validate(record) == {}
     assert record.keys() == FlagSchema().fields.keys()
@@ -150,7 +150,7 @@ def test_answers_have_the_fields_that_the_contract_names(client):
 # --- ETags of the list
 
 
-def test_an_answer_seen_before_is_not_sent_again(client):
+def test_a_current_if_none_match_gets_304(client):
     create(client)
     first = client.get("/api/flags", headers=KEY)
     assert first.headers["Cache-Control"] == "private, no-cache"
@@ -161,7 +161,7 @@ def test_an_answer_seen_before_is_not_sent_again(client):
 
 
 @pytest.mark.parametrize("change", ["caller", "session", "all", "flag", "time"])
-def test_an_etag_of_another_question_or_another_time_is_not_enough(client, clock, change):
+def test_an_etag_of_another_request_or_an_earlier_state_gets_the_whole_answer(client, clock, change):
     create(client, endAt=NOW + 1000)
     known = {"If-None-Match": client.get("/api/flags", headers=ADMIN).headers["ETag"]}
     headers, url = ADMIN, "/api/flags"
@@ -179,14 +179,14 @@ def test_an_etag_of_another_question_or_another_time_is_not_enough(client, clock
 
 
 @pytest.mark.parametrize("known", ["", "nonsense", '"', 'W/"', '"x"'])
-def test_an_if_none_match_that_means_nothing_gets_the_whole_answer(client, known):
+def test_a_malformed_if_none_match_gets_the_whole_answer(client, known):
     assert client.get("/api/flags", headers={**KEY, "If-None-Match": known}).status_code == 200
 
 
 # --- creating and reading
 
 
-def test_a_new_flag_is_answered_with_its_place_and_its_etag(client):
+def test_a_new_flag_is_answered_with_its_location_and_its_etag(client):
     response = create(client, rules={"percent": 50})
     assert response.headers["Location"].endswith("/api/flags/checkout")
     read = client.get(response.headers["Location"], headers=SERVICE)
@@ -203,12 +203,12 @@ def test_a_new_flag_is_answered_with_its_place_and_its_etag(client):
     }
 
 
-def test_a_new_flag_that_says_nothing_is_disabled(client):
+def test_a_new_flag_with_only_a_key_is_disabled(client):
     response = client.post("/api/flags", json={"key": "quiet"}, headers=ADMIN)
     assert response.get_json()["enabled"] is False
 
 
-def test_one_flag_seen_before_is_not_sent_again(client):
+def test_a_current_if_none_match_for_one_flag_gets_304(client):
     tag = create(client).headers["ETag"]
     assert client.get("/api/flags/checkout", headers={**ADMIN, "If-None-Match": tag}).status_code == 304
 
@@ -240,13 +240,13 @@ def test_patch_changes_the_fields_it_names_and_rules_as_a_whole(client):
     assert "description" not in changed
 
 
-def test_what_was_read_can_be_sent_back(client):
+def test_a_flag_that_was_read_can_be_sent_back(client):
     record = create(client, rules={"percent": 50}, description="why").get_json()
     changed = client.put("/api/flags/checkout", json=record, headers=ADMIN).get_json()
     assert {**changed, "version": 1, "updatedAt": record["updatedAt"]} == record
 
 
-def test_a_change_is_in_the_next_answer(client):
+def test_the_next_answer_has_the_change(client):
     create(client)
     client.patch("/api/flags/checkout", json={"rules": {"percent": 0}}, headers=ADMIN)
     assert listed(client)["checkout"]["on"] is False
@@ -290,7 +290,7 @@ def test_a_stale_if_match_is_412_and_changes_nothing(client, method, body):
 
 @pytest.mark.parametrize(("method", "body"), CHANGES)
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*", None])
-def test_a_current_if_match_or_a_star_or_none_is_let_through(client, method, body, form):
+def test_a_current_if_match_or_a_star_or_none_is_accepted(client, method, body, form):
     tag = create(client).headers["ETag"]
     headers = {} if form is None else {"If-Match": form.format(tag)}
     response = client.open("/api/flags/checkout", method=method, json=body, headers={**ADMIN, **headers})
@@ -308,13 +308,13 @@ def test_a_malformed_if_match_is_400(client, method, body, tag):
 # --- mistakes
 
 
-def test_every_mistake_of_a_body_is_named(client):
+def test_all_mistakes_of_a_body_are_named(client):
     body = {"key": "?", "enabled": "yes", "rules": {"percent": 101, "roles": ["a"]}, "startAt": "soon", "on": True}
     response = client.post("/api/flags", json=body, headers=ADMIN)
     assert paths(response) == ["enabled", "key", "on", "rules.percent", "rules.roles", "startAt"]
 
 
-def test_a_flag_without_a_key_is_told_so(client):
+def test_a_new_flag_without_a_key_is_400(client):
     assert paths(client.post("/api/flags", json={}, headers=ADMIN)) == ["key"]
 
 
@@ -325,13 +325,13 @@ def test_a_body_that_is_not_json_is_400(client, body):
 
 @pytest.mark.parametrize("body", [[], "text", 1, None, [FLAG]])
 @pytest.mark.parametrize(("method", "url"), [("POST", "/api/flags"), ("PUT", "/api/flags/checkout"), ("PATCH", "/api/flags/checkout")])
-def test_a_body_that_is_no_object_is_400(client, method, url, body):
+def test_a_body_that_is_not_an_object_is_400(client, method, url, body):
     refused(client.open(url, method=method, data=json.dumps(body), headers=ADMIN), 400, "bad_request")
 
 
 @pytest.mark.parametrize("key", ["-a", "a b", "%00", "é", "a" * 129, "a%0A"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-def test_an_address_that_is_no_key_is_400(client, method, key):
+def test_an_address_with_an_invalid_key_is_400(client, method, key):
     assert paths(client.open(f"/api/flags/{key}", method=method, json={}, headers=ADMIN)) == ["key"]
 
 
@@ -341,7 +341,7 @@ def test_a_key_cannot_be_changed(client, method):
     assert paths(client.open("/api/flags/checkout", method=method, json={"key": "other"}, headers=ADMIN)) == ["key"]
 
 
-def test_a_patch_that_spoils_the_window_is_told_so(client):
+def test_a_patch_that_empties_the_window_is_400(client):
     create(client, startAt=NOW)
     assert paths(client.patch("/api/flags/checkout", json={"endAt": NOW - 1}, headers=ADMIN)) == ["endAt"]
 
@@ -351,7 +351,7 @@ def test_a_wrong_query_is_400(client, query, path):
     assert paths(client.get(f"/api/flags?{query}", headers=ADMIN)) == [path]
 
 
-def test_parameters_that_mean_nothing_here_are_passed_over(client):
+def test_unknown_query_parameters_are_ignored(client):
     assert client.get(f"/api/flags?writeKey={WRITE_KEY}&_=1700000000").status_code == 200
 
 
@@ -369,7 +369,7 @@ BODIES = st.dictionaries(st.sampled_from(["key", "enabled", "rules", "startAt", 
     body=BODIES | FUZZ,
     tag=st.none() | st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0")),
 )
-def test_no_body_and_no_header_is_a_500(client, method, body, tag):
+def test_no_body_and_no_header_causes_a_500(client, method, body, tag):
     headers = ADMIN if tag is None else {**ADMIN, "If-Match": tag}
     url = "/api/flags" if method == "POST" else "/api/flags/checkout"
     client.post("/api/flags", json=FLAG, headers=ADMIN)
@@ -382,7 +382,7 @@ def test_no_body_and_no_header_is_a_500(client, method, body, tag):
 # --- the store is away
 
 
-def test_while_the_file_is_broken_flags_are_served_and_writes_are_told_to_come_back(app, client, file):
+def test_while_the_file_has_mistakes_flags_are_served_and_writes_get_503_with_retry_after(app, client, file):
     create(client)
     listed(client)
     file.write_text("{")
@@ -398,7 +398,7 @@ def test_while_the_file_is_broken_flags_are_served_and_writes_are_told_to_come_b
     assert health["state"] == "degraded" and health["flags"] == 1 and "not JSON" in health["error"]
 
 
-def test_flags_that_were_never_read_are_unavailable_and_not_an_empty_list(client, file):
+def test_before_the_first_read_the_answer_is_503_and_not_an_empty_list(client, file):
     file.write_text("{")
     error = refused(client.get("/api/flags", headers=KEY), 503, "unavailable")
     assert "JSON" not in error["message"]  # what is wrong on our disk is not for everybody
@@ -407,7 +407,7 @@ def test_flags_that_were_never_read_are_unavailable_and_not_an_empty_list(client
 # --- the contract
 
 
-def test_the_contract_names_every_answer_and_who_may_ask(client):
+def test_the_openapi_document_names_every_answer_and_credential(client):
     spec = client.get("/openapi.json").get_json()
     one, many = spec["paths"]["/api/flags/{key}"], spec["paths"]["/api/flags"]
     assert many["get"]["security"] == [{"token": []}, {"writeKey": []}, {"writeKeyInQuery": []}]
@@ -424,7 +424,7 @@ def test_the_contract_names_every_answer_and_who_may_ask(client):
     assert [parameter["name"] for parameter in one["parameters"]] == ["key"]
 
 
-def test_every_reference_of_the_contract_leads_somewhere(client):
+def test_every_reference_in_the_openapi_document_resolves(client):
     spec = client.get("/openapi.json").get_json()
     for reference in _references(spec):
         place = spec

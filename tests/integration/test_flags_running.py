@@ -31,7 +31,7 @@ def soon(question, *args):
     return question(*args)
 
 
-def test_an_edit_of_the_file_reaches_a_running_server_a_broken_one_is_reported_and_nothing_is_lost(server):
+def test_a_running_server_loads_a_manual_edit_and_reports_one_with_mistakes_without_losing_flags(server):
     created = requests.post(f"{server.url}/api/flags", json={"key": "a", "enabled": True}, headers=ADMIN, timeout=5)
     assert created.status_code == 201
     file = server.data_dir / "flags.json"

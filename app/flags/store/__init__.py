@@ -1,8 +1,8 @@
-"""Where flags are kept: file (one JSON document, also for hands), mongo, memory (for tests). This is their port.
+"""The interface of the stores of flags: file (one JSON document, open to manual edits), mongo, memory (for tests).
 
-A store refuses with an ApiError of the catalogue (not_found, conflict, precondition_failed, limit_exceeded) and says
-StorageUnavailable whenever it cannot know; it never guesses, never writes over what it could not read, and writes nothing
-that it could not read again.
+A store refuses a request with an ApiError (not_found, conflict, precondition_failed, limit_exceeded), and raises
+StorageUnavailable when it cannot tell. It never replaces a record that it could not read, and never writes a record that
+it could not read again.
 """
 
 from typing import Protocol
@@ -12,26 +12,29 @@ from app.flags.flag import Flag
 
 
 class FlagStore(Protocol):
-    """Every method may raise StorageUnavailable. What has returned is durable."""
+    """Every method may raise StorageUnavailable. A change is durable when its method returns."""
 
-    def list_all(self) -> list[Flag]: ...
+    def list_all(self) -> list[Flag]:
+        """Return all flags, in any order."""
 
     def get(self, key: str) -> Flag:
-        """Raises not_found."""
+        """Return one flag. Raises not_found."""
 
     def create(self, flag: Flag) -> None:
-        """Raises conflict where the key exists."""
+        """Add a flag. Raises conflict when its key exists."""
 
     def replace(self, flag: Flag, expected_version: int) -> None:
-        """Put `flag` in the place of the one with its key. Raises not_found, or precondition_failed for another version."""
+        """Replace the flag with the same key. Raises not_found, or precondition_failed when its version is another one."""
 
     def delete(self, key: str, expected_version: int | None) -> None:
-        """None deletes whatever version is there. Raises not_found and precondition_failed."""
+        """Delete a flag; `expected_version` None deletes any version. Raises not_found and precondition_failed."""
 
 
 def no_such_flag(key: str) -> ApiError:
+    """Return the error for a key that the store does not have."""
     return ApiError("not_found", f"There is no flag {key}.")
 
 
 def flag_exists(key: str) -> ApiError:
+    """Return the error for a new flag whose key is taken."""
     return ApiError("conflict", f"There is a flag {key} already.")

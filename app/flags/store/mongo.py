@@ -1,6 +1,6 @@
-"""Flags in MongoDB, one document each. `_id` is the key, so that no two can exist even before the indexes are made.
+"""Stores flags in MongoDB, one document each. `_id` is the key, so keys are unique even before the indexes exist.
 
-Queries name `key` and not `_id`: documents that another hand inserted have an `_id` of their own.
+Queries use `key` and not `_id`: documents that were inserted manually have an `_id` of their own.
 """
 
 from datetime import datetime
@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class FlagDocument(Document):
-    """The indexes, `key` unique among them, are made by migrations and not by the first worker that comes along."""
+    """One flag. Migrations create the indexes, a unique one on `key` among them."""
 
     meta = {"collection": "flags", "auto_create_index": False, "strict": False}
 
@@ -41,19 +41,20 @@ class FlagDocument(Document):
 
 
 class MongoFlagStore:
-    """On the connection that app.storage.mongo has made."""
+    """Uses the connection of `app.storage.mongo`."""
 
     def __init__(self):
-        self._read: dict[str, tuple[dict, Flag | None]] = {}  # by _place: what was read last, and what it meant
+        self._read: dict[str, tuple[dict, Flag | None]] = {}  # by _id_of: the document read last, and its flag
 
     def list_all(self) -> list[Flag]:
-        """A document that cannot be understood is left out (so that flag is off) and logged, once: the others go on."""
+        """Return the flags. A document with mistakes is omitted, so its flag is off, and logged once."""
         with driver_errors():
             documents = list(FlagDocument.objects.as_pymongo())
-        self._read = {_place(document): (document, self._understand(document)) for document in documents}
+        self._read = {_id_of(document): (document, self._cached_flag(document)) for document in documents}
         return [flag for _, flag in self._read.values() if flag is not None]
 
     def get(self, key: str) -> Flag:
+        """Return one flag. Raises not_found."""
         with driver_errors():
             document = FlagDocument.objects(key=key).as_pymongo().first()
         if document is None:
@@ -65,6 +66,7 @@ class MongoFlagStore:
             raise StorageUnavailable(reason, message=f"The stored flag cannot be used: {reason}") from None
 
     def create(self, flag: Flag) -> None:
+        """Add a flag. Raises conflict, and refused when another unique index forbids it."""
         document = FlagDocument(id=flag.key, **_to_fields(flag)).to_mongo()
         with driver_errors():
             if _is_there(flag.key):
@@ -76,17 +78,19 @@ class MongoFlagStore:
                 raise flag_exists(flag.key) if reason is None or _is_there(flag.key) else _refused(flag.key, reason) from None
 
     def replace(self, flag: Flag, expected_version: int) -> None:
+        """Replace a flag. Raises not_found, precondition_failed and refused."""
         changes = {f"set__{name}": value for name, value in _to_fields(flag).items()}
         try:
             with driver_errors():
                 found = FlagDocument.objects(__raw__=_where(flag.key, expected_version)).update_one(**changes)
         except NotUniqueError as error:
             raise _refused(flag.key, str(error)) from None
-        # Not found, yet equal: the driver repeated a write whose first answer was lost.
+        # The version has changed but the flag is equal: the driver repeated a write whose first answer was lost.
         if not found and self.get(flag.key) != flag:
             raise ApiError("precondition_failed")
 
     def delete(self, key: str, expected_version: int | None) -> None:
+        """Delete a flag. Raises not_found and precondition_failed."""
         with driver_errors():
             if FlagDocument.objects(__raw__=_where(key, expected_version)).delete():
                 return
@@ -94,8 +98,8 @@ class MongoFlagStore:
                 raise ApiError("precondition_failed")
         raise no_such_flag(key)
 
-    def _understand(self, document: dict) -> Flag | None:
-        before = self._read.get(_place(document))
+    def _cached_flag(self, document: dict) -> Flag | None:
+        before = self._read.get(_id_of(document))
         if before and before[0] == document:
             return before[1]
         try:
@@ -110,20 +114,20 @@ def _is_there(key: str) -> bool:
 
 
 def _refused(key: str, reason: str) -> ApiError:
-    """By a unique index of an operator, for example."""
+    """Return the error for a write that MongoDB refuses, for example because of a unique index of the operator."""
     log.warning("flag_refused", key=key, reason=reason)
     return ApiError("refused", f"The database does not take the flag {key}; the server's log says why.")
 
 
 def _where(key: str, version: int | None) -> dict[str, Any]:
-    """A document of another hand without a version is read as the first one, and found as that."""
+    """Return the filter for one version of a flag. A document without a version, inserted manually, counts as version 1."""
     if version is None:
         return {"key": key}
     return {"key": key, "version": {"$in": [version, None]} if version == Flag.version else version}
 
 
-def _place(document: dict) -> str:
-    """Its `_id`, which another hand may have made of anything, an object as well."""
+def _id_of(document: dict) -> str:
+    """Return the `_id` as a dictionary key: in a document inserted manually it may be of any type."""
     return repr(document["_id"])
 
 
@@ -141,8 +145,8 @@ def _to_fields(flag: Flag) -> dict[str, Any]:
 
 
 def _to_flag(document: dict) -> Flag:
-    """A field that only a newer version knows is passed over, so that going back to an older one keeps its flags; an
-    unknown rule is not."""
+    """Ignore unknown fields, so that an older version of Switchyard still reads the flags of a newer one. An unknown rule
+    is a mistake."""
     record = {name: to_ms(value) if isinstance(value, datetime) else value for name, value in document.items() if name != "_id"}
     return read_record(record, written_at=0, unknown=EXCLUDE)
 

@@ -80,7 +80,7 @@ def refused(code, call, *args, **kwargs):
 # --- evaluating
 
 
-def test_evaluating_touches_no_store(scene):
+def test_evaluation_does_not_read_the_store(scene):
     asked = scene.store.asked
     assert scene.on() == {"a": True, "b": False}
     scene.flags.fingerprint_for(ANYBODY)
@@ -88,15 +88,15 @@ def test_evaluating_touches_no_store(scene):
     assert scene.store.asked == asked
 
 
-def test_the_caller_decides(scene):
+def test_a_decision_depends_on_the_context(scene):
     assert scene.on(Context("u", roles=("admin",))) == {"a": True, "b": True}
 
 
-def test_disabled_flags_are_there_for_whoever_asks(scene):
+def test_disabled_flags_are_evaluated_on_request(scene):
     assert [flag.key for flag, _ in scene.flags.evaluate_all(ANYBODY, with_disabled=True)] == ["a", "b", "off"]
 
 
-def test_what_nobody_refreshed_is_read_by_the_first_question():
+def test_the_first_evaluation_reads_the_store_when_no_refresh_has():
     assert Scene(Flag("a", True)).on() == {"a": True}
 
 
@@ -110,7 +110,7 @@ def test_evaluations_are_counted_by_result(scene):
 # --- the fingerprint of an answer
 
 
-def test_the_fingerprint_stays_while_the_answer_does(scene):
+def test_the_fingerprint_stays_while_the_answer_stays(scene):
     before = scene.flags.fingerprint_for(ANYBODY)
     scene.clock.pass_ms(10_000)
     scene.flags.refresh()
@@ -126,7 +126,7 @@ def test_another_context_has_another_fingerprint(scene, other):
     assert scene.flags.fingerprint_for(other) != scene.flags.fingerprint_for(ANYBODY)
 
 
-def test_a_window_that_opens_or_closes_changes_the_fingerprint_by_itself():
+def test_a_window_that_opens_or_closes_changes_the_fingerprint():
     scene = Scene(Flag("a", True, start_at=NOW + 10, end_at=NOW + 20))
     seen = []
     for _ in range(4):
@@ -140,7 +140,7 @@ def test_a_window_that_opens_or_closes_changes_the_fingerprint_by_itself():
 # --- the store goes away
 
 
-def test_while_the_store_is_away_the_last_snapshot_serves_and_says_its_age(scene):
+def test_while_the_store_is_away_the_last_snapshot_serves_and_its_age_is_reported(scene):
     scene.store.error = StorageUnavailable("the disk is on fire")
     scene.clock.pass_ms(3000)
     scene.flags.refresh()
@@ -149,7 +149,7 @@ def test_while_the_store_is_away_the_last_snapshot_serves_and_says_its_age(scene
     assert "flags_snapshot_age_seconds 3.0" in scene.metrics.render().decode()
 
 
-def test_the_store_coming_back_is_noticed(scene):
+def test_when_the_store_is_back_the_next_refresh_reads_it(scene):
     scene.store.error = StorageUnavailable("away")
     scene.flags.refresh()
     scene.store.error = None
@@ -159,7 +159,7 @@ def test_the_store_coming_back_is_noticed(scene):
     assert "c" in scene.on()
 
 
-def test_going_and_coming_back_are_logged_once_each(scene):
+def test_an_outage_of_the_store_is_logged_once_at_its_start_and_once_at_its_end(scene):
     with capture_logs() as lines:
         scene.store.error = StorageUnavailable("away")
         for _ in range(3):
@@ -170,7 +170,7 @@ def test_going_and_coming_back_are_logged_once_each(scene):
     assert [line["event"] for line in lines] == ["flags_store_away", "flags_store_back"]
 
 
-def test_whatever_a_store_raises_it_is_away_and_the_snapshot_serves(scene):
+def test_any_exception_of_a_store_means_that_it_is_away_and_the_snapshot_serves(scene):
     scene.store.error = TypeError("unhashable type: 'dict'")
     with capture_logs() as lines:
         scene.flags.refresh()
@@ -180,7 +180,7 @@ def test_whatever_a_store_raises_it_is_away_and_the_snapshot_serves(scene):
     assert scene.flags.check()["error"] == "TypeError: unhashable type: 'dict'"
 
 
-def test_without_any_snapshot_the_answer_is_unavailable_and_not_that_there_are_no_flags():
+def test_without_a_snapshot_the_answer_is_unavailable_and_not_an_empty_list():
     scene = Scene(Flag("a", True))
     scene.store.error = StorageUnavailable("away")
     assert refused("unavailable", scene.on).retry_after_ms
@@ -193,7 +193,7 @@ def with_copy(scene, tmp_path):
     return scene
 
 
-def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_with_its_age(tmp_path):
+def test_a_process_that_starts_while_the_store_is_away_serves_the_local_copy_and_reports_its_age(tmp_path):
     before = with_copy(Scene(Flag("a", True, {"percent": 100}, NOW - 5, NOW + 9000, "why", 3, NOW), Flag("b", True)), tmp_path)
     before.flags.refresh()
     before.flags.create({"key": "c"})
@@ -213,7 +213,7 @@ def test_a_store_that_is_away_from_the_start_leaves_what_another_process_knew_wi
     assert sorted(change["key"] for change in scene.announced) == ["a", "c", "new"]
 
 
-def test_while_the_store_is_away_from_the_start_requests_do_not_wait_for_it_one_by_one():
+def test_without_a_snapshot_only_the_first_request_waits_for_a_store_that_is_away():
     scene = Scene()
     scene.store.error = StorageUnavailable("away")
     for _ in range(3):
@@ -239,7 +239,7 @@ def test_a_write_while_the_store_is_away_is_refused_and_changes_nothing(scene):
 # --- writing
 
 
-def test_a_write_is_seen_by_the_next_question(scene):
+def test_the_next_evaluation_sees_a_write(scene):
     scene.flags.create({"key": "c", "enabled": True})
     scene.flags.patch("a", {"enabled": False})
     scene.flags.replace("b", {"enabled": True})
@@ -248,26 +248,26 @@ def test_a_write_is_seen_by_the_next_question(scene):
     assert scene.on() == {"b": True}
 
 
-def test_a_write_counts_versions_and_dates_forward_even_where_the_clock_stands(scene):
+def test_each_write_increases_version_and_updated_at_even_when_the_clock_stands_still(scene):
     versions = [scene.flags.patch("a", {"enabled": False}) for _ in range(3)]
     assert [flag.version for flag in versions] == [2, 3, 4]
     assert [flag.updated_at for flag in versions] == [NOW, NOW + 1, NOW + 2]
 
 
-def test_a_patch_keeps_what_it_does_not_name_and_a_replacement_does_not(scene):
+def test_a_patch_keeps_omitted_fields_and_a_replacement_resets_them(scene):
     scene.flags.patch("b", {"description": "why"})
     assert scene.store.get("b").rules == {"role": ["admin"]}
     replaced = scene.flags.replace("b", {"enabled": True})
     assert (replaced.rules, replaced.description) == ({}, None)
 
 
-def test_a_patch_that_spoils_the_window_is_refused(scene):
+def test_a_patch_that_empties_the_window_is_refused(scene):
     scene.flags.patch("a", {"start_at": NOW})
     error = refused("bad_request", scene.flags.patch, "a", {"end_at": NOW})
     assert error.details[0]["path"] == "endAt"
 
 
-def test_a_stale_writer_is_refused_and_a_current_one_is_not(scene):
+def test_a_write_with_a_stale_fingerprint_is_refused_and_with_a_current_one_accepted(scene):
     seen = scene.store.get("a").fingerprint
     scene.flags.patch("a", {"enabled": False}, frozenset({seen}))
     refused("precondition_failed", scene.flags.patch, "a", {"enabled": True}, frozenset({seen}))
@@ -276,26 +276,26 @@ def test_a_stale_writer_is_refused_and_a_current_one_is_not(scene):
     scene.flags.delete("a", frozenset({seen, scene.store.get("a").fingerprint}))
 
 
-def test_somebody_faster_between_reading_and_writing_makes_a_careful_writer_fail(scene):
+def test_a_change_between_read_and_write_refuses_a_patch_with_if_match(scene):
     seen = scene.store.get("a").fingerprint
     scene.store.meddle = lambda: scene.store.put_by_others(Flag("a", False, version=2))
     refused("precondition_failed", scene.flags.patch, "a", {"description": "mine"}, frozenset({seen}))
 
 
-def test_somebody_faster_does_not_lose_his_change_to_a_careless_patch(scene):
+def test_a_change_between_read_and_write_is_kept_by_a_patch_without_if_match(scene):
     scene.store.meddle = lambda: scene.store.put_by_others(Flag("a", False, {"percent": 3}, version=2))
     patched = scene.flags.patch("a", {"description": "mine"})
     assert (patched.rules, patched.description, patched.version) == ({"percent": 3}, "mine", 3)
 
 
-def test_an_edit_by_hand_that_leaves_the_version_alone_makes_the_fingerprint_stale_all_the_same(scene):
+def test_a_manual_edit_that_keeps_the_version_makes_the_fingerprint_stale(scene):
     seen = scene.store.get("a").fingerprint
     scene.store.put_by_others(Flag("a", True, {"percent": 1}))
     refused("precondition_failed", scene.flags.patch, "a", {"enabled": False}, frozenset({seen}))
 
 
 @pytest.mark.parametrize("write", ["patch", "replace"])
-def test_what_is_not_there_cannot_be_changed(scene, write):
+def test_a_missing_flag_cannot_be_changed_and_an_existing_key_cannot_be_created(scene, write):
     refused("not_found", getattr(scene.flags, write), "unheard-of", {})
     refused("not_found", scene.flags.delete, "unheard-of")
     refused("conflict", scene.flags.create, {"key": "a"})
@@ -325,7 +325,7 @@ def test_an_announcement_that_fails_does_not_fail_the_write(scene):
     assert scene.on()["c"]
 
 
-def test_what_others_changed_is_announced_by_the_refresh_that_finds_it(scene):
+def test_a_refresh_announces_the_changes_of_other_processes(scene):
     scene.store.put_by_others(Flag("a", False, version=2, updated_at=NOW - 5), Flag("new"))
     scene.store.delete("b", None)
     scene.flags.refresh()
@@ -333,7 +333,7 @@ def test_what_others_changed_is_announced_by_the_refresh_that_finds_it(scene):
     assert scene.announced[0]["updatedAt"] == "2025-10-09T08:53:19.995Z"
 
 
-def test_an_edit_that_left_updated_at_alone_is_announced_with_the_time_it_was_found(scene):
+def test_an_edit_that_keeps_updated_at_is_announced_with_the_time_of_the_refresh(scene):
     scene.store.put_by_others(Flag("a", False))
     scene.flags.refresh()
     assert scene.announced == [{"kind": "flag_changed", "key": "a", "updatedAt": "2025-10-09T08:53:20.000Z"}]
@@ -348,7 +348,7 @@ def test_the_first_snapshot_and_an_unchanged_one_announce_nothing(scene):
     assert len(scene.announced) == 1
 
 
-def test_flags_that_could_not_be_read_at_the_start_are_announced_when_they_can():
+def test_flags_that_were_unreadable_at_the_start_are_announced_once_they_are_read():
     scene = Scene(Flag("a", True))
     scene.store.error = StorageUnavailable("away")
     scene.flags.refresh()

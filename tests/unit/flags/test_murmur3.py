@@ -28,11 +28,11 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("data", "seed", "expected"), VECTORS)
-def test_it_agrees_with_the_published_vectors(data, seed, expected):
+def test_murmur3_agrees_with_the_published_vectors(data, seed, expected):
     assert murmur3_32(data, seed) == expected
 
 
-def test_it_passes_smhashers_own_verification():
+def test_murmur3_passes_the_verification_of_smhasher():
     """The hash of the hashes of 0, 0 1, 0 1 2, … with seeds 256, 255, …: 0xB0F57EE3 for this variant."""
     hashes = b"".join(murmur3_32(bytes(range(length)), 256 - length).to_bytes(4, "little") for length in range(256))
     assert murmur3_32(hashes) == 0xB0F57EE3

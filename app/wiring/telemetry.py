@@ -48,7 +48,7 @@ def build(common: Common, sink: Sink | None = None) -> Telemetry:
     ingest = _ingest(common, sink, configs, rollups)
     common.checks.update(spool=spool.check, rollups=rollups.check, telemetry_config=configs.check)
     if primary is not None:
-        common.checks["spool"] = _drainer(common, spool, primary, ingest).check
+        common.checks["spool"] = _drainer(common, spool, primary, ingest).backlog.check
     return Telemetry(ingest, primary or spool, configs, rollups, Stats(store, common.clock))
 
 
@@ -131,5 +131,5 @@ def _drainer(common: Common, spool: SpoolSink, primary: MongoSink, ingest: Inges
     )
     lifecycle.every("telemetry_traffic", LOOK_EVERY_S, traffic.look)
     lifecycle.add("drainer", drainer.run)
-    lifecycle.every("spool_watch", 1, drainer.watch)
+    lifecycle.every("spool_watch", 1, drainer.backlog.watch)
     return drainer

@@ -83,7 +83,7 @@ def test_the_drainer_puts_it_into_the_rejected_file_with_the_reason(app, collect
     spool.close()
     options = {"target": "db/a", "max_per_second": 10**9, "is_busy": lambda: False}
     drainer = Drainer(spool, parts.telemetry_events, parts.clock, parts.metrics, **options)
-    drainer._turn(Event())
+    drainer._run_round(Event())
     drainer._lock.release()
     (path,) = spool.folder.glob("*.rejected")
     row = json.loads(path.read_text())

@@ -1,8 +1,8 @@
-"""Whether live events are arriving at any worker of this data directory, so that the one that drains rests for all of them.
+"""Tells the draining worker whether live events arrive at any worker of this data directory, so that it rests for all of them.
 
-All that the workers tell each other is the time of one empty file: whoever has taken a batch since it last looked touches
-it. That needs no lock and no room on the disk, and a worker that is killed leaves nothing behind that somebody believes for
-longer than FRESH_MS. Servers with other data directories are seen only by how slow they make MongoDB.
+The workers share one empty file: a worker that accepted a batch since its last look touches the file. That needs no lock and no room
+on the disk, and what a killed worker leaves there is out of date after FRESH_MS. Servers with other data directories are noticed
+only by how slow they make MongoDB.
 """
 
 import os
@@ -18,22 +18,23 @@ FRESH_MS = 250
 
 
 class LiveTraffic:
-    """`ingest` is this worker's own: what is under way there is seen at once, and where the file fails it is all that is seen."""
+    """`ingest` is this worker's own. Its batches are noticed at once, and also where the file cannot be read or written."""
 
     def __init__(self, path: Path, ingest: Ingest, clock: Clock):
         self._path = path
         self._ingest = ingest
         self._clock = clock
-        self._taken = 0
+        self._taken_before = 0
 
     def look(self) -> None:
-        """Every LOOK_EVERY_S, in every worker."""
-        if self._ingest.in_flight or self._ingest.taken != self._taken:
-            self._taken = self._ingest.taken
+        """Run every LOOK_EVERY_S in every worker: touch the file if this worker takes events."""
+        if self._ingest.in_flight or self._ingest.taken != self._taken_before:
+            self._taken_before = self._ingest.taken
             with suppress(OSError):
                 self._touch()
 
     def is_live(self) -> bool:
+        """Whether a batch is under way here, or a worker touched the file less than FRESH_MS ago."""
         if self._ingest.in_flight:
             return True
         with suppress(OSError):

@@ -1,8 +1,8 @@
-"""Whether MongoDB still has what stands before an offset of a segment.
+"""Checks whether MongoDB still has the events before an offset of a segment.
 
-A database that was restored from a backup, emptied, or replaced by another one under the same address has forgotten events
-that were moved into it since. A segment is moved in order, so what is missing is a stretch of it. The last events before the
-offset are asked for, and some that are spread over all before them.
+A database that was restored from a backup, emptied, or replaced by another one at the same address lacks events that were moved into
+it. A segment is moved in order, so the missing events are one stretch of it. The check asks for the last events before the offset,
+and for some that are spread over the whole segment before it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ LAST_BYTES = 1_048_576
 
 
 def missing_before(file: BinaryIO, offset: int, rejected: RejectedFile, known: Callable[[list[str]], int]) -> int:
-    """How many of these events are not there. `known` counts the ids that are."""
+    """Return how many of the events that it asks for are missing. `known` counts those of the ids that MongoDB has."""
     lines = rejected.without([*_last_lines(file, offset), *_spread_lines(file, offset)])
     ids = {event_id for line in lines if (event_id := _id_of(line)) is not None}
     return len(ids) - known(list(ids)) if ids else 0
@@ -30,8 +30,8 @@ def _last_lines(file: BinaryIO, offset: int) -> list[bytes]:
 
 
 def _spread_lines(file: BinaryIO, offset: int) -> Iterator[bytes]:
-    for place in range(SPREAD_LINES):
-        start = offset * place // SPREAD_LINES
+    for number in range(SPREAD_LINES):
+        start = offset * number // SPREAD_LINES
         file.seek(start)
         if start:
             file.readline()

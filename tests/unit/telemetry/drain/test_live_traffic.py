@@ -1,4 +1,4 @@
-"""The worker that drains sees the live traffic of all of them."""
+"""The worker that drains notices live traffic at every worker of its data directory."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ def clock():
 
 @pytest.fixture
 def workers(tmp_path, clock):
-    """Two of one data directory, each with an `ingest`."""
+    """Return two workers of one data directory, each with an `ingest`."""
 
     def worker():
         ingest = SimpleNamespace(in_flight=0, taken=0)
@@ -26,15 +26,15 @@ def workers(tmp_path, clock):
     return worker(), worker()
 
 
-def test_without_traffic_nobody_is_waited_for(workers):
+def test_without_events_there_is_no_live_traffic(workers):
     here, there = workers
     there.look()
     assert not here.is_live()
 
 
-def test_a_batch_at_another_worker_is_seen_and_over_soon_after(workers, clock):
+def test_a_batch_at_another_worker_is_live_traffic_for_a_moment(workers, clock):
     here, there = workers
-    for _ in range(2):  # the second time the file is there already
+    for _ in range(2):  # the second time the file exists already
         there.ingest.taken += 1
         there.look()
         assert here.is_live()
@@ -43,7 +43,7 @@ def test_a_batch_at_another_worker_is_seen_and_over_soon_after(workers, clock):
         assert not here.is_live()
 
 
-def test_one_that_mongo_is_slow_with_is_seen_for_as_long_as_it_takes(workers, clock):
+def test_a_batch_that_is_under_way_at_another_worker_is_live_traffic_until_it_is_done(workers, clock):
     here, there = workers
     there.ingest.in_flight = there.ingest.taken = 1
     for _ in range(10):
@@ -52,7 +52,7 @@ def test_one_that_mongo_is_slow_with_is_seen_for_as_long_as_it_takes(workers, cl
         clock.pass_ms(FRESH_MS)
 
 
-def test_our_own_is_seen_at_once_and_without_a_file(workers):
+def test_a_batch_at_the_same_worker_is_noticed_at_once_and_without_the_file(workers):
     here, _ = workers
     here.ingest.in_flight = 1
     assert here.is_live()
@@ -66,29 +66,29 @@ def test_a_clock_that_was_set_back_does_not_slow_the_drainer_for_long(workers, c
     assert not here.is_live()
 
 
-def test_a_folder_that_is_gone_is_no_trouble(tmp_path, clock):
+def test_a_missing_folder_raises_no_error(tmp_path, clock):
     traffic = LiveTraffic(tmp_path / "gone" / ".traffic", SimpleNamespace(in_flight=0, taken=1), clock)
     traffic.look()
     assert not traffic.is_live()
 
 
-def test_the_drainer_of_one_worker_asks_about_all_of_them(tmp_path):
+def test_the_drainer_of_one_worker_notices_a_batch_at_another(tmp_path):
     away = {"mongo_uri": "mongodb://127.0.0.1:1/x", "mongo_timeout_ms": 100}
     here, there = (make_app(tmp_path, **away).extensions["switchyard"] for _ in range(2))
     (tmp_path / "data" / "spool").mkdir(exist_ok=True)
     drainer = dict(here.lifecycle._tasks)["drainer"].__self__
-    assert not drainer._is_busy()
+    assert not drainer._mover._is_busy()
     there.telemetry.in_flight = 1
     look = next(step for name, step in there.lifecycle._tasks if name == "telemetry_traffic")
     look(_Once())
-    assert drainer._is_busy()
+    assert drainer._mover._is_busy()
 
 
 class _Once:
-    """A stop that is set after one turn."""
+    """A stop that is set after one round."""
 
     def __init__(self):
-        self._turns = iter([False, True])
+        self._answers = iter([False, True])
 
     def wait(self, seconds):
-        return next(self._turns)
+        return next(self._answers)

@@ -102,7 +102,7 @@ def test_after_any_of_these_the_event_is_in_the_spool_and_later_once_in_mongo(ho
     house.database.next = [(ERRORS.get(said) or ANSWERS.get(said), is_done)]
     assert house.ladder.write([event("a")]).storage == "spool"
     house.spool.close()
-    house.drainer._turn(Event())
+    house.drainer._run_round(Event())
     assert list(house.database.documents) == ["a"]
     assert segments(house.spool.folder) == []
 
@@ -112,10 +112,10 @@ def test_the_drainer_keeps_the_segment_after_any_of_these(house, said):
     house.spool.write([event("a")])
     house.spool.close()
     house.database.next = [(ERRORS.get(said) or ANSWERS.get(said), False)]
-    house.drainer._turn(Event())
+    house.drainer._run_round(Event())
     assert len(segments(house.spool.folder)) == 1
     assert not list(house.spool.folder.glob("*.rejected"))
-    house.drainer._turn(Event())
+    house.drainer._run_round(Event())
     assert list(house.database.documents) == ["a"]
 
 
@@ -192,7 +192,7 @@ def test_for_any_order_of_events_failures_restarts_and_clock_jumps_what_was_save
             elif kind == "say":
                 house.database.next.append((ERRORS.get(what[0]) or ANSWERS.get(what[0]), what[1]))
             elif kind == "drain":
-                house.drainer._turn(Event())
+                house.drainer._run_round(Event())
             elif kind == "rotate":
                 house.spool.close()
             elif kind == "clock":
@@ -201,7 +201,7 @@ def test_for_any_order_of_events_failures_restarts_and_clock_jumps_what_was_save
                 house = _restarted(house, Path(folder))
         house.database.next.clear()
         house.spool.close()
-        house.drainer._turn(Event())
+        house.drainer._run_round(Event())
         assert saved <= house.database.documents.keys()
         assert segments(Path(folder)) == []
         house.close()

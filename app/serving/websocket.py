@@ -11,12 +11,16 @@ import hashlib
 import time
 from collections.abc import Callable
 from socket import SO_SNDBUF, SOL_SOCKET
+from typing import TYPE_CHECKING, cast
 
 from gevent.lock import BoundedSemaphore
 
 from app.errors import ApiError
 from app.serving import websocket_frames as frames
 from app.serving.fairness import TimeSlice, yield_before_large, yield_if_slice_is_over
+
+if TYPE_CHECKING:
+    from app.serving.connection import Connection
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 ENGINE_IO_PATH = "/socket.io/"
@@ -34,12 +38,14 @@ def is_websocket(environ: dict) -> bool:
     )
 
 
-def offer_websocket(connection, environ: dict, already_read: bytes) -> "WebSocket | None":
-    """Put a websocket into the environ, which the application may open. Where the request is no valid opening, answer 400; return None."""
+def offer_websocket(connection: "Connection", environ: dict, already_read: bytes) -> "WebSocket | None":
+    """Return a websocket that the application may open, and put it into the environ.
+
+    Where the request is no valid opening handshake, answer 400 and return None. `already_read` are the bytes behind the request."""
     accept = _accept(environ)
     server = connection.server
     if accept is None:
-        error = ApiError("bad_request", "This is not the opening of a websocket of version 13.")
+        error = ApiError("bad_request", "This is not a valid opening handshake of websocket version 13.")
         connection.socket.sendall(server.render_error("400 Bad Request\r\nSec-WebSocket-Version: 13", error))
         return None
     websocket = WebSocket(environ, connection, accept, already_read)
@@ -65,9 +71,11 @@ def _accept(environ: dict) -> str | None:
 
 
 class WebSocket:
-    """Messages over one socket, after `open`. Yields to other greenlets when the client always has another message; see fairness.py."""
+    """Sends and receives the messages of one client, after `open`.
 
-    def __init__(self, environ: dict, connection, accept: str, already_read: bytes):
+    `receive` yields to other greenlets where a client always has another message; see fairness.py."""
+
+    def __init__(self, environ: dict, connection: "Connection", accept: str, already_read: bytes):
         server = connection.server
         self.version = environ["HTTP_SEC_WEBSOCKET_VERSION"]
         self.path = environ["PATH_INFO"]
@@ -85,11 +93,11 @@ class WebSocket:
         self._unfinished.is_in_work, self._unfinished.drop = False, self._drop
         self._drop_connection = connection.drop
         self._limit = server.unfinished
-        self.admit_control: Callable[[], bool] = lambda: True  # returns whether one more ping or pong of the client is within its rate
-        self._writing = BoundedSemaphore(1)  # keeps the answer to a ping out of the middle of a frame
+        self.admit_control: Callable[[], bool] = lambda: True  # returns whether the client may send one more ping or pong
+        self._writing = BoundedSemaphore(1)  # so that a pong is not sent in the middle of another frame
 
     def open(self, *headers: tuple[str, str]) -> None:
-        """Answer 101. Until then the application can still answer with an HTTP error."""
+        """Answer 101 with the given headers. Before this call the application can still answer with an HTTP error."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers)
         head = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {self._accept}\r\n"
         self.has_opened = True
@@ -98,15 +106,17 @@ class WebSocket:
             self.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, self._buffer_bytes)
 
     def identify(self, party: str) -> None:
-        """Count the client's unfinished messages to `party`, because it is identified now."""
+        """Count the client's unfinished messages as those of `party` from now on; see unfinished_bytes.py."""
         self._limit.identify(self._unfinished, party, True)
 
     def limit_messages(self, max_bytes: int) -> None:
-        """Limit the messages from the next one on. A longer message closes the websocket as soon as the head of its frame has arrived."""
+        """Limit the size of the next message and all later ones.
+
+        A longer message closes the websocket as soon as the head of its frame has arrived."""
         self._reader.max_bytes = max_bytes
 
     def receive(self) -> str | bytes | None:
-        """Return the next message, or None when the websocket has ended."""
+        """Wait for the next message and return it. Return None when the websocket has closed."""
         try:
             while not self.closed:
                 if size := self._reader.ready_bytes:
@@ -120,7 +130,7 @@ class WebSocket:
                     continue
                 if found[0] in (frames.TEXT, frames.BINARY):
                     return found[1]
-                self._control(*found)
+                self._control(found[0], cast(bytes, found[1]))
         except frames.FrameError as error:
             self.close(error.close_code)
         except OSError:
@@ -130,14 +140,14 @@ class WebSocket:
         return None
 
     def send(self, message: str | bytes) -> None:
-        """Wait until the system has taken the whole message. Raises OSError where the client has gone."""
+        """Send a message, and return when the kernel has taken all of it. Raises OSError where the client has disconnected."""
         if isinstance(message, str):
             self._send(frames.encode(frames.TEXT, message.encode("utf-8", "replace")))
         else:
             self._send(frames.encode(frames.BINARY, bytes(message)))
 
     def close(self, code: int = frames.NORMAL) -> None:
-        """Close the websocket. Sends a close frame, unless another greenlet is in the middle of a frame."""
+        """Close the websocket with a close frame, or without one where another greenlet is sending a frame."""
         if self.closed or not self.has_opened:
             return
         self.closed = True
@@ -147,12 +157,12 @@ class WebSocket:
             self._writing.release()
 
     def _hold(self) -> None:
-        """Count the bytes of a message that is not complete yet. Raises OSError where they were dropped."""
+        """Count the bytes of a message that is not complete yet. Raises OSError where the limit of unfinished bytes dropped them."""
         size = self._reader.unfinished_bytes
         if size != self._unfinished.bytes:
             self._limit.resize(self._unfinished, size, time.monotonic())
         if self._unfinished.is_dropped:
-            raise ConnectionAbortedError("too many bytes of a message were unfinished for too long")
+            raise ConnectionAbortedError("the unfinished message was dropped, because others need its memory")
 
     def _drop(self) -> None:
         self._reader.discard()

@@ -1,10 +1,10 @@
-"""A client's side of the wire: frames with a mask."""
+"""Builds websocket frames as a client sends them."""
 
 MASK = b"\x12\x34\x56\x78"
 
 
 def frame(opcode, payload=b"", final=True, masked=True, reserved=0):
-    """As a client sends it."""
+    """Return one frame, valid unless the arguments say otherwise."""
     first = (0x80 if final else 0) | reserved | opcode
     bit = 0x80 if masked else 0
     if len(payload) < 126:

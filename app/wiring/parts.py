@@ -15,8 +15,8 @@ from app.realtime.realtime import Realtime
 from app.settings import Settings
 from app.telemetry.config.configs import Configs
 from app.telemetry.ingest import Ingest
+from app.telemetry.stats.reader import StatsReader
 from app.telemetry.stats.rollups import Rollups
-from app.telemetry.stats.stats import Stats
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Parts:
     telemetry_events: object  # reads stored events: MongoSink or SpoolSink
     telemetry_config: Configs
     telemetry_rollups: Rollups
-    telemetry_stats: Stats
+    telemetry_stats: StatsReader
     flags: Flags
     realtime: Realtime
     development: development.Secrets | None

@@ -18,8 +18,8 @@ from app.telemetry.sinks.ladder import Ladder
 from app.telemetry.sinks.mongo import MongoSink
 from app.telemetry.sinks.spool import SpoolSink
 from app.telemetry.stats.grouping import Grouping
+from app.telemetry.stats.reader import StatsReader
 from app.telemetry.stats.rollups import Rollups
-from app.telemetry.stats.stats import Stats
 from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.store.file import FileRollups
 from app.telemetry.stats.store.ladder import RollupLadder
@@ -35,7 +35,7 @@ class Telemetry:
     events: object  # reads stored events: MongoSink or SpoolSink
     configs: Configs
     rollups: Rollups
-    stats: Stats
+    stats: StatsReader
 
 
 def build(common: Common, sink: Sink | None = None) -> Telemetry:
@@ -49,7 +49,7 @@ def build(common: Common, sink: Sink | None = None) -> Telemetry:
     common.checks.update(spool=spool.check, rollups=rollups.check, telemetry_config=configs.check)
     if primary is not None:
         common.checks["spool"] = _drainer(common, spool, primary, ingest).backlog.check
-    return Telemetry(ingest, primary or spool, configs, rollups, Stats(store, common.clock))
+    return Telemetry(ingest, primary or spool, configs, rollups, StatsReader(store, common.clock))
 
 
 def _spool(common: Common) -> SpoolSink:

@@ -8,6 +8,7 @@ import requests
 from pymongo import MongoClient
 
 from tests.apps import SECRET, WRITE_KEY, token
+from tests.waiting import wait_until
 
 SETTINGS = {
     "JWT_SECRET": SECRET,
@@ -91,7 +92,7 @@ class Clients:
 
     def until(self, condition, within_s=30):
         """Go on sending until it holds."""
-        wait_until(condition, within_s, lambda: self.answers)
+        wait_until(condition, within_s, show=lambda: self.answers)
 
 
 _numbers = itertools.count()
@@ -101,17 +102,10 @@ def health(url):
     return requests.get(f"{url}/healthz", headers=ADMIN, timeout=10).json()["dependencies"]
 
 
-def wait_until(condition, within_s=30, show=lambda: ""):
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {show()}"
-        time.sleep(0.05)
-
-
 def wait_until_drained(app, within_s=40):
     """Nothing is left on the disk."""
     folder = app.data_dir / "spool"
-    wait_until(lambda: not list(folder.glob("events-*.jsonl")), within_s, lambda: f"{list(folder.iterdir())}\n{app.log[-3000:]}")
+    wait_until(lambda: not list(folder.glob("events-*.jsonl")), within_s, show=lambda: f"{list(folder.iterdir())}\n{app.log[-3000:]}")
 
 
 def stored_names(uri):

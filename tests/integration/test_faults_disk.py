@@ -5,9 +5,10 @@ import json
 import requests
 
 from tests.apps import WRITE_KEY, error_of
-from tests.integration.telemetry_clients import ADMIN, SETTINGS, Clients, assert_kept, health, stored_names, wait_until, wait_until_drained
+from tests.integration.telemetry_clients import ADMIN, SETTINGS, Clients, assert_kept, health, stored_names, wait_until_drained
 from tests.servers.ports import free_port
 from tests.unit.telemetry.spool.test_chunks import line
+from tests.waiting import wait_until
 
 
 def send(app, name, size=100):

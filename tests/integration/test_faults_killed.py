@@ -8,8 +8,9 @@ import time
 import pytest
 
 from app.telemetry.spool.event_lines import encode
-from tests.integration.telemetry_clients import SETTINGS, Clients, assert_kept, health, stored_names, wait_until, wait_until_drained
+from tests.integration.telemetry_clients import SETTINGS, Clients, assert_kept, health, stored_names, wait_until_drained
 from tests.unit.telemetry.spool.test_chunks import event
+from tests.waiting import wait_until
 
 TWO = {**SETTINGS, "WEB_CONCURRENCY": 2}
 

@@ -3,7 +3,8 @@
 import requests
 from pymongo import MongoClient
 
-from tests.integration.telemetry_clients import ADMIN, SETTINGS, Clients, assert_kept, health, wait_until, wait_until_drained
+from tests.integration.telemetry_clients import ADMIN, SETTINGS, Clients, assert_kept, health, wait_until_drained
+from tests.waiting import wait_until
 
 
 def test_kill_9_of_mongod_and_its_return_lose_nothing_and_double_nothing(switchyard, own_mongo):

@@ -4,7 +4,8 @@ import pytest
 import requests
 
 from tests.apps import WRITE_KEY
-from tests.integration.telemetry_clients import ADMIN, SETTINGS, health, wait_until
+from tests.integration.telemetry_clients import ADMIN, SETTINGS, health
+from tests.waiting import wait_until
 
 QUICK = {**SETTINGS, "FLAGS_REFRESH_MS": 200, "TELEMETRY_CONFIG_REFRESH_MS": 1000}
 CONFIG, FLAGS = "/api/telemetry/config/web", "/api/flags"

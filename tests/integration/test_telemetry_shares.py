@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from tests.apps import SECRET, WRITE_KEY, error_of, make_app, token
-from tests.integration.telemetry_clients import health, wait_until
+from tests.integration.telemetry_clients import health
+from tests.waiting import wait_until
 
 URL = "/api/telemetry/batch"
 KEY = {"X-Write-Key": WRITE_KEY}

@@ -1,7 +1,6 @@
-"""One application's numbers for one minute (or hour, or day): what is stored, sent and added up. Pure.
+"""A bucket has the counts of one application and env for one minute, hour or day. Buckets are stored, sent and added up. Pure.
 
-An hour and a day have buckets of their own, kept beside the minutes, so that a year by days reads 365 buckets and not half a
-million.
+Hours and days are stored beside the minutes, so that a year by days reads 365 buckets and not half a million.
 """
 
 from collections.abc import Iterable
@@ -12,16 +11,16 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 LEVELS_MS = (MINUTE_MS, HOUR_MS, DAY_MS)
-BUCKETS_A_DELTA = 100  # what one write of a store is asked to take at once
+BUCKETS_A_DELTA = 100  # a store writes so many at once
 
 Counts = dict[str, dict[str, int]]
 Sketches = dict[str, dict[str, dict[int, int]]]
 
 
 class Bucket(Struct):
-    """`at` is its first millisecond. `counts` by type and name; of type api the `failed` by name; the `values` of perf and
-    api events as a sketch by type and name. In a delta, `narrowest_ms` is the narrowest level that it is added to: an event of
-    long ago has its day and neither an hour nor a minute."""
+    """`at` is its first millisecond. `counts` has events by type and name, `failed` the failed api events by name, and `values` a
+    sketch of the values of perf and api events by type and name. In a delta, `narrowest_ms` is the narrowest level that the bucket is
+    added to: events of long ago are counted in their day, and in no hour or minute."""
 
     app: str
     env: str | None
@@ -32,6 +31,7 @@ class Bucket(Struct):
     narrowest_ms: int = MINUTE_MS
 
     def add(self, other: "Bucket") -> None:
+        """Add the counts of the other bucket to this one."""
         for type_, names in other.counts.items():
             _add(self.counts.setdefault(type_, {}), names)
         _add(self.failed, other.failed)
@@ -41,7 +41,7 @@ class Bucket(Struct):
                 _add(mine.setdefault(name, {}), sketch)
 
     def without(self, other: "Bucket") -> "Bucket":
-        """What this counts beyond the other, of which it counts everything."""
+        """Return the counts of this bucket less those of the other, all of which it includes."""
         left = Bucket(self.app, self.env, self.at, {}, {}, {})
         left.counts = {type_: rest for type_, names in self.counts.items() if (rest := _less(names, other.counts.get(type_, {})))}
         left.failed = _less(self.failed, other.failed)
@@ -56,9 +56,9 @@ class Bucket(Struct):
         return bool(self.counts or self.failed or self.values)
 
 
-class Delta(Struct, rename={"buckets": "cells"}):  # the name in files that wait
-    """What a store adds to its buckets, once: the same (worker, seq) again changes nothing. A worker's deltas are applied in
-    the order of their seq."""
+class Delta(Struct, rename={"buckets": "cells"}):  # the older name, in deltas that wait in files
+    """The counts of one flush, which a store adds to its buckets once: the same (worker, seq) again changes nothing. The deltas of a
+    worker are applied in the order of `seq`. `made_at` is in epoch milliseconds."""
 
     worker: str
     seq: int
@@ -67,7 +67,7 @@ class Delta(Struct, rename={"buckets": "cells"}):  # the name in files that wait
 
 
 def widened(buckets: Iterable[Bucket], level_ms: int) -> list[Bucket]:
-    """The same numbers in buckets of a wider level, without those that are counted from a still wider one on."""
+    """Return the same counts in the buckets of a wider level. Leaves out the buckets whose narrowest level is wider than that."""
     wide: dict[tuple, Bucket] = {}
     for bucket in buckets:
         if bucket.narrowest_ms <= level_ms:

@@ -1,11 +1,10 @@
-"""Counters of what arrived since the last flush. Pure, and as cheap as an event can be counted: one key, one step in C.
+"""Counts the events that arrived since the last flush. Pure, and cheap: each event is one key, counted in C.
 
-What an event says about itself: an `api` event failed where `props.ok` is false or, without an `ok`, where `props.status`
-is 400 or more, or 0 (no answer came). The value of a `perf` or `api` event is the first number among `props.value`,
-`props.duration` and `props.ms`; a negative one is no value.
+An `api` event failed if `props.ok` is false or, without `ok`, if `props.status` is 400 or more, or 0 (no answer came). The value of a
+`perf` or `api` event is the first number among `props.value`, `props.duration` and `props.ms`; a negative number is no value.
 
-Names are bounded: each application and env has its first MAX_NAMES of a day, the most frequent ones first; what comes
-after is counted under the name `(other)`. Such names usually have an id in them. Everything else is bounded by `shares`.
+Names are limited: each application and env has MAX_NAMES a day under their own names, the most frequent of a flush first. All others,
+which usually contain an id, are counted under `(other)`. `grouping` limits applications, envs and times.
 """
 
 from collections import Counter
@@ -24,21 +23,13 @@ NUMBERS = (float, int)
 COUNTED_PROPS, COUNTED_TYPES = ("ok", "status", "value", "duration", "ms"), (*NUMBERS, bool)
 MAX_NAMES = 300
 KEYS_BETWEEN_PAUSES = 500
-MAX_BOOKS = 2000  # pairs of application and env; one that comes after has all its names under `(other)`
+MAX_NAME_SETS = 2000  # pairs of application and env; a further pair has all its names under `(other)`
 
-
-Place = Callable[[str, str | None, int], tuple[str, str | None, int]]
-
-
-def as_it_is(app: str, env: str | None, minute: int) -> tuple[str, str | None, int]:
-    return app, env, minute
-
-
-def no_pause() -> None:
-    """For callers that delay no others."""
+Group = tuple[str, str | None, int]  # application, env, and minute or day
 
 
 def with_pauses(items: Iterable, pause: Callable[[], None]) -> Iterator:
+    """Yield the items, and call `pause` after every KEYS_BETWEEN_PAUSES of them."""
     for number, item in enumerate(items, 1):
         yield item
         if number % KEYS_BETWEEN_PAUSES == 0:
@@ -46,19 +37,20 @@ def with_pauses(items: Iterable, pause: Callable[[], None]) -> Iterator:
 
 
 class Counters:
-    """Keys are (app, env, minute, type, name), those of `values` are pairs of that and a sketch's bin. In the place of a minute
-    may stand a day: its first minute, negative."""
+    """Keys are (app, env, minute, type, name), with minutes since 1970. Those of `values` are pairs of such a key and a bin of the
+    sketch. A negative minute means the day that begins with that minute."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.counts: Counter[tuple] = Counter()
         self.failed: Counter[tuple] = Counter()
         self.values: Counter[tuple] = Counter()
 
     def __len__(self) -> int:
-        """How many counters there are."""
+        """Return the number of counters."""
         return len(self.counts) + len(self.failed) + len(self.values)
 
     def add(self, events: Iterable[StoredEvent]) -> None:
+        """Count the events."""
         keys = [(event.app, event.env, event.ts // MINUTE_MS, event.type, event.name) for event in events]
         self.counts.update(keys)
         values, failed = [], []
@@ -73,11 +65,12 @@ class Counters:
         self.values.update(values)
         self.failed.update(failed)
 
-    def bounded(self, names: "Names", place: Place = as_it_is, pause: Callable[[], None] = no_pause) -> "Counters":
-        """The same in the places and under the names that are allowed, the most frequent first. `place` maps (app, env, minute)."""
+    def limited(self, names: "Names", group_of: Callable[[str, str | None, int], Group], pause: Callable[[], None]) -> "Counters":
+        """Return the same counts under the names and in the groups that are allowed, where the most frequent come first. `group_of`
+        takes app, env and minute, and `pause` lets other work run."""
         kept, moved = Counters(), {}
         for key, count in with_pauses(self.counts.most_common(), pause):
-            moved[key] = _bounded(key, names, place)
+            moved[key] = _limited(key, names, group_of)
             kept.counts[moved[key]] += count
         for key, count in with_pauses(self.failed.items(), pause):
             kept.failed[moved[key]] += count
@@ -86,52 +79,55 @@ class Counters:
         return kept
 
     def merge(self, other: "Counters") -> None:
+        """Add the other counters to these."""
         self.counts.update(other.counts)
         self.failed.update(other.failed)
         self.values.update(other.values)
 
     def buckets(self) -> list[Bucket]:
+        """Return the counts as buckets of minutes, and of days for the negative ones."""
         buckets: dict[tuple, Bucket] = {}
-        for (*place, type_, name), count in self.counts.items():
-            _bucket(buckets, place).counts.setdefault(type_, {})[name] = count
-        for (*place, _, name), count in self.failed.items():
-            _bucket(buckets, place).failed[name] = count
-        for ((*place, type_, name), bin_), count in self.values.items():
-            _bucket(buckets, place).values.setdefault(type_, {}).setdefault(name, {})[bin_] = count
+        for (*group, type_, name), count in self.counts.items():
+            _bucket(buckets, group).counts.setdefault(type_, {})[name] = count
+        for (*group, _, name), count in self.failed.items():
+            _bucket(buckets, group).failed[name] = count
+        for ((*group, type_, name), bin_), count in self.values.items():
+            _bucket(buckets, group).values.setdefault(type_, {}).setdefault(name, {})[bin_] = count
         return list(buckets.values())
 
 
 class Names:
-    """Which names are counted under their own; forgotten when a new day of our clock begins."""
+    """The names that are counted under their own name. They are forgotten when a new day begins by the server's clock."""
 
-    def __init__(self, max_names: int = MAX_NAMES, max_books: int = MAX_BOOKS):
+    def __init__(self, max_names: int = MAX_NAMES, max_sets: int = MAX_NAME_SETS):
         self._max_names = max_names
-        self._max_books = max_books
-        self._books: dict[tuple, set[tuple]] = {}
+        self._max_sets = max_sets
+        self._sets: dict[tuple, set[tuple]] = {}  # by application and env
         self._day = 0
 
     def at(self, now: int) -> "Names":
+        """Return itself, without yesterday's names when a new day has begun."""
         if now // DAY_MS != self._day:
-            self._day, self._books = now // DAY_MS, {}
+            self._day, self._sets = now // DAY_MS, {}
         return self
 
-    def knows(self, app: str, env: str | None, type_: str, name: str) -> bool:
-        """Takes it in where there is room."""
-        book = self._books.get((app, env))
-        if book is None:
-            if len(self._books) >= self._max_books:
+    def has_room_for(self, app: str, env: str | None, type_: str, name: str) -> bool:
+        """Return True for a name that is in its set; a new name is added to it while there is room."""
+        names = self._sets.get((app, env))
+        if names is None:
+            if len(self._sets) >= self._max_sets:
                 return False
-            book = self._books[app, env] = set()
-        if (type_, name) in book:
+            names = self._sets[app, env] = set()
+        if (type_, name) in names:
             return True
-        if len(book) >= self._max_names:
+        if len(names) >= self._max_names:
             return False
-        book.add((type_, name))
+        names.add((type_, name))
         return True
 
 
 def without_trees(events: Iterable[StoredEvent]) -> list[StoredEvent]:
-    """The events with nothing but what the counters need, since events may wait for a moment until they are counted."""
+    """Return the events with only the props that are counted: events may wait until they are counted, and large props take memory."""
     return [replace(event, props=_counted(event.props), user=None) for event in events]
 
 
@@ -140,15 +136,17 @@ def _counted(props: dict[str, Any]) -> dict[str, Any]:
 
 
 def has_failed(props: dict[str, Any]) -> bool:
+    """Whether an api event with these props failed; the rule is at the top of this module."""
     ok = props.get("ok")
     if type(ok) is bool:
         return not ok
-    status = props.get("status")
+    status: Any = props.get("status")
     return type(status) in NUMBERS and (status >= 400 or status == 0)
 
 
 def value_in(props: dict[str, Any]) -> float | None:
-    value = props.get("value")
+    """Return the value of a perf or api event with these props, None where it has none."""
+    value: Any = props.get("value")
     if type(value) not in NUMBERS:
         value = props.get("duration")
         if type(value) not in NUMBERS:
@@ -159,7 +157,7 @@ def value_in(props: dict[str, Any]) -> float | None:
 
 
 def slices(batches: Iterable[list[StoredEvent]], size: int) -> Iterator[list[StoredEvent]]:
-    """The events of all batches in lists of about that many."""
+    """Yield the events of all batches in lists of about `size`."""
     together: list[StoredEvent] = []
     for batch in batches:
         together += batch
@@ -170,15 +168,15 @@ def slices(batches: Iterable[list[StoredEvent]], size: int) -> Iterator[list[Sto
         yield together
 
 
-def _bounded(key: tuple, names: Names, place: Place) -> tuple:
+def _limited(key: tuple, names: Names, group_of: Callable[[str, str | None, int], Group]) -> tuple:
     app, env, minute, type_, name = key
-    found = place(app, env, minute)
-    has_name = found[0] == app and names.knows(app, found[1], type_, name)
-    return (*found, type_, name if has_name else OTHER)
+    group = group_of(app, env, minute)
+    has_name = group[0] == app and names.has_room_for(app, group[1], type_, name)
+    return (*group, type_, name if has_name else OTHER)
 
 
-def _bucket(buckets: dict[tuple, Bucket], place: list) -> Bucket:
-    app, env, minute = place
+def _bucket(buckets: dict[tuple, Bucket], group: list) -> Bucket:
+    app, env, minute = group
     found = buckets.get((app, env, minute))
     if found is None:
         found = buckets[app, env, minute] = Bucket(app, env, abs(minute) * MINUTE_MS, narrowest_ms=MINUTE_MS if minute > 0 else DAY_MS)

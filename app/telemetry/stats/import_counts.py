@@ -1,7 +1,7 @@
-"""Adds the events of an import to the statistics while it runs, as a server does with those that it accepts.
+"""Adds the events of an import to the statistics while it runs, as a server does with the events that it accepts.
 
-An import may have years of minutes at once. So it also flushes by the number of events, and never comes near the number of counters
-at which a server's worker stops counting under own names.
+The events of an import may be of years of minutes. So it also flushes after a number of events, and stays far below the number of
+counters above which a worker of a server counts names under `(other)`.
 """
 
 import time
@@ -16,13 +16,13 @@ from app.telemetry.stats.grouping import Grouping
 from app.telemetry.stats.rollups import Rollups
 from app.telemetry.stats.store import RollupStore
 
-MAX_APPS = 10_000  # an operator imports files that are known to be right
+MAX_APPS = 10_000  # more than a server allows: an operator knows the files
 EVENTS_A_FLUSH = 5000  # up to three counters each
 WAITS_S = (0, 0.5, 1, 2, 4, 8)  # before each attempt at the last flush
 
 
 class ImportedCounts:
-    """A process that is killed loses the counts since the last flush: of at most `flush_every_s`, or EVENTS_A_FLUSH and one chunk."""
+    """A process that is killed loses the counts since the last flush: those of `flush_every_s`, or of EVENTS_A_FLUSH and one chunk."""
 
     def __init__(self, store: RollupStore, clock: Clock, metrics: Metrics, *, flush_every_s: float, waits_s: Sequence[float] = WAITS_S):
         self._rollups = Rollups(store, clock, metrics, flush_every_s=flush_every_s, grouping=Grouping(near_ms=None, max_apps=MAX_APPS))
@@ -45,7 +45,7 @@ class ImportedCounts:
             self._rollups.flush()
 
     def finish(self) -> str | None:
-        """Flush until the store has everything, with a limit; then return the `failure`."""
+        """Flush until the store has all counts, or after the last of `waits_s`; then return the `failure`."""
         for wait_s in self._waits_s:
             gevent.sleep(wait_s)
             self._rollups.flush()

@@ -1,7 +1,7 @@
-"""From what is asked to what is answered: the range in whole buckets, and buckets added up into them. Pure.
+"""Turns a query into a range of whole buckets, and stored buckets into the answer. Pure.
 
-Names are listed for the whole range, the most frequent first, and the same ones in every bucket, so that a chart has the
-same lines from end to end; `other` is what the rest comes to. A rate without anything to divide by is null.
+The most frequent names of the whole range are listed, and every bucket lists the same ones, so that a chart has the same lines from end
+to end. `other` is the number of all other events. A rate of no events is null.
 """
 
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from app.telemetry.stats.sketch import percentiles
 
 BUCKETS_MS = {"1m": MINUTE_MS, "5m": 5 * MINUTE_MS, "15m": 15 * MINUTE_MS, "1h": HOUR_MS, "6h": 6 * HOUR_MS, "1d": DAY_MS}
 MAX_BUCKETS = 1500  # a day by minutes, four years by days
-USUAL_BUCKETS = 120  # of the bucket that is chosen where none is asked for
+USUAL_BUCKETS = 120  # at most, where the query has no `bucket`
 USUAL_RANGE_MS = HOUR_MS
 SHARES = {"p50": 0.50, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
 class StatsQuery(NamedTuple):
-    """`since` and `until` are edges of buckets; `top` is how many names are listed."""
+    """`since` and `until` are edges of buckets, in epoch milliseconds; `top` is how many names are listed."""
 
     app: str
     env: str | None
@@ -33,13 +33,13 @@ class StatsQuery(NamedTuple):
 
     @property
     def level_ms(self) -> int:
-        """The widest buckets that fit into a bucket."""
+        """The widest stored level of which a bucket is a multiple."""
         return max(level_ms for level_ms in LEVELS_MS if self.bucket_ms % level_ms == 0)
 
 
 def query_from(arguments: dict[str, Any], now: int) -> StatsQuery:
-    """From the loaded StatsQuerySchema. The last hour where no range is given, and whatever range is given is widened to
-    whole buckets. Raises ApiError `bad_request` for a range that is empty or has too many of them."""
+    """Make a query from the loaded StatsQuerySchema: of the last hour where no range is given; a given range is widened to whole
+    buckets. Raises ApiError `bad_request` for a range that is empty or has too many buckets."""
     until = arguments.get("until", now)
     since = arguments.get("since", max(0, until - USUAL_RANGE_MS))
     if since >= until:
@@ -50,16 +50,17 @@ def query_from(arguments: dict[str, Any], now: int) -> StatsQuery:
     if until > MAX_TIMESTAMP_MS:
         raise _bad("to", "Must be before the last day of the year 9999.")
     if (until - since) // bucket_ms > MAX_BUCKETS:
-        raise _bad("bucket", f"The range has more than {MAX_BUCKETS} of them: ask for wider ones or a shorter range.")
+        raise _bad("bucket", f"The range has more than {MAX_BUCKETS} buckets: ask for wider ones or a shorter range.")
     return StatsQuery(arguments["app"], arguments.get("env"), since, until, bucket_ms, arguments["top"])
 
 
 def usual_bucket_ms(range_ms: int) -> int:
+    """Return the narrowest bucket of which the range has at most USUAL_BUCKETS; a day where it has more."""
     return next((bucket_ms for bucket_ms in BUCKETS_MS.values() if range_ms <= USUAL_BUCKETS * bucket_ms), DAY_MS)
 
 
 class Summary:
-    """`add` buckets of the query's level in any order, then ask for the `head` and the `rows`."""
+    """Use: `add` the buckets of the query's level in any order, then call `head`, then `rows`."""
 
     def __init__(self, query: StatsQuery):
         self._query = query
@@ -69,11 +70,12 @@ class Summary:
         self._measured: list[tuple] = []
 
     def add(self, bucket: Bucket) -> None:
+        """Add a stored bucket to the bucket of the answer that it belongs to."""
         self._buckets[bucket.at - bucket.at % self._query.bucket_ms].add(bucket)
         self._total.add(bucket)
 
     def head(self) -> dict[str, Any]:
-        """All of the answer but its buckets."""
+        """Return the answer without its buckets."""
         query = self._query
         names = {(type_, name): n for type_, names in self._total.counts.items() for name, n in names.items()}
         self._names, self._measured = _top(names, query.top), _top(_sizes(self._total), query.top)
@@ -87,7 +89,7 @@ class Summary:
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A bucket each, after the head."""
+        """Yield the buckets of the answer. Call `head` first: it chooses the names."""
         for bucket in self._buckets.values():
             yield {"at": to_iso(bucket.at), **_numbers(bucket, self._names, self._measured)}
 
@@ -120,7 +122,7 @@ def _sizes(total: Bucket) -> dict[tuple, int]:
 
 
 def _top(counts: dict[tuple, int], top: int) -> list[tuple]:
-    """What is counted under OTHER already is part of the rest, however much it is."""
+    """Return the most frequent keys. The name OTHER is never one of them: its events belong to `other`."""
     named = [key for key in counts if key[1] != OTHER]
     return sorted(named, key=lambda key: (-counts[key], key))[:top]
 

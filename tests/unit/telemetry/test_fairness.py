@@ -22,8 +22,8 @@ from app.telemetry.spool.chunks import read_chunk
 from app.telemetry.spool.event_lines import encode
 from app.telemetry.spool.index import SpoolIndex
 from app.telemetry.stats.bucket import Bucket
+from app.telemetry.stats.reader import StatsReader
 from app.telemetry.stats.rollups import Rollups
-from app.telemetry.stats.stats import Stats
 from tests.apps import NOW, Clock, make_app
 from tests.event_loop import measured_loop
 
@@ -180,14 +180,14 @@ def test_counting_a_long_queue_keeps_nobody_waiting(count):
     without_keeping_others_waiting(prepare)
 
 
-class ManyCells:
+class ManyBuckets:
     def __init__(self):
-        self._cells = [Bucket("web", "", NOW, {"event": {f"n{name}": 1 for name in range(300)}}, {}, {}) for _ in range(1500)]
+        self._buckets = [Bucket("web", "", NOW, {"event": {f"n{name}": 1 for name in range(300)}}, {}, {}) for _ in range(1500)]
 
     def read(self, *_):
-        return self._cells
+        return self._buckets
 
 
-def test_an_answer_from_many_cells_keeps_nobody_waiting():
-    stats = Stats(ManyCells(), Clock())
+def test_an_answer_from_many_buckets_keeps_nobody_waiting():
+    stats = StatsReader(ManyBuckets(), Clock())
     without_keeping_others_waiting(lambda: lambda: gevent.spawn(stats.answer, {"app": "web", "top": 10}).get())

@@ -1,4 +1,4 @@
-"""A store of statistics that fails when it is told to, and metrics to see what was lost."""
+"""A store of statistics that fails on request, and metrics that show what was lost."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from app.telemetry.stats.store.memory import MemoryRollups
 
 
 class FailingRollups(MemoryRollups):
-    """Fails as often as it is told to, before or after it has done what was asked."""
+    """Fails `failures` times: before it applies the delta, or after it, with `loses_answers`."""
 
     def __init__(self):
         super().__init__()
@@ -22,7 +22,7 @@ class FailingRollups(MemoryRollups):
             self.failures -= 1
             if self.loses_answers:
                 super().apply(delta)
-            raise StorageUnavailable("told so")
+            raise StorageUnavailable("on request")
         super().apply(delta)
 
 

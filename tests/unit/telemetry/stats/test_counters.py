@@ -1,4 +1,4 @@
-"""Counting what arrived: each event in its own minute, what failed, what was measured, and never more names than allowed."""
+"""Counts events by their own minute, with failures and values, and with no more names than allowed."""
 
 import pytest
 
@@ -20,16 +20,17 @@ def pages(*names, **envelope):
     return events(*(("page", name, {}) for name in names), **envelope)
 
 
-def cells_of(*batches, names=None):
+def buckets_of(*batches, names=None):
     counters = Counters()
     for batch in batches:
         counters.add(batch)
-    return sorted(counters.bounded(names or Names()).buckets(), key=lambda bucket: (bucket.app, bucket.env or "", bucket.at))
+    buckets = counters.limited(names or Names(), lambda *group: group, lambda: None).buckets()
+    return sorted(buckets, key=lambda bucket: (bucket.app, bucket.env or "", bucket.at))
 
 
 def test_each_event_is_counted_under_its_app_env_minute_type_and_name():
     late = events(("page", "/", {"ts": NOW - DAY_MS, "app": "shop"}))
-    found = cells_of(pages("/", "/", "/cart"), pages("/", env="prod"), late, events(("event", "/", {})))
+    found = buckets_of(pages("/", "/", "/cart"), pages("/", env="prod"), late, events(("event", "/", {})))
     assert found == [
         Bucket("shop", None, AT - DAY_MS, {"page": {"/": 1}}),
         Bucket("web", None, AT, {"page": {"/": 2, "/cart": 1}, "event": {"/": 1}}),
@@ -43,9 +44,9 @@ def test_each_event_is_counted_under_its_app_env_minute_type_and_name():
      ({"status": 399}, False), ({"status": 0}, True), ({"status": 503.0}, True), ({"status": True}, False), ({"status": "500"}, False),
      ({"ok": 0}, False), ({}, False)],
 )  # fmt: skip
-def test_an_api_event_says_that_it_failed_by_ok_and_else_by_its_status(props, failed):
+def test_an_api_event_failed_by_its_ok_and_without_ok_by_its_status(props, failed):
     assert has_failed(props) is failed
-    (bucket,) = cells_of(events(("api", "GET /x", {"props": props}), ("event", "GET /x", {"props": props})))
+    (bucket,) = buckets_of(events(("api", "GET /x", {"props": props}), ("event", "GET /x", {"props": props})))
     assert bucket.failed == ({"GET /x": 1} if failed else {})
 
 
@@ -56,38 +57,38 @@ def test_an_api_event_says_that_it_failed_by_ok_and_else_by_its_status(props, fa
 )  # fmt: skip
 def test_the_value_is_the_first_number_among_value_duration_and_ms(props, value):
     assert value_in(props) == value
-    (bucket,) = cells_of(events(("perf", "lcp", {"props": props}), ("page", "lcp", {"props": props})))
+    (bucket,) = buckets_of(events(("perf", "lcp", {"props": props}), ("page", "lcp", {"props": props})))
     assert bucket.values == ({} if value is None else {"perf": {"lcp": {bin_of(value): 1}}})
 
 
-def test_names_beyond_the_bound_are_counted_as_other_the_rarest_first():
-    found = cells_of(pages(*"abc", *"cb"), pages("c", "c"), names=Names(max_names=2))
+def test_of_too_many_names_the_rarest_are_counted_under_other():
+    found = buckets_of(pages(*"abc", *"cb"), pages("c", "c"), names=Names(max_names=2))
     assert found[0].counts == {"page": {"c": 4, "b": 2, OTHER: 1}}
 
 
-def test_what_has_a_name_keeps_it_and_failures_and_values_follow_their_name():
+def test_a_name_keeps_its_place_and_failures_and_values_are_counted_under_the_same_name():
     names = Names(max_names=1)
     api = [("api", name, {"props": {"ok": False, "duration": 5}}) for name in ("known", "late")]
-    cells_of(events(api[0]), names=names)
-    (bucket,) = cells_of(events(*api), names=names)
+    buckets_of(events(api[0]), names=names)
+    (bucket,) = buckets_of(events(*api), names=names)
     assert (bucket.counts, bucket.failed) == ({"api": {"known": 1, OTHER: 1}}, {"known": 1, OTHER: 1})
     assert bucket.values["api"].keys() == {"known", OTHER}
 
 
-def test_each_application_has_names_of_its_own_up_to_a_number_of_applications():
-    names = Names(max_names=1, max_books=2)
-    found = cells_of(pages("a"), pages("b", env="prod"), pages("c", app="shop"), names=names)
+def test_each_application_and_env_has_names_of_its_own_up_to_a_number_of_pairs():
+    names = Names(max_names=1, max_sets=2)
+    found = buckets_of(pages("a"), pages("b", env="prod"), pages("c", app="shop"), names=names)
     assert sorted(str(bucket.counts) for bucket in found) == ["{'page': {'(other)': 1}}", "{'page': {'a': 1}}", "{'page': {'b': 1}}"]
 
 
-def test_a_new_day_begins_with_new_names():
+def test_names_are_forgotten_when_a_new_day_begins():
     names = Names(max_names=1)
-    assert names.at(NOW).knows("web", None, "page", "a") and not names.knows("web", None, "page", "b")
-    assert not names.at(NOW + 1).knows("web", None, "page", "b")
-    assert names.at(NOW + DAY_MS).knows("web", None, "page", "b")
+    assert names.at(NOW).has_room_for("web", None, "page", "a") and not names.has_room_for("web", None, "page", "b")
+    assert not names.at(NOW + 1).has_room_for("web", None, "page", "b")
+    assert names.at(NOW + DAY_MS).has_room_for("web", None, "page", "b")
 
 
-def test_wider_cells_hold_the_same_numbers():
+def test_wider_buckets_have_the_same_counts():
     buckets = [Bucket("web", None, AT + minute * MINUTE_MS, {"page": {"/": 1}}) for minute in range(-600, 600)]
     for level_ms in (MINUTE_MS, 60 * MINUTE_MS, DAY_MS):
         wide = widened(buckets, level_ms)
@@ -95,6 +96,6 @@ def test_wider_cells_hold_the_same_numbers():
         assert sum(bucket.counts["page"]["/"] for bucket in wide) == 1200
 
 
-def test_slices_hold_every_event_once():
+def test_slices_contain_every_event_once():
     batches = [pages(*"ab"), pages(*"cdefg"), pages("h")]
     assert [[event.name for event in part] for part in slices(batches, 4)] == [list("abcdefg"), ["h"]]

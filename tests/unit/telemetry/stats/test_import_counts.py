@@ -1,4 +1,4 @@
-"""The numbers of an import: never too many at once, and said when they cannot be stored."""
+"""The statistics of an import: few counters at once, and a reason when they cannot be stored."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def stored(store):
     return sum(sum(names.values()) for bucket in store.read(MINUTE_MS, "web", None, 0, NOW + 1) for names in bucket.counts.values())
 
 
-def test_years_of_minutes_are_all_counted_although_a_worker_would_not_hold_so_many_counters(counts, store, metrics):
+def test_events_of_years_of_minutes_are_all_counted_although_a_server_would_not_keep_so_many_counters(counts, store, metrics):
     total = MAX_COUNTERS + 5000
     for start in range(0, total, 500):
         at = range(start, start + 500)
@@ -28,18 +28,18 @@ def test_years_of_minutes_are_all_counted_although_a_worker_would_not_hold_so_ma
     assert metrics.telemetry_rollups_lost_total._value.get() == 0
 
 
-def test_what_waits_is_bounded_by_its_number(counts, store):
+def test_a_number_of_waiting_events_starts_a_flush(counts, store):
     counts.note([event("a")] * (EVENTS_A_FLUSH - 1))
     assert stored(store) == 0
     counts.note([event("a")])
     assert stored(store) == EVENTS_A_FLUSH
 
 
-def test_the_last_flush_is_patient_and_then_says_why(counts, store):
+def test_the_last_flush_is_retried_and_then_returns_the_reason(counts, store):
     counts.note([event("a")])
     store.failures = 2
     assert counts.finish() is None
     counts.note([event("a")])
     store.failures = 3
-    assert counts.finish() == "told so"
+    assert counts.finish() == "on request"
     assert stored(store) == 1

@@ -1,4 +1,4 @@
-"""A sketch answers within its stated error, and adding sketches up in any order is the same as having seen everything at once."""
+"""A sketch is as exact as stated, and sketches may be added up in any order."""
 
 from collections import Counter
 
@@ -25,19 +25,19 @@ def test_every_percentile_is_within_the_stated_error(numbers):
         assert abs(found - true) <= true * (RELATIVE_ERROR + 1e-9)
 
 
-def test_of_a_few_values_the_largest_is_their_p99():
+def test_the_p99_of_a_few_values_is_the_largest():
     assert percentiles(sketch_of([100, 200, 300, 9000]), [0.5, 0.99]) == [value_of(bin_of(200)), value_of(bin_of(9000))]
 
 
 @given(st.lists(values, max_size=50), st.lists(values, max_size=50), st.lists(values, max_size=50))
-def test_adding_sketches_up_is_the_same_as_one_of_everything_in_any_order(a, b, c):
+def test_sketches_added_up_in_any_order_equal_one_sketch_of_all_values(a, b, c):
     everything = sketch_of(a + b + c)
     assert (sketch_of(a) + sketch_of(b)) + sketch_of(c) == everything
     assert sketch_of(c) + (sketch_of(b) + sketch_of(a)) == everything
 
 
 @given(sketches, sketches, sketches)
-def test_cells_add_up_in_any_order_too(a, b, c):
+def test_buckets_may_be_added_up_in_any_order(a, b, c):
     def bucket(*parts):
         whole = Bucket("web", None, 0)
         for sketch in parts:
@@ -53,15 +53,15 @@ def test_cells_add_up_in_any_order_too(a, b, c):
 
 
 @given(st.floats(min_value=0) | st.integers(0, 2**63))
-def test_there_are_only_so_many_buckets_whatever_the_value(value):
+def test_no_value_has_a_bin_beyond_the_highest(value):
     assert 0 <= bin_of(value) <= HIGHEST
 
 
-def test_buckets_are_ordered_as_their_values_are():
+def test_bins_are_in_the_order_of_their_values():
     assert [bin_of(value_of(bin_)) for bin_ in range(2, HIGHEST)] == list(range(2, HIGHEST))
 
 
-def test_zero_is_zero_and_the_bounds_hold():
+def test_the_smallest_and_the_largest_value_have_the_first_and_the_last_bin():
     assert HIGHEST < 1100
     assert percentiles({bin_of(0): 3}, [0.5]) == [0]
     assert bin_of(float("inf")) == bin_of(LARGEST) == HIGHEST

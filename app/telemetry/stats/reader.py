@@ -1,4 +1,4 @@
-"""Answers a question about the numbers: plans it, reads buckets, adds them up, and yields by the fair turn while it does."""
+"""Reads statistics: reads the buckets of a query from the store and adds them up, and yields to other work meanwhile."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,13 +9,15 @@ from app.telemetry.stats.store import RollupStore
 from app.telemetry.stats.summary import Summary, query_from
 
 
-class Stats:
+class StatsReader:
+    """Answers GET /api/telemetry/stats."""
+
     def __init__(self, store: RollupStore, clock: Clock):
         self._store = store
         self._clock = clock
 
     def answer(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`arguments` are those of StatsQuerySchema. Raises ApiError `bad_request`, and StorageUnavailable."""
+        """Return the answer for the loaded StatsQuerySchema. Raises ApiError `bad_request`, and StorageUnavailable."""
         query = query_from(arguments, self._clock())
         summary = Summary(query)
         for bucket in _with_pauses(self._store.read(query.level_ms, query.app, query.env, query.since, query.until)):

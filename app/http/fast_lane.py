@@ -20,8 +20,8 @@ from app.http.cors import headers_for
 from app.http.rate_limits import ALREADY_COUNTED, rate_limit_key
 from app.http.request_id import Accounts, request_id_for
 from app.identity.identity import Identity
-from app.serving.request_parser import UNCOLLECTED
 from app.serving.sender_check import write_key_of
+from app.serving.unread_body import BODY_NOT_READ
 
 JSON_TYPES = {"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8",
               "text/plain", "text/plain;charset=UTF-8", "text/plain; charset=utf-8", ""}  # fmt: skip
@@ -83,7 +83,7 @@ class FastLane:
             and environ.get("HTTP_CONTENT_ENCODING") in (None, "gzip")
             and length.isdigit()
             and int(length) <= self._settings.http_max_body_bytes
-            and UNCOLLECTED not in environ
+            and BODY_NOT_READ not in environ
         )
 
     def _saved(self, save: Callable[[bytes], dict[str, Any]], body: bytes, environ) -> tuple[dict[str, Any], ApiError | None]:

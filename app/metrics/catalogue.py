@@ -42,7 +42,7 @@ class Catalogue:
     http_requests_total = counter("HTTP answers, by method, route and status.", "method", "route", "status")
     http_request_seconds = histogram("Time from the first byte of the request to the finished answer.", "route")
     http_rate_limited_total = counter("Requests rejected by the rate limit.")
-    http_turned_away_total = counter("Connections rejected or closed at a limit: connections of one address, unfinished bytes.", "reason")
+    http_rejected_total = counter("Connections rejected or closed at a limit: connections of one address, unfinished bytes.", "reason")
     telemetry_batches_total = counter("Answered batches, by outcome: saved, refused, unavailable.", "outcome")
     telemetry_events_total = counter("Events, by fate: saved, duplicate, rejected.", "fate")
     telemetry_limited_total = counter(

@@ -1,7 +1,7 @@
-"""gunicorn's `--access-logfile` in its `--access-logformat`: one line per answer, with the credentials of addresses and headers masked.
+"""Writes gunicorn's access log: one line per answer, in `--access-logformat`, with all credentials masked.
 
-The format may contain any header and any variable of the request. So credentials are masked twice: in the addresses, where the end of a
-value is known, and in the finished line.
+The format may contain any header and any variable of the request. So credentials are masked twice: in the URLs, where the end of a value
+is known, and in the finished line.
 """
 
 import logging
@@ -12,13 +12,15 @@ from typing import Any
 from app.logs.masking import mask, mask_address
 from app.serving.response import Response
 
-ADDRESSES = ("RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "HTTP_REFERER")
+URLS = ("RAW_URI", "REQUEST_URI", "QUERY_STRING", "PATH_INFO", "HTTP_REFERER")
 SECRET_HEADERS = frozenset({"HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_X_WRITE_KEY", "HTTP_COOKIE"})
-OPENED = "101 Switching Protocols"
+WEBSOCKET_OPENED = "101 Switching Protocols"
 
 
 class AccessLog:
-    """`log` is gunicorn's Logger. The application's logging configuration removes its handler, so this adds the handler again."""
+    """Writes through `log`, gunicorn's Logger, to `target`, the value of `--access-logfile`.
+
+    The application's logging configuration removes the Logger's handler, so this class adds it again."""
 
     def __init__(self, log: Any, target: str):
         self._log = log
@@ -28,12 +30,12 @@ class AccessLog:
 
     def write(self, environ: dict, response: Response, seconds: float) -> None:
         """Log one answer."""
-        given = {name: value for name, value in environ.items() if name not in SECRET_HEADERS}
-        for name in ADDRESSES:
-            if name in given:
-                given[name] = mask_address(given[name])
-        headers = [(name[5:].replace("_", "-"), value) for name, value in given.items() if name.startswith("HTTP_")]
-        self._log.access(_Answer(response), headers, given, timedelta(seconds=seconds))
+        variables = {name: value for name, value in environ.items() if name not in SECRET_HEADERS}
+        for name in URLS:
+            if name in variables:
+                variables[name] = mask_address(variables[name])
+        headers = [(name[5:].replace("_", "-"), value) for name, value in variables.items() if name.startswith("HTTP_")]
+        self._log.access(_Answer(response), headers, variables, timedelta(seconds=seconds))
 
 
 class _Masking(logging.Formatter):
@@ -45,6 +47,6 @@ class _Answer:
     """The attributes of an answer that gunicorn's Logger reads."""
 
     def __init__(self, response: Response):
-        self.status = response.status or OPENED
+        self.status = response.status or WEBSOCKET_OPENED
         self.headers = response.headers
         self.sent = response.sent

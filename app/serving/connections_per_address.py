@@ -1,19 +1,19 @@
-"""How many connections one address may have open at once. Pure.
+"""Limits how many connections one address may have open at once. Pure.
 
-Behind a trusted proxy a connection belongs to the proxy and carries requests of many clients. There the requests in progress and the
-websockets of a client count instead.
+Behind a trusted proxy, a connection carries the requests of many clients. There the limit applies to the requests in progress and the
+websockets of one client.
 """
 
 
 class ConnectionsPerAddress:
-    """Counts per address. None stands for an address that many clients share; it has no limit. A `limit` of 0 turns the limit off."""
+    """Counts the connections of each address. `limit` 0 means no limit. The address None, which many clients share, has none either."""
 
     def __init__(self, limit: int):
         self._limit = limit
         self._open: dict[str, int] = {}
 
     def acquire(self, address: str | None) -> bool:
-        """Count one more connection. Return False, and count nothing, where the address has `limit` already."""
+        """Count one more connection and return True. Return False, and count nothing, where the address has reached the limit."""
         if address is None or not self._limit:
             return True
         count = self._open.get(address, 0)
@@ -23,7 +23,7 @@ class ConnectionsPerAddress:
         return True
 
     def release(self, address: str | None) -> None:
-        """Count one connection less, after an `acquire` that returned True."""
+        """Count one connection less. Call it once for each `acquire` that returned True."""
         if address is None or not self._limit:
             return
         count = self._open[address] - 1

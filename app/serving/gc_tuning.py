@@ -1,17 +1,17 @@
 """Tunes Python's garbage collector for a server.
 
-A full collection over all modules and classes takes 50 ms, in which no client gets an answer, and frees nothing, because they live as
-long as the process. Events are created by the thousand and contain no reference cycles, so the default of one collection per 700 new
-objects would mean about one per batch.
+A full collection looks at all modules and classes. It takes 50 ms, during which no client gets an answer, and it frees nothing, because
+they live as long as the process. Python's default is one collection per 700 new objects. That would be about one per batch of events,
+which contain no reference cycles.
 """
 
 import gc
 
-NEW_OBJECTS_A_COLLECTION = 5_000
+NEW_OBJECTS_PER_COLLECTION = 5_000
 
 
 def freeze_startup_objects() -> None:
-    """Exclude all present objects from later collections. Call it in a process that is about to serve."""
+    """Exclude all existing objects from later collections. Call it when the process is about to serve."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS_A_COLLECTION, *gc.get_threshold()[1:])
+    gc.set_threshold(NEW_OBJECTS_PER_COLLECTION, *gc.get_threshold()[1:])

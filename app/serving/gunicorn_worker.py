@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker with this package's server. gunicorn.conf.py names the class."""
+"""gunicorn's gevent worker, with the server of this package. gunicorn.conf.py names the class."""
 
 import sys
 import time
@@ -18,23 +18,24 @@ from app.serving.uncaught_errors import log_uncaught_errors
 from app.settings import SettingsError
 from app.settings.in_use import IN_USE
 
-LAST_ANSWERS_S = 1.0  # for requests that are still in progress when the drain has used up its time
-RESTART_AFTER_S = 1.0  # the master replaces a worker at once, so a worker that cannot start ends after this delay
+LAST_ANSWERS_S = 1.0  # the time for the last answers, where the drain has used up its own time
+RESTART_AFTER_S = 1.0  # a worker that cannot start ends after this delay, since the master replaces it at once
 
 
 class Worker(GeventWorker):
     """Loads the application after the fork, so the application's background tasks start in the worker.
 
-    gunicorn's own loop checks only once a second whether the worker should end, and ends without a drain when no connection is open.
+    `run` replaces gunicorn's own loop, which checks only once a second whether the worker should end, and does not drain.
     """
 
-    _should_end: Event | None = None
+    alive: bool
+    _should_end: Event  # exists from `init_process` on, because gevent patches the process after the fork
 
     def init_process(self) -> None:
         """Start, and log a failure in one line.
 
-        A failure ends the master only where no worker has ever served: a wrong start should fail, and a running server should not end
-        because of a later mistake.
+        The failure also ends the master where no worker has served yet. Later the master keeps running, so that a mistake in a reload
+        does not end a running server.
         """
         self._should_end = Event()
         try:
@@ -55,7 +56,7 @@ class Worker(GeventWorker):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Handle SIGTERM."""
         super().handle_exit(sig, frame)
-        if self._should_end is not None:
+        if hasattr(self, "_should_end"):
             self._should_end.set()
 
     def run(self) -> None:
@@ -84,7 +85,7 @@ class Worker(GeventWorker):
         listener.setblocking(1)
         server = Server(listener, self.wsgi, **options)
         if self.cfg.workers > 1:
-            server.max_accept = 1  # so that the connections spread over the workers
+            server.max_accept = 1  # a worker that accepts several at once would take those of an idle worker
         return server
 
     def _count_answer(self, environ: dict, response: Response, seconds: float) -> None:
@@ -92,7 +93,7 @@ class Worker(GeventWorker):
             self._access_log.write(environ, response, seconds)
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
-            self.log.info("--max-requests is reached; another worker takes over")
+            self.log.info("--max-requests is reached; the master starts another worker")
             self.alive = False
             self._should_end.set()
 

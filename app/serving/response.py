@@ -1,7 +1,7 @@
-"""The answer to one request: WSGI's start_response, and the bytes that the client gets (PEP 3333, RFC 9112).
+"""The answer to one request: WSGI's start_response, and the bytes that the client receives (PEP 3333, RFC 9112).
 
-Head and body leave in one send, because two small sends on a connection wait for the client's delayed acknowledgement, forty
-milliseconds each time.
+Head and body are sent together, because the second of two small sends would wait forty milliseconds for the client's delayed
+acknowledgement.
 """
 
 import time
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Response:
-    """`status` stays empty where the application opened a websocket; `sent` counts the bytes of the body."""
+    """The answer of the application. `status` stays empty where it opened a websocket. `sent` is the number of bytes of the body."""
 
     def __init__(self, connection: "Connection", environ: dict):
         self._connection = connection
@@ -28,14 +28,14 @@ class Response:
         self.headers: list[tuple[str, str]] = []
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """WSGI's start_response."""
+        """Set status and headers. This is WSGI's start_response."""
         if exc_info and self.head_sent:
             raise exc_info[1].with_traceback(exc_info[2])
         self.status, self.headers = status, headers
         return self._write
 
     def send(self, result: Iterable[bytes]) -> None:
-        """Send the application's result: a list in one send, any other iterable in chunks as it comes."""
+        """Send the application's result: a list in one piece, any other iterable chunk by chunk."""
         if isinstance(result, (list, tuple)):
             body = b"".join(result)
             self._send_head(body, length=len(body))
@@ -56,7 +56,7 @@ class Response:
             self._send(_chunk(chunk) if self._is_chunked else chunk)
 
     def _send_head(self, first: bytes, length: int | None) -> None:
-        """`first` is what is known of the body, `length` its whole length where that is known."""
+        """Send the head and `first`, the start of the body. `length` is the length of the whole body, or None where that is not known."""
         head = self._head(length)
         self.head_sent = True
         if self._is_head:
@@ -95,7 +95,7 @@ class Response:
         connection.deadline = time.monotonic() + connection.server.write_timeout_s
         sent = connection.socket.send(data)
         if sent < len(data):
-            connection.socket.sendall(data[sent:])  # sendall asks for the buffer's size first, which a small answer does not need
+            connection.socket.sendall(data[sent:])  # sendall asks for the buffer's size first, so it is slower for a small answer
         connection.deadline = None
 
 
@@ -107,7 +107,7 @@ _date = (0, "")
 
 
 def http_date() -> str:
-    """Return the value of the Date header, formatted once a second."""
+    """Return the value of the Date header. It is formatted once a second."""
     global _date
     now = int(time.time())
     if _date[0] != now:

@@ -1,7 +1,7 @@
-"""Identifies the sender of a request by its head, before the body is read.
+"""Identifies the sender of a request from its head, before the body is read.
 
-A small body is cheaper to read than its credential to check, and a body that arrived with its head is read anyway. For the others the
-credential decides: where it is not valid, the application is called without the body and rejects the request.
+Reading a small body costs less than checking its credential, and a body that arrived with its head has been read already. The server
+reads any other body only where the credential is valid. Otherwise the application gets no body, and rejects the request.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from urllib.parse import parse_qs
 from app.errors import ApiError
 from app.identity.addresses import forwarded_for, network_of
 
-SMALL_BYTES = 8192  # a body of at most this size is read without a check
+SMALL_BYTES = 8192  # the largest body that is read without a check
 
 
 def write_key_of(environ: dict) -> str | None:
-    """Return the write key of `X-Write-Key`, else of `?writeKey=`."""
+    """Return the write key in the header `X-Write-Key`, or else in `?writeKey=`."""
     write_key = environ.get("HTTP_X_WRITE_KEY")
     if write_key is None and environ["QUERY_STRING"]:
         write_key = parse_qs(environ["QUERY_STRING"]).get("writeKey", [None])[0]
@@ -22,19 +22,19 @@ def write_key_of(environ: dict) -> str | None:
 
 
 def is_small(environ: dict) -> bool:
-    """Return whether the declared body is small. A chunked body declares no length, so it is not."""
+    """Return whether the head declares a small body. A chunked body declares no length, so it is not small."""
     return "HTTP_TRANSFER_ENCODING" not in environ and int(environ.get("CONTENT_LENGTH") or 0) <= SMALL_BYTES
 
 
 class SenderCheck:
-    """Callable with the environ of a head. Returns the party to which the request counts, and whether its credential is valid."""
+    """Call it with the environ of a head. It returns the party whose request it is, and whether the credential is valid."""
 
     def __init__(self, gatekeeper: Any, trusted_proxies: int = 0):
         self._gatekeeper = gatekeeper
         self._trusted_proxies = trusted_proxies
 
     def __call__(self, environ: dict) -> tuple[str, bool]:
-        """Return `user:<id>` for a token. A write key is public, so its requests count to the address that sent them."""
+        """Return (`user:<id>`, True) for a token. Any client may know a write key, so there the party is the client's address."""
         address = network_of(forwarded_for(environ, self._trusted_proxies) or environ["REMOTE_ADDR"])
         try:
             identity = self._gatekeeper.from_headers(environ.get("HTTP_AUTHORIZATION"), write_key_of(environ))

@@ -1,15 +1,15 @@
 """An HTTP/1.1 server on gevent's StreamServer: llhttp parses requests, the application answers, one greenlet serves a connection.
 
 gevent's own pywsgi needs six times the CPU for a small request, and sends head and body separately, which delays each answer by forty
-milliseconds; see docs/decisions/own-http-server.md. Everything that can hang has a deadline. One greenlet enforces the deadlines of all
-connections.
+milliseconds; see docs/decisions/own-http-server.md. Every wait for a client has a deadline, and one greenlet enforces the deadlines of
+all connections.
 """
 
 import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from gevent.server import StreamServer
 from app.errors import ApiError, error_headers
 from app.logs import get_logger
 from app.logs.sampling import SampledLog
+from app.serving.base_environ import base_environ as shared_environ
 from app.serving.connection import Connection
 from app.serving.connections_per_address import ConnectionsPerAddress
 from app.serving.rejections import too_many_connections
@@ -27,23 +28,23 @@ from app.serving.response import Response
 from app.serving.unfinished_bytes import UnfinishedBytes
 
 log = logging.getLogger(__name__)
-rejected = SampledLog(get_logger(__name__))
-DEADLINES_EVERY_S = 1.0
-MAX_SESSIONS = "switchyard.max_sessions"  # in every environ: how many connections websockets and polls may occupy together
-HTTP_SHARE = 20  # one connection in so many is reserved for short requests
+sampled_log = SampledLog(get_logger(__name__))
+DEADLINE_CHECK_S = 1.0  # the interval between two looks at all deadlines
+MAX_SESSIONS = "switchyard.max_sessions"  # in every environ: how many connections websockets and long polls may occupy together
+HTTP_SHARE = 20  # one of this many connections is reserved for short requests
 
 
 class Server(StreamServer):
     """`close()` stops accepting and closes idle connections; `stop()` also waits for the others.
 
-    A connection is cut when a request takes longer than `read_timeout_s` to arrive, an answer longer than `write_timeout_s` to leave, or
-    when it has no request for `keepalive_s`. `websocket_buffer_bytes` is the size of the system's send buffer for a websocket. The
-    system's default is megabytes, which would hide for long that a client reads nothing; 0 keeps the default.
+    The server closes a connection when a request takes longer than `read_timeout_s` to arrive, when an answer takes longer than
+    `write_timeout_s` to send, and when no request arrives for `keepalive_s`. `websocket_buffer_bytes` is the size of the kernel's send
+    buffer for a websocket; 0 keeps the kernel's default. That is megabytes, which would hide for a long time that a client reads nothing.
 
-    `unfinished` limits the memory of unfinished requests and messages, `per_address` the connections of one address. `check_sender`
-    identifies the sender of a head; see sender_check.py. `on_rejected` is called with the reason of a rejection, `on_answer` after each
-    answer with the environ, the Response and its duration in seconds. `cors` returns the headers that let a page of an origin read an
-    error.
+    `unfinished` limits the memory of unfinished requests and messages, and `per_address` the connections of one address. `check_sender`
+    identifies the sender of a request from its head; see sender_check.py. `on_rejected` is called with the reason of each rejection.
+    `on_answer` is called after each answer with the environ, the Response and the duration in seconds. `cors` returns the headers that
+    let a page of the given origin read an error.
     """
 
     def __init__(
@@ -81,24 +82,24 @@ class Server(StreamServer):
         self._cors = cors
         self._on_rejected = on_rejected
         self.on_answer = on_answer
-        self.base_environ = {**self._environ(), **(base_environ or {})}
+        self.base_environ = {**shared_environ(is_tls=self.ssl_enabled), **(base_environ or {})}
         if self.pool is not None and self.pool.size:
             self.base_environ[MAX_SESSIONS] = self.pool.size - max(1, self.pool.size // HTTP_SHARE)
 
     def init_socket(self) -> None:
-        """Called by gevent once, at the start."""
+        """Listen, and start to enforce deadlines. gevent calls this once, at the start."""
         super().init_socket()
         host, port = (self.socket.getsockname() + ("", ""))[:2] if self.socket.family != socket.AF_UNIX else ("localhost", "")
         self.base_environ |= {"SERVER_NAME": host, "SERVER_PORT": str(port)}
         gevent.spawn(self._enforce_deadlines)
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
-        """Set up TLS without its handshake, which `serve` makes under a deadline."""
+        """Set up TLS without its handshake. `Connection.serve` makes the handshake under a deadline."""
         with self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args) as tls_socket:
             self.handle(tls_socket, address)
 
     def handle(self, sock: Any, address: Any) -> None:
-        """Serve one connection; gevent calls it in a greenlet of its own."""
+        """Serve one connection. gevent calls this in a greenlet of its own."""
         connection = Connection(sock, address, self)
         # A trusted proxy, or a proxy at the other end of a unix socket, is not one client.
         client = None if self.trusted_proxies or not address else connection.address
@@ -110,8 +111,8 @@ class Server(StreamServer):
             else:
                 self.count_rejected("connections", client)
                 connection.reject(too_many_connections())
-        except OSError as gone:
-            log.debug("connection lost: %s", gone)
+        except OSError as error:
+            log.debug("connection lost: %s", error)
         except Exception:
             self.log_exception(sys.exc_info())
         finally:
@@ -131,20 +132,20 @@ class Server(StreamServer):
                 connection.wake()
 
     def wait_until_closed(self) -> None:
-        """Return after `close` was called, in whatever greenlet."""
+        """Wait until any greenlet has called `close`."""
         self._stop_event.wait()
 
     def count_rejected(self, reason: str, address: str | None) -> None:
         """Count and log a rejection."""
         self._on_rejected(reason)
-        rejected.warning("turned_away", reason=reason, address=address)
+        sampled_log.warning("connection_rejected", reason=reason, address=address)
 
     def log_exception(self, exc_info: Any) -> None:
         """Log an exception that the application did not catch."""
         log.error("unexpected_error", exc_info=exc_info)
 
     def render_error(self, status: str, error: ApiError, origin: str | None = None) -> bytes:
-        """Return a complete answer in the error shape of the API, for a request that does not reach the application."""
+        """Return a complete answer with the API's error object, for a request that does not reach the application."""
         body = orjson.dumps({"ok": False, "error": error.to_dict()})
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nX-Request-Id: {uuid4().hex}\r\n"
         more = "".join(f"{name}: {value}\r\n" for name, value in [*error_headers(error), *self._cors(origin)])
@@ -152,55 +153,26 @@ class Server(StreamServer):
 
     def _enforce_deadlines(self) -> None:
         while not self.closed or self.connections:
-            gevent.sleep(DEADLINES_EVERY_S)
-            self.cut_overdue(time.monotonic())
+            gevent.sleep(DEADLINE_CHECK_S)
+            self.close_overdue(time.monotonic())
 
-    def cut_overdue(self, now: float) -> None:
-        """Cut the connections whose deadline is over. Where few connections are free, also those that were idle at the last call."""
-        earlier_s = self.keepalive_s - DEADLINES_EVERY_S if self._is_crowded else 0
+    def close_overdue(self, now: float) -> None:
+        """Close the connections whose deadline is over.
+
+        Where few connections are free, also close those that have been idle for DEADLINE_CHECK_S."""
+        earlier_s = self.keepalive_s - DEADLINE_CHECK_S if self._is_crowded else 0
         for connection in list(self.connections):
             if connection.deadline is not None and connection.deadline < now + (earlier_s if connection.is_idle else 0):
-                _cut(connection)
+                _shut_down(connection)
 
     @property
     def _is_crowded(self) -> bool:
         return self.pool is not None and self.pool.free_count() < max(1, (self.pool.size or 0) // HTTP_SHARE // 2)
 
-    def _environ(self) -> dict:
-        return {
-            "SCRIPT_NAME": "",
-            "SERVER_SOFTWARE": "switchyard",
-            "GATEWAY_INTERFACE": "CGI/1.1",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "https" if self.ssl_enabled else "http",
-            "wsgi.errors": _Errors(),
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": True,
-            "wsgi.run_once": False,
-            "wsgi.input_terminated": True,
-        }
 
-
-def _cut(connection: Connection) -> None:
-    """End all waits on the socket: a read ends as if the client had gone, a write fails."""
+def _shut_down(connection: Connection) -> None:
+    """End all waits on the socket: a read ends as if the client had disconnected, and a write fails."""
     try:
         connection.socket.shutdown(socket.SHUT_RDWR)
     except OSError:
-        connection.deadline = None  # the client has closed it meanwhile
-
-
-class _Errors:
-    """wsgi.errors: logs what a library writes there."""
-
-    def write(self, text: str) -> None:
-        """Log the text, unless it is empty."""
-        if text.strip():
-            log.error("wsgi_error", extra={"text": text.strip()})
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Log each line."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Do nothing: `write` logs at once."""
+        connection.deadline = None  # the client has closed the connection already

@@ -1,4 +1,4 @@
-"""The arguments of Server that come from the settings and parts, the same for `flask run` and for gunicorn."""
+"""Makes the arguments of Server from the application's settings and parts, for `flask run` and for gunicorn alike."""
 
 import contextlib
 import resource
@@ -8,12 +8,12 @@ from app.serving.connections_per_address import ConnectionsPerAddress
 from app.serving.sender_check import SenderCheck
 from app.serving.unfinished_bytes import UnfinishedBytes
 
-MAX_CONNECTIONS = 10_000  # further ones wait in the system's backlog, and the system refuses what does not fit there
-OWN_FILES = 200  # that the process needs beside its connections: the spool, MongoDB, Redis, metrics
+MAX_CONNECTIONS = 10_000  # more connections wait in the kernel's backlog, and the kernel rejects those that do not fit there
+OWN_FILES = 200  # files and sockets of the process itself: the spool, MongoDB, Redis, metrics
 
 
 def connections_allowed(wanted: int = MAX_CONNECTIONS) -> int:
-    """Return `wanted`, or less where the process may open fewer files. Raises the soft limit of files as far as the system permits."""
+    """Return `wanted`, or less where the process may open fewer files. Raises the soft limit of open files as far as the kernel permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted + OWN_FILES:
         soft = wanted + OWN_FILES if hard == resource.RLIM_INFINITY else min(hard, wanted + OWN_FILES)
@@ -24,7 +24,7 @@ def connections_allowed(wanted: int = MAX_CONNECTIONS) -> int:
 
 
 def server_options(parts: Any, max_connections: int = MAX_CONNECTIONS) -> dict[str, Any]:
-    """Return Server's arguments. Several servers of one process get the same ones, so they share the limits of the process."""
+    """Return the arguments. Give the same ones to all servers of one process, so that they share the limits of the process."""
     from app.http.cors import headers_for  # imports Flask, which gunicorn's master must not load
 
     settings = parts.settings
@@ -40,5 +40,5 @@ def server_options(parts: Any, max_connections: int = MAX_CONNECTIONS) -> dict[s
         "trusted_proxies": settings.trusted_proxies,
         "check_sender": SenderCheck(parts.gatekeeper, settings.trusted_proxies),
         "cors": lambda origin: headers_for(settings, origin) or [],
-        "on_rejected": lambda reason: parts.metrics.http_turned_away_total.labels(reason).inc(),
+        "on_rejected": lambda reason: parts.metrics.http_rejected_total.labels(reason).inc(),
     }

@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)  # the master has no structlog
 
 
 class CertificateInUse:
-    """`take` loads the certificate, `for_worker` returns the context for a worker, `check` reports to /healthz."""
+    """The TLS context of this server: `take` loads it, `for_worker` returns it to a worker, and `check` reports to /healthz."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._context: ssl.SSLContext | None = None
         self.refusal = ""
 
-    def take(self, options) -> None:
-        """Load the certificate that gunicorn's Config names. Raises SettingsError at the first call only."""
+    def take(self, options: Any) -> None:
+        """Load the certificate that gunicorn's Config names. The first call raises SettingsError, a later one keeps the old certificate."""
         if not options.is_ssl:
             self._context, self.refusal = None, ""
             return
@@ -41,7 +41,7 @@ class CertificateInUse:
             log.error("certificate_refused", extra={"error": self.refusal, "consequence": "the previous certificate stays in use"})
 
     def for_worker(self) -> ssl.SSLContext | None:
-        """Return the context as gevent's class. The master is not patched by gevent, so its own class would block the whole worker."""
+        """Return the context as an object of gevent's class. The master's own class is not patched, and would block the whole worker."""
         from gevent.ssl import SSLContext
 
         if self._context is not None:
@@ -62,9 +62,17 @@ CERTIFICATE = CertificateInUse()  # at module level: a worker can only inherit i
 
 
 def load(
-    certfile, keyfile=None, ca_certs=None, cert_reqs=ssl.CERT_NONE, ciphers=None, *, names=("--certfile", "--keyfile")
+    certfile: str,
+    keyfile: str | None = None,
+    ca_certs: str | None = None,
+    cert_reqs: ssl.VerifyMode = ssl.CERT_NONE,
+    ciphers: str | None = None,
+    *,
+    names: tuple[str, str] = ("--certfile", "--keyfile"),
 ) -> ssl.SSLContext:
-    """Return a context. Without `keyfile` the certificate's file contains the key. Raises SettingsError with the `names` of the options."""
+    """Load a certificate and return its context. Without `keyfile`, `certfile` contains the key too.
+
+    Raises SettingsError with the `names` of the two options."""
     option, key_option = names
     if not certfile:
         raise SettingsError(f"switchyard: {key_option} needs {option}, the certificate for the key")
@@ -84,7 +92,7 @@ def load(
 
 
 def refuse_unreadable(files: dict[str, str | None]) -> None:
-    """Raise SettingsError with the name of the option whose file is missing, unreadable or empty."""
+    """Raise SettingsError where the file of an option is missing, unreadable or empty."""
     for option, path in files.items():
         try:
             if path and not Path(path).read_bytes().strip():
@@ -94,5 +102,5 @@ def refuse_unreadable(files: dict[str, str | None]) -> None:
 
 
 def _no_password() -> str:
-    """Fail, because OpenSSL would ask for the password at a terminal."""
-    raise ValueError("the key is protected by a password; a server needs one without")
+    """Raise ValueError. Without this callback, OpenSSL would ask for the password at a terminal."""
+    raise ValueError("the key is protected by a password; use a key without one")

@@ -1,4 +1,4 @@
-"""Logs an exception that no greenlet catches as one line. gevent itself would print a traceback of many lines, in no log format."""
+"""Logs an uncaught exception of a greenlet as one line. gevent itself would print a traceback of many lines that is not JSON."""
 
 from types import TracebackType
 from typing import Any
@@ -18,5 +18,5 @@ def log_uncaught_errors() -> None:
 def _print_exception(context: Any, kind: type[BaseException], error: BaseException, traceback: TracebackType) -> None:
     """Log in a greenlet of its own: logging may wait for a lock, and the hub must not wait."""
     if issubclass(kind, (KeyboardInterrupt, SystemExit)):
-        return  # the end of the process is logged where it is decided
+        return  # the code that ends the process logs that
     gevent.spawn(log.error, "uncaught_exception", where=repr(context)[:200], exc_info=(kind, error, traceback))

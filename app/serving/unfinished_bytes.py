@@ -1,25 +1,25 @@
-"""Limits the memory that unfinished requests and websocket messages occupy in this process. Pure: values and `now`.
+"""Limits the memory of unfinished requests and websocket messages in this process. Pure: it takes values and `now`.
 
 Invariants:
 1. After every call all connections together hold at most `max_bytes`, and those of unknown clients at most `max_unknown_bytes`.
 2. A connection that was dropped holds no bytes and never gets any again.
 3. A connection whose request the application processes is never dropped: its client has sent everything.
-4. The party with the most byte-seconds is dropped first, and of its connections the one with the most. So a client that holds many bytes
-   for long makes room for clients that send little or quickly, however many connections it opens.
+4. Connections are dropped from the party with the most byte-seconds, the one with the most byte-seconds first. So a client that holds
+   many bytes for a long time gives way to clients that send little or quickly, however many connections it opens.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
-FREED_PART = 8  # at the limit one eighth of it is freed at once, because each search goes through all connections
-YOUNGEST_S = 0.1  # the least age of bytes, so that bytes that have just arrived count too
+FREED_PART = 8  # at the limit one eighth of it is freed at once, because each search looks at all connections
+YOUNGEST_S = 0.1  # added to the age of all bytes, so that those that have just arrived count too
 
 
 class ConnectionBytes:
     """The bytes that one connection has received of an unfinished request or message.
 
-    All connections of one `party` count together. `drop` is called without arguments when this connection has to give up its bytes.
+    All connections of one `party` (an address or a user) count together. `drop` is called when this connection has to free its bytes.
     """
 
     __slots__ = ("bytes", "drop", "is_dropped", "is_in_work", "is_known", "party", "since")
@@ -35,7 +35,7 @@ class ConnectionBytes:
 
 
 class UnfinishedBytes:
-    """All connections of the process. Times are seconds of any clock that never goes back."""
+    """Counts the bytes of all connections, and drops connections at a limit. Times are seconds of any clock that never goes back."""
 
     def __init__(self, max_bytes: int, max_unknown_bytes: int):
         self.max_bytes = max_bytes
@@ -46,7 +46,7 @@ class UnfinishedBytes:
         self._connections: set[ConnectionBytes] = set()
 
     def resize(self, connection: ConnectionBytes, size: int, now: float) -> None:
-        """Record that the connection holds `size` bytes now. It, or others, may be dropped for that."""
+        """Record that the connection holds `size` bytes now. This may drop connections, and this one among them."""
         if connection.is_dropped:
             return
         if not connection.bytes:
@@ -58,7 +58,7 @@ class UnfinishedBytes:
             self._enforce_limits(now)
 
     def identify(self, connection: ConnectionBytes, party: str, is_known: bool) -> None:
-        """Count the connection's bytes to `party` from now on, because its client is identified."""
+        """Count the connection's bytes as those of `party` from now on. `is_known` tells whether the client has a valid credential."""
         size = connection.bytes
         self._count(connection, 0)
         connection.party, connection.is_known = party, is_known
@@ -92,8 +92,8 @@ class UnfinishedBytes:
 
 
 def largest(connections: Iterable[ConnectionBytes], excess: int, now: float) -> Iterator[ConnectionBytes]:
-    """Yield the connections to drop so that `excess` bytes become free, in the order of invariant 4."""
-    parties = defaultdict(list)
+    """Yield connections in the order of invariant 4, until dropping them would free `excess` bytes."""
+    parties: defaultdict[str, list[tuple[float, int, ConnectionBytes]]] = defaultdict(list)
     for connection in connections:
         if not connection.is_in_work:
             parties[connection.party].append((connection.bytes * (now - connection.since + YOUNGEST_S), id(connection), connection))

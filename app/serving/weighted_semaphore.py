@@ -1,8 +1,8 @@
-"""A semaphore whose callers take different amounts of one capacity and belong to different parties.
+"""A semaphore whose callers take different amounts of one capacity. Each caller belongs to a party.
 
-Invariant: the amounts held never exceed `capacity`. Waiting parties are admitted round-robin, one caller each, and the callers of one
-party in order of arrival. No caller overtakes the next one. So no party waits behind all callers of another, and small callers cannot
-starve a large one.
+Invariant: the amounts held never exceed `capacity`. Waiting parties are admitted round-robin, one caller at a time, and
+the callers of one party in order of arrival. While the next caller does not fit, no other one is admitted. So no party waits behind all
+callers of another, and small callers cannot starve a large one.
 """
 
 from collections import deque
@@ -14,14 +14,14 @@ from gevent.event import Event
 
 
 class Caller(NamedTuple):
-    """A caller that waits: the amount it asks for, and the event that is set when it is admitted."""
+    """A waiting caller: the amount that it asks for, and the event that admits it."""
 
     weight: int
     admitted: Event
 
 
 class WeightedSemaphore:
-    """`capacity` is in any unit; a weight is an amount of it."""
+    """Admits callers while the sum of their weights is at most `capacity`, in any unit."""
 
     def __init__(self, capacity: int):
         self._capacity = capacity
@@ -30,7 +30,7 @@ class WeightedSemaphore:
 
     @contextmanager
     def hold(self, weight: int, party: str = "") -> Iterator[None]:
-        """Wait until `weight` is free, and hold it inside the `with`. A weight above the capacity takes all of it."""
+        """Wait until `weight` is free, and hold it inside the `with` block. A weight above the capacity takes the whole capacity."""
         weight = min(weight, self._capacity)
         self._acquire(weight, party)
         try:

@@ -117,8 +117,8 @@ def test_an_address_with_all_its_connections_is_told_429_and_the_metrics_count_i
         assert error_of(answer_with(app, 429))["code"] == "rate_limited"
     answer_with(app, 200)
     metrics = app.metrics().text
-    assert 'http_turned_away_total{reason="connections"}' in metrics
-    assert 'http_turned_away_total{reason="unfinished"}' in metrics
+    assert 'http_rejected_total{reason="connections"}' in metrics
+    assert 'http_rejected_total{reason="unfinished"}' in metrics
 
 
 def first_answer(clients):

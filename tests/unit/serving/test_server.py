@@ -382,20 +382,20 @@ def test_an_idle_connection_is_cut():
 
 
 def test_where_all_connections_are_taken_those_that_ask_for_nothing_make_room(monkeypatch):
-    monkeypatch.setattr("app.serving.server.DEADLINES_EVERY_S", 60)  # the test looks by itself
+    monkeypatch.setattr("app.serving.server.DEADLINE_CHECK_S", 60)  # the test looks by itself
     with serving(spawn=5) as server:
         idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
         assert [client.answer()[0] for client in idle] == [200] * 5
         next_one = Client(server).send("GET /livez HTTP/1.1\nHost: h\n\n")
-        server.cut_overdue(time.monotonic() + 59)
+        server.close_overdue(time.monotonic() + 59)
         assert len(server.connections) == 5, "they had no time to ask for something yet"
-        server.cut_overdue(time.monotonic() + 61)
+        server.close_overdue(time.monotonic() + 61)
         assert next_one.answer()[0] == 200
         assert all(client.is_closed() for client in idle)
 
 
 def test_room_is_made_while_a_new_connection_waits(monkeypatch):
-    monkeypatch.setattr("app.serving.server.DEADLINES_EVERY_S", 0.1)
+    monkeypatch.setattr("app.serving.server.DEADLINE_CHECK_S", 0.1)
     with serving(spawn=5) as server:
         idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
         assert [client.answer()[0] for client in idle] == [200] * 5
@@ -403,7 +403,7 @@ def test_room_is_made_while_a_new_connection_waits(monkeypatch):
 
 
 def test_where_there_is_room_they_stay(monkeypatch):
-    monkeypatch.setattr("app.serving.server.DEADLINES_EVERY_S", 0.05)
+    monkeypatch.setattr("app.serving.server.DEADLINE_CHECK_S", 0.05)
     with serving(spawn=6) as server:
         idle = [Client(server).send("GET / HTTP/1.1\nHost: h\n\n") for _ in range(5)]
         assert [client.answer()[0] for client in idle] == [200] * 5

@@ -1,12 +1,7 @@
-"""Where buckets are kept. The port is five methods, and every twin passes the same contract test:
+"""Stores of buckets, all of which pass the same contract test.
 
-    apply(delta)                              adds it to its minutes, hours and days, once, however often it is repeated
-    read(level_ms, app, env, since, until)    the buckets that begin in [since, until); `env` None means every env
-    apps(at_most)                             the applications that are counted here, the first ones first
-    tend()                                    called again and again: keeps itself within its bound
-    check()                                   its state for health: {"state", "error"?, …}
-
-`mongo` and `file` (one SQLite file) are the real ones, `memory` is for tests, and `ladder` is made of the first two.
+`mongo` and `file` (one SQLite file) are the real stores, and `memory` is for tests. `ladder` writes to `mongo`, and while MongoDB does not
+answer it keeps deltas in the file (`delta_queue`). Each store has a maximum size; `eviction` decides which application loses buckets then.
 """
 
 from collections.abc import Iterable
@@ -16,14 +11,24 @@ from app.telemetry.stats.bucket import Bucket, Delta
 
 
 class RollupStore(Protocol):
-    """The first three may raise StorageUnavailable; then the delta may be stored or not, and the caller applies it again."""
+    """`apply`, `read` and `apps` may raise StorageUnavailable. A delta may or may not be stored then, and the caller applies it again."""
 
-    def apply(self, delta: Delta) -> None: ...
+    def apply(self, delta: Delta) -> None:
+        """Add a delta to the buckets of its minutes, hours and days, once, however often it is repeated."""
+        ...
 
-    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Bucket]: ...
+    def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterable[Bucket]:
+        """Return the buckets of a level that begin in [since, until), in epoch milliseconds; with `env` None those of every env."""
+        ...
 
-    def apps(self, at_most: int) -> list[str]: ...
+    def apps(self, at_most: int) -> list[str]:
+        """Return the applications that have buckets, those that were counted first before the others."""
+        ...
 
-    def tend(self) -> None: ...
+    def tend(self) -> None:
+        """Run every few seconds: delete what is too old or exceeds the maximum size."""
+        ...
 
-    def check(self) -> dict[str, Any]: ...
+    def check(self) -> dict[str, Any]:
+        """Return the state for health: {"state", "error"?, ...}."""
+        ...

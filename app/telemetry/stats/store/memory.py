@@ -1,34 +1,42 @@
-"""Cells in memory, gone with the process: for tests, and the plainest reading of what a store promises."""
+"""Keeps buckets in memory, for tests. The shortest code that keeps the promises of a store."""
+
+from typing import Any
 
 from app.telemetry.stats.bucket import LEVELS_MS, Bucket, Delta, widened
 
 
 class MemoryRollups:
-    def __init__(self):
-        self._cells: dict[tuple, Bucket] = {}
+    """A RollupStore without limits; the methods are described there."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple, Bucket] = {}
         self._applied: dict[str, int] = {}
 
     def apply(self, delta: Delta) -> None:
+        """Add a delta, unless it or a later one of the worker was added."""
         if self._applied.get(delta.worker, 0) >= delta.seq:
             return
         self._applied[delta.worker] = delta.seq
         for level_ms in LEVELS_MS:
             for bucket in widened(delta.buckets, level_ms):
-                place = (level_ms, bucket.app, bucket.env, bucket.at)
-                self._cells.setdefault(place, Bucket(bucket.app, bucket.env, bucket.at)).add(bucket)
+                key = (level_ms, bucket.app, bucket.env, bucket.at)
+                self._buckets.setdefault(key, Bucket(bucket.app, bucket.env, bucket.at)).add(bucket)
 
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> list[Bucket]:
+        """Return the buckets of the range."""
         return [
             bucket
-            for (level, *_), bucket in self._cells.items()
+            for (level, *_), bucket in self._buckets.items()
             if level == level_ms and bucket.app == app and env in (None, bucket.env) and since <= bucket.at < until
         ]
 
     def apps(self, at_most: int) -> list[str]:
-        return list(dict.fromkeys(app for _, app, *_ in self._cells))[:at_most]
+        """Return the applications, the first ones first."""
+        return list(dict.fromkeys(app for _, app, *_ in self._buckets))[:at_most]
 
-    def check(self) -> dict[str, str]:
+    def check(self) -> dict[str, Any]:
+        """Return `up`."""
         return {"state": "up"}
 
     def tend(self) -> None:
-        """Nothing here grows old."""
+        """Do nothing: no bucket is deleted here."""

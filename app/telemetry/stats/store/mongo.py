@@ -1,9 +1,9 @@
-"""Cells in MongoDB, one document each, all workers adding to the same ones by `$inc`.
+"""Stores each bucket as a document in MongoDB. All workers add to the same documents by `$inc`.
 
-A `$inc` that is sent twice counts twice, so a document remembers in `by` which delta of each worker it has. The guard is in
-the filter of the update, and so holds for that document in the same step. Where the filter finds nothing the upsert tries
-an insert, which the `_id` refuses if the document exists: either the delta is in it already, or another worker had made it
-a moment before. An update without upsert settles which.
+A `$inc` that is sent twice counts twice. So a document notes in `by` the last delta that it has of each worker, and the filter of the
+update matches only a document without this delta. If no document matches, the upsert tries an insert, and MongoDB refuses it if a document
+has that `_id`: either the document has the delta already, or another worker has just made the document. A second update, without
+upsert, adds the delta in the second case only.
 """
 
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ from app.telemetry.stats.store.mongo_size_limit import MAX_BYTES, MongoSizeLimit
 
 log = get_logger(__name__)
 
-READ_S = 20  # a long range takes longer than a write may
-WANTED = {"_id": 0, "app": 1, "env": 1, "at": 1, "counts": 1, "failed": 1, "values": 1}
+READ_S = 20  # reading a long range may take longer than a write
+FIELDS = {"_id": 0, "app": 1, "env": 1, "at": 1, "counts": 1, "failed": 1, "values": 1}
 
 
 class RollupDocument(Document):
-    """The record of collection and fields; the indexes are made by migrations_indexes/. Names are keys of the inner
-    documents, written as `_key` writes them."""
+    """Names the collection and its fields; migrations_indexes/ makes the indexes. The names of events are keys of the inner documents,
+    escaped by `_key`."""
 
     meta = {"collection": "telemetry_rollups", "auto_create_index": False, "id_field": "id"}
 
@@ -53,50 +53,53 @@ class RollupDocument(Document):
 
 
 class MongoRollups:
-    """Writes as durably as the events are written, since both say what was answered."""
+    """Writes statistics as durably as events, since both are part of the same answer."""
 
     def __init__(self, database: Database, max_bytes: int = MAX_BYTES):
         self._database = database
         collection = database[RollupDocument._get_collection_name()]
         self._collection = collection.with_options(write_concern=WriteConcern(**durable_concern(collection)))
-        self._room = MongoSizeLimit(database, self._collection, max_bytes)
+        self._size_limit = MongoSizeLimit(database, self._collection, max_bytes)
 
     def apply(self, delta: Delta) -> None:
+        """Add a delta to its documents, each of which takes it once."""
         steps = [_step(bucket, level_ms, delta) for level_ms in LEVELS_MS for bucket in widened(delta.buckets, level_ms)]
         there_already = self._write([UpdateOne(wanted, change, upsert=True) for wanted, change in steps])
         if there_already:
             self._write([UpdateOne(*steps[index]) for index in there_already])
 
     def read(self, level_ms: int, app: str, env: str | None, since: int, until: int) -> Iterator[Bucket]:
+        """Yield the buckets of the range."""
         wanted = {"app": app, "level": level_ms, "at": {"$gte": to_datetime(since), "$lt": to_datetime(until)}}
         if env is not None:
             wanted["env"] = env
         with driver_errors():
-            self._database.command("ping")  # a server that is not there is not waited for as long as a long answer is
+            self._database.command("ping")  # fails at once where MongoDB does not answer, and not after READ_S
             with pymongo.timeout(READ_S):
-                for document in self._collection.find(wanted, WANTED):
+                for document in self._collection.find(wanted, FIELDS):
                     yield _bucket(document)
 
     def apps(self, at_most: int) -> list[str]:
-        """By their days, which are few."""
+        """Return the applications, read from their days, which are few documents."""
         group = {"$group": {"_id": "$app", "since": {"$min": "$createdAt"}}}
-        steps = [{"$match": {"level": DAY_MS}}, group, {"$sort": {"since": 1, "_id": 1}}, {"$limit": at_most}]
+        steps: list[dict[str, Any]] = [{"$match": {"level": DAY_MS}}, group, {"$sort": {"since": 1, "_id": 1}}, {"$limit": at_most}]
         with driver_errors():
             self._database.command("ping")
             with pymongo.timeout(READ_S):
                 return [row["_id"] for row in self._collection.aggregate(steps)]
 
     def check(self) -> dict[str, Any]:
-        return self._room.check()
+        """Return `degraded` for an hour after documents were deleted to make room."""
+        return self._size_limit.check()
 
     def tend(self) -> None:
-        """Every minute: keep the collection within its bound. MongoDB's TTL index removes what is old."""
-        with suppress(PyMongoError):  # the next `apply` meets the same trouble, and reports it
-            self._room.make()
+        """Keep the collection within its maximum size. The TTL index of MongoDB deletes what is old."""
+        with suppress(PyMongoError):  # the next `apply` fails for the same reason, and reports it
+            self._size_limit.make_room()
 
     def _write(self, updates: list[UpdateOne]) -> list[int]:
-        """The indexes of those whose document was there already. What MongoDB will not take, such as a document that has grown too
-        large, is logged and must not hold up the others."""
+        """Return the indexes of the updates whose document existed already. An update that MongoDB refuses, such as one of a document that
+        is too large, is logged and does not stop the others."""
         with driver_errors(), answers_understood():
             problems = self._problems(updates)
             found = judge(problems, self._collection, lambda index: updates[index]._filter["_id"])
@@ -115,15 +118,17 @@ class MongoRollups:
 
 
 def _step(bucket: Bucket, level_ms: int, delta: Delta) -> tuple[dict, dict]:
+    """Return the filter and the update for one bucket of a delta."""
     guard = f"by.{delta.worker}"
-    place: dict[str, Any] = {"level": level_ms, "app": bucket.app, "at": to_datetime(bucket.at), "createdAt": to_datetime(delta.made_at)}
+    made_at = to_datetime(delta.made_at)
+    on_insert: dict[str, Any] = {"level": level_ms, "app": bucket.app, "at": to_datetime(bucket.at), "createdAt": made_at}
     if bucket.env is not None:
-        place["env"] = bucket.env
+        on_insert["env"] = bucket.env
     id_ = orjson.dumps([level_ms, bucket.at, bucket.app, bucket.env]).decode()
     return {"_id": id_, guard: {"$not": {"$gte": delta.seq}}}, {
         "$inc": _increments(bucket),
-        "$set": {guard: delta.seq, "updatedAt": to_datetime(delta.made_at)},
-        "$setOnInsert": place,
+        "$set": {guard: delta.seq, "updatedAt": made_at},
+        "$setOnInsert": on_insert,
     }
 
 
@@ -140,7 +145,7 @@ def _increments(bucket: Bucket) -> dict[str, int]:
 
 
 def _key(name: str) -> str:
-    """A name as a field of a document: without what has a meaning in a path."""
+    """Return a name as a key of a document: without the characters that have a meaning in a path."""
     return name.replace("%", "%25").replace(".", "%2E").replace("$", "%24").replace("\0", "%00")
 
 

@@ -1,7 +1,7 @@
-"""The bound of the statistics in MongoDB: when the collection is larger than TELEMETRY_ROLLUPS_MAX_BYTES, the oldest documents of
-the narrowest level go of the application that has to give (`eviction`), as in the file.
+"""Keeps the statistics in MongoDB within TELEMETRY_ROLLUPS_MAX_BYTES: deletes the oldest minutes of the application that has to lose
+buckets (`eviction`), as in the file.
 
-The size that MongoDB reports is only the reason to look: what there is of each application is then added up.
+MongoDB reports the size of a collection with a delay. So that size only tells when to add up the sizes of all documents.
 """
 
 import time
@@ -21,12 +21,14 @@ sampled = SampledLog(get_logger(__name__))
 
 MAX_BYTES = 536_870_912
 LOOK_EVERY_S = 60.0
-PATIENCE_S = 30.0  # for adding up the whole collection, which is rare and waited for by nobody
+ADD_UP_TIMEOUT_S = 30.0  # for the whole collection; it is rare, and no request waits for it
 DOCUMENTS_AT_ONCE = 200
-FULL_FOR_S = 3600.0  # so long health says that documents went
+FULL_FOR_S = 3600.0  # how long health reports that documents were deleted
 
 
 class MongoSizeLimit:
+    """`now` is in seconds of a monotonic clock."""
+
     def __init__(self, database: Database, collection: Collection, max_bytes: int, now: Callable[[], float] = time.monotonic):
         self._database = database
         self._collection = collection
@@ -35,13 +37,14 @@ class MongoSizeLimit:
         self._look_at = self._full_until = 0.0
 
     def check(self) -> dict[str, Any]:
+        """Return the state for health: `degraded` for FULL_FOR_S after documents were deleted."""
         if self._now() < self._full_until:
-            error = "The collection is full (TELEMETRY_ROLLUPS_MAX_BYTES): the oldest minutes of the app that has most are dropped."
+            error = "The collection is full (TELEMETRY_ROLLUPS_MAX_BYTES): the oldest minutes of the largest app are deleted."
             return {"state": "degraded", "error": error}
         return {"state": "up"}
 
-    def make(self) -> int:
-        """How many documents went. Looks once a minute. Raises PyMongoError."""
+    def make_room(self) -> int:
+        """Return how many documents were deleted. Looks at the size once a minute. Raises PyMongoError."""
         if self._now() < self._look_at:
             return 0
         self._look_at = self._now() + LOOK_EVERY_S
@@ -53,7 +56,7 @@ class MongoSizeLimit:
 
     def _apps(self) -> dict[str, Stored]:
         group = {"_id": "$app", "size": {"$sum": {"$bsonSize": "$$ROOT"}}, "since": {"$min": "$createdAt"}}
-        with pymongo.timeout(PATIENCE_S):
+        with pymongo.timeout(ADD_UP_TIMEOUT_S):
             rows = list(self._collection.aggregate([{"$group": group}]))
         return {row["_id"]: Stored(row["size"], to_ms(row["since"]) if row["since"] else 0) for row in rows}
 
@@ -66,15 +69,15 @@ class MongoSizeLimit:
             freed += size
             return count, size
 
-        gone = evict(apps, drop_oldest, lambda: freed >= wanted)
+        dropped = evict(apps, drop_oldest, lambda: freed >= wanted)
         self._full_until = self._now() + FULL_FOR_S
-        count, most_of = sum(gone.values()), max(gone, key=gone.get, default=None)
+        count, most_of = sum(dropped.values()), max(dropped, key=lambda app: dropped[app], default=None)
         sampled.warning("rollups_full", max_bytes=self._max_bytes, buckets_dropped=count, most_of=most_of)
         return count
 
     def _drop_oldest(self, app: str) -> tuple[int, int]:
-        """How many documents, and their bytes."""
-        wanted = [{"$match": {"app": app}}, {"$sort": {"level": 1, "at": 1}}, {"$limit": DOCUMENTS_AT_ONCE}]
+        """Return how many documents were deleted, and their bytes."""
+        wanted: list[dict[str, Any]] = [{"$match": {"app": app}}, {"$sort": {"level": 1, "at": 1}}, {"$limit": DOCUMENTS_AT_ONCE}]
         rows = list(self._collection.aggregate([*wanted, {"$project": {"size": {"$bsonSize": "$$ROOT"}}}]))
         if rows:
             self._collection.delete_many({"_id": {"$in": [row["_id"] for row in rows]}})

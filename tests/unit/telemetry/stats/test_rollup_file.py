@@ -1,4 +1,4 @@
-"""The file of the statistics: deleted, damaged or full under a running server, it is a file again at the next write."""
+"""The file of the statistics is replaced when it is deleted or damaged under a running server, and is kept within its maximum size."""
 
 import os
 import sqlite3
@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.bucket import DAY_MS, HOUR_MS, MINUTE_MS, Bucket, Delta
+from app.telemetry.stats.store.delta_queue import DeltaQueue
 from app.telemetry.stats.store.file import FileRollups
 from tests.apps import NOW, Clock
 
@@ -47,8 +48,8 @@ def test_a_file_that_was_deleted_is_made_again_by_the_next_write_and_by_the_next
 
 
 @pytest.mark.parametrize("left", ["-wal", "-shm", "both"])
-def test_what_a_killed_server_left_beside_a_deleted_file_does_not_come_back_into_the_new_one(file, path, left):
-    with closing(sqlite3.connect(path)) as killed:  # it holds the log open, as a process that is killed does
+def test_the_log_that_a_killed_server_left_beside_a_deleted_file_does_not_get_into_the_new_file(file, path, left):
+    with closing(sqlite3.connect(path)) as killed:  # keeps the log, as a killed process does
         file.apply(delta(1))
         killed.execute("SELECT count(*) FROM cells").fetchone()
         file.apply(delta(2))
@@ -77,15 +78,15 @@ def cut(path):
     os.truncate(path, path.stat().st_size - 4096 - 100)
 
 
-def another_shape(path):
+def other_tables(path):
     path.unlink()
     with closing(sqlite3.connect(path)) as db:
         db.executescript("CREATE TABLE buckets (a); CREATE TABLE applied (b, c); CREATE TABLE waiting (d)")
 
 
-@pytest.mark.parametrize("spoil", [spoil_head, spoil_middle, cut, another_shape])
+@pytest.mark.parametrize("spoil", [spoil_head, spoil_middle, cut, other_tables])
 @pytest.mark.parametrize("is_running", [True, False])
-def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(file, path, spoil, is_running):
+def test_a_damaged_file_is_moved_away_and_replaced(file, path, spoil, is_running):
     for seq in range(1, 30):
         file.apply(delta(seq, at=AT + seq * MINUTE_MS, name="x" * 200))
     spoil(path)
@@ -101,7 +102,7 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(file, path, spoil, is
     assert file.check()["state"] == "up"
 
 
-def test_a_file_that_breaks_again_and_again_leaves_one_copy(file, path):
+def test_a_file_that_is_damaged_several_times_leaves_one_copy(file, path):
     for seq in range(1, 6):
         file.apply(delta(seq))
         spoil_head(path)
@@ -109,7 +110,7 @@ def test_a_file_that_breaks_again_and_again_leaves_one_copy(file, path):
     assert sorted(name.name for name in path.parent.glob("*damaged*")) == ["rollups.sqlite.damaged"]
 
 
-def test_many_that_find_it_damaged_at_once_begin_one_new_file(path):
+def test_processes_that_find_it_damaged_at_once_make_one_new_file(path):
     spoil_head(path)
     files = [FileRollups(path, ttl_days=90, clock=Clock()) for _ in range(6)]
 
@@ -129,7 +130,7 @@ def test_many_that_find_it_damaged_at_once_begin_one_new_file(path):
 
 
 @pytest.mark.parametrize("text", [b"not json", b"[]", None, 7, b'{"app":1}'])
-def test_a_cell_that_cannot_be_read_costs_its_own_numbers_only(file, path, text):
+def test_a_bucket_that_cannot_be_decoded_loses_only_its_own_counts(file, path, text):
     file.apply(delta(1))
     file.apply(delta(2, at=AT + MINUTE_MS))
     with closing(sqlite3.connect(path)) as db, db:
@@ -139,15 +140,16 @@ def test_a_cell_that_cannot_be_read_costs_its_own_numbers_only(file, path, text)
     assert (count(file), count(file, DAY_MS)) == (2, 3)
 
 
-def test_a_waiting_delta_that_cannot_be_read_does_not_keep_back_those_behind_it(file, path):
+def test_a_queued_delta_that_cannot_be_decoded_does_not_hold_up_the_others(file, path):
+    queue = DeltaQueue(file, Clock())
     for seq in range(1, 60):
-        file.park(delta(seq))
+        queue.put(delta(seq))
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE waiting SET delta = 'x' WHERE seq < 50")
-    assert [found.seq for found in file.waiting()] == list(range(50, 60))
+    assert [found.seq for found in queue.first()] == list(range(50, 60))
 
 
-def test_a_place_that_cannot_be_written_is_said_and_works_again_when_it_can(path):
+def test_a_file_that_cannot_be_written_is_an_error_until_it_can(path):
     path.mkdir()
     file = FileRollups(path, ttl_days=90, clock=Clock())
     with pytest.raises(StorageUnavailable, match=r"rollups\.sqlite: "):
@@ -157,7 +159,7 @@ def test_a_place_that_cannot_be_written_is_said_and_works_again_when_it_can(path
     assert count(file) == 1
 
 
-# Its bound.
+# The maximum size.
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def small(path):
 
 
 def attack(file, rounds=40, app="invented-{n}-{m}"):
-    """Cells of invented apps and times, many times what there is room for."""
+    """Add buckets of invented apps and times, many times the maximum size."""
     for n in range(1, rounds + 1):
         buckets = [Bucket(app.format(n=n, m=m % 5), f"e{m}", AT - (n * 100 + m) * MINUTE_MS, {"page": {"x" * 200: 1}}) for m in range(100)]
         file.apply(Delta("attacker", n, NOW, buckets))
@@ -177,7 +179,7 @@ def size_of(path):
 
 
 @pytest.mark.parametrize("app", ["invented-{n}-{m}", "one"])
-def test_the_file_stays_within_its_bound_and_others_keep_every_minute(small, path, app):
+def test_the_file_keeps_its_maximum_size_and_other_apps_keep_every_minute(small, path, app):
     for seq in range(1, 61):
         small.apply(delta(seq, at=AT + seq * MINUTE_MS))
     attack(small, app=app)
@@ -187,7 +189,7 @@ def test_the_file_stays_within_its_bound_and_others_keep_every_minute(small, pat
     assert small.check()["state"] == "degraded" and "TELEMETRY_ROLLUPS_MAX_BYTES" in small.check()["error"]
 
 
-def test_of_an_app_alone_the_oldest_minutes_go_first_and_the_days_stay(small):
+def test_a_single_app_loses_its_oldest_minutes_first_and_keeps_its_days(small):
     for seq in range(1, 40):
         buckets = [Bucket("web", None, AT + (seq * 100 + n) * MINUTE_MS, {"page": {"x" * 200: 1}}) for n in range(100)]
         small.apply(Delta("w1", seq, NOW, buckets))
@@ -197,7 +199,7 @@ def test_of_an_app_alone_the_oldest_minutes_go_first_and_the_days_stay(small):
     assert sum(n for bucket in days for n in bucket.counts["page"].values()) == 3900
 
 
-def test_a_delta_that_is_repeated_after_cells_went_counts_once_in_its_day(small):
+def test_a_delta_that_is_repeated_after_its_minutes_were_deleted_counts_once_in_its_day(small):
     small.apply(delta(1))
     attack(small, app="web", rounds=30)
     before = count(small, DAY_MS)

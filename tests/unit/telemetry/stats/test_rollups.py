@@ -204,10 +204,10 @@ def test_a_flush_stores_a_limited_number_of_buckets_and_every_event_is_counted_o
         total += len(events)
     assert sum(map(len, rollups._counters.values())) <= 20_000 + 3000
     rollups.flush()
-    days = [bucket for (level, *_), bucket in store._cells.items() if level == DAY_MS]
+    days = [bucket for (level, *_), bucket in store._buckets.items() if level == DAY_MS]
     stored = sum(sum(names.values()) for bucket in days for names in bucket.counts.values())
     assert stored + metrics.telemetry_rollups_lost_total._value.get() == total
-    assert len(store._cells) <= 3 * 20_000
+    assert len(store._buckets) <= 3 * 20_000
 
 
 def test_an_app_that_sends_every_day_keeps_its_name_whatever_others_send(store, metrics):
@@ -224,7 +224,7 @@ def test_an_app_that_sends_every_day_keeps_its_name_whatever_others_send(store, 
         rollups.note(sent([{"app": f"early-{day}-{m}", "ts": clock()} for m in range(1000)]), (), "web")
         rollups.flush()
     assert sum(bucket.counts["page"]["a"] for bucket in store.read(DAY_MS, "honest", None, 0, clock())) == 4
-    apps = {app for _, app, *_ in store._cells}
+    apps = {app for _, app, *_ in store._buckets}
     assert "(other)" in apps and len(apps) < 6 * 101
 
 

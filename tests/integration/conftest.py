@@ -1,12 +1,17 @@
-"""Clients of a running server: `connect` makes python-socketio clients, `raw` bare websockets. Both need a fixture `app`."""
+"""Fixtures of several modules: clients of a running server, the collection of events, and the commands of telemetry.
+
+`connect` makes python-socketio clients, `raw` bare websockets. Both need a fixture `app`.
+"""
 
 import socket
 
+import pymongo
 import pytest
 import websocket
 
-from tests.apps import SECRET, token
+from tests.apps import SECRET, make_app, token
 from tests.integration.realtime_client import Client
+from tests.integration.telemetry_clients import COLLECTION
 from tests.servers.real import real
 from tests.servers.switchyard import Switchyard
 
@@ -18,6 +23,26 @@ def unlimited_app():
     with real(Switchyard, "gunicorn", JWT_SECRET=SECRET, **unlimited) as running:
         yield running
         assert "Traceback" not in running.log
+
+
+@pytest.fixture
+def collection(mongo_uri):
+    """The collection of events."""
+    with pymongo.MongoClient(mongo_uri) as client:
+        yield client.get_default_database()[COLLECTION]
+
+
+@pytest.fixture
+def telemetry_command(tmp_path, mongo_uri):
+    """A function that runs `flask telemetry …` and returns its exit code and output."""
+
+    def run(*words, stdin=None, **settings):
+        app = make_app(tmp_path, **{"mongo_uri": mongo_uri, **settings})
+        result = app.test_cli_runner().invoke(args=["telemetry", *map(str, words)], input=stdin)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+    return run
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Many clients that send telemetry and remember what they were promised, and the comparison with what MongoDB holds."""
 
 import itertools
+import json
 import threading
 import time
 
@@ -106,6 +107,11 @@ def wait_until_drained(app, within_s=40):
     """Nothing is left on the disk."""
     folder = app.data_dir / "spool"
     wait_until(lambda: not list(folder.glob("events-*.jsonl")), within_s, show=lambda: f"{list(folder.iterdir())}\n{app.log[-3000:]}")
+
+
+def sdk_line(**fields):
+    """Return an event as an SDK sends it, on a line of its own."""
+    return json.dumps({"app": "web", "type": "event", "name": "a", **fields}).encode() + b"\n"
 
 
 def stored_names(uri):

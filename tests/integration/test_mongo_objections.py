@@ -1,8 +1,7 @@
-"""What a healthy MongoDB will not take: it is named, it is kept, and nobody is told that it is saved."""
+"""An event that MongoDB refuses for ever is reported as refused, kept in a file, and never answered as saved."""
 
 import json
 
-import pymongo
 import pytest
 from gevent.event import Event
 
@@ -10,15 +9,8 @@ from app.storage.mongo_errors import judge
 from app.telemetry.drain.drainer import Drainer
 from app.telemetry.spool.event_lines import decode
 from tests.apps import WRITE_KEY, bearer, make_app
-from tests.integration.telemetry_clients import COLLECTION
 
 KEY = {"X-Write-Key": WRITE_KEY}
-
-
-@pytest.fixture
-def collection(mongo_uri):
-    with pymongo.MongoClient(mongo_uri) as client:
-        yield client.get_default_database()[COLLECTION]
 
 
 @pytest.fixture
@@ -40,7 +32,7 @@ def waiting(app):
     return [decode(line).name for path in folder.glob("events-*.jsonl") for line in path.read_bytes().splitlines()]
 
 
-def test_an_event_that_an_operators_unique_index_refuses_is_rejected_and_kept_and_costs_no_other(app, collection):
+def test_an_event_that_a_unique_index_of_the_operator_refuses_is_rejected_and_kept_and_the_others_are_saved(app, collection):
     collection.create_index("props.order", unique=True, name="one_of_each")
     assert send(app, order("first", 1))["saved"] == 1
     answer = send(app, order("new", 2), order("second", 1), order("newer", 3))
@@ -50,7 +42,7 @@ def test_an_event_that_an_operators_unique_index_refuses_is_rejected_and_kept_an
     assert sorted(document["name"] for document in collection.find()) == ["first", "new", "newer"]
 
 
-def test_a_place_among_the_rejected_is_the_one_that_was_sent(app, collection):
+def test_the_index_of_a_rejected_event_is_the_one_in_the_batch_that_was_sent(app, collection):
     collection.create_index("props.order", unique=True)
     send(app, order("first", 1))
     answer = send(app, {"name": ""}, order("second", 1), {"name": "good"})
@@ -59,7 +51,7 @@ def test_a_place_among_the_rejected_is_the_one_that_was_sent(app, collection):
     assert send(app, order("third", 1)) == {"ok": True, "saved": 0, "rejected": [{**answer["rejected"][1], "index": 0}]}
 
 
-def test_the_same_event_again_is_there_also_where_another_index_objects_to_it_as_well(app, collection):
+def test_an_event_that_is_sent_again_is_a_duplicate_although_another_index_refuses_it_too(app, collection):
     collection.create_index("props.order", unique=True)
     again = order("first", 1, eventId="e1")
     send(app, again)
@@ -67,7 +59,7 @@ def test_the_same_event_again_is_there_also_where_another_index_objects_to_it_as
     assert waiting(app) == []
 
 
-def test_what_is_refused_is_not_counted(app, collection):
+def test_a_refused_event_is_not_counted(app, collection):
     collection.create_index("props.order", unique=True)
     send(app, order("first", 1), order("second", 1))
     app.extensions["switchyard"].telemetry_rollups.flush()
@@ -75,7 +67,7 @@ def test_what_is_refused_is_not_counted(app, collection):
     assert (totals["count"], [row["name"] for row in totals["byName"]]) == (1, ["first"])
 
 
-def test_the_drainer_puts_it_into_the_rejected_file_with_the_reason(app, collection, tmp_path):
+def test_the_drainer_moves_a_refused_event_into_the_rejected_file_with_the_reason(app, collection, tmp_path):
     collection.create_index("props.order", unique=True, name="one_of_each")
     send(app, order("first", 1), order("second", 1))
     parts = app.extensions["switchyard"]
@@ -91,7 +83,7 @@ def test_the_drainer_puts_it_into_the_rejected_file_with_the_reason(app, collect
     assert waiting(app) == []
 
 
-def test_an_answer_that_does_not_name_the_index_is_settled_by_asking_for_the_id(collection):
+def test_where_mongo_does_not_name_the_index_the_event_is_looked_up_by_its_id(collection):
     collection.insert_one({"_id": "a"})
     problems = [{"index": index, "code": 11000, "errmsg": "duplicate key"} for index in (0, 1)]
     found = judge(problems, collection, ["a", "b"].__getitem__)

@@ -1,18 +1,19 @@
-"""The numbers through faults: an answer that is lost on the network, a process that is killed, one that is asked to leave."""
+"""Statistics when an answer is lost on the network, when a process is killed, and when it is stopped."""
 
-import time
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import requests
 from pymongo import MongoClient
 
 from app.storage import migrations, mongo
-from app.storage.circuit_breaker import FIRST_REST_MS
 from app.storage.errors import StorageUnavailable
 from app.telemetry.stats.bucket import MINUTE_MS, Bucket, Delta
 from app.telemetry.stats.store.mongo import MongoRollups
 from tests.apps import NOW, SECRET, WRITE_KEY, bearer, make_app, make_settings
+from tests.waiting import wait_until
 
 ADMIN, KEY = bearer("boss", "admin"), {"X-Write-Key": WRITE_KEY}
 SETTINGS = {"JWT_SECRET": SECRET, "WRITE_KEYS": f"web:{WRITE_KEY}", "RATE_LIMIT_HTTP": "100000/second"}
@@ -32,7 +33,7 @@ def test_a_flush_whose_answer_was_lost_on_the_network_counts_once(mongo_server, 
     name = mongo_uri.rsplit("/", 1)[-1]
     store = MongoRollups(mongo.connect(f"mongodb://127.0.0.1:{proxy.port}/{name}", 700))
     store.apply(delta(1))
-    with proxy.toxic("timeout", timeout=0):  # what we send arrives, what is answered does not
+    with proxy.toxic("timeout", timeout=0):  # requests arrive, answers do not
         with pytest.raises(StorageUnavailable):
             store.apply(delta(2, n=10))
     with mongo_server.client() as direct:
@@ -41,7 +42,7 @@ def test_a_flush_whose_answer_was_lost_on_the_network_counts_once(mongo_server, 
     assert count(store) == 11
 
 
-def test_a_batch_that_mongo_took_and_we_answered_503_is_counted_when_it_is_sent_again(tmp_path, mongo_server, mongo_uri, proxy_to):
+def test_a_batch_that_mongo_stored_but_was_answered_503_is_counted_when_it_is_sent_again(tmp_path, mongo_server, mongo_uri, proxy_to):
     proxy, name = proxy_to(mongo_server.port), mongo_uri.rsplit("/", 1)[-1]
     uri = f"mongodb://127.0.0.1:{proxy.port}/{name}"
     app = make_app(tmp_path, mongo_uri=uri, mongo_timeout_ms=700, spool_max_bytes=1024)
@@ -56,8 +57,8 @@ def test_a_batch_that_mongo_took_and_we_answered_503_is_counted_when_it_is_sent_
         assert send()["error"]["code"] == "storage_full"
     with mongo_server.client() as direct:
         assert direct[name].telemetry_events.count_documents({}) == 10
-    time.sleep(FIRST_REST_MS / 1000)
-    assert send() == {"ok": True, "saved": 10, "storage": "mongo"}
+    saved = wait_until(lambda: answer if (answer := send())["ok"] else None)
+    assert saved == {"ok": True, "saved": 10, "storage": "mongo"}
     assert send() == {"ok": True, "saved": 10, "duplicates": 10, "storage": "mongo"}
     rollups.flush()
     answer = client.get("/api/telemetry/stats?app=web", headers=ADMIN).get_json()
@@ -74,7 +75,7 @@ def test_a_document_that_mongo_refuses_for_ever_does_not_hold_up_the_others(mong
     assert list(store.read(MINUTE_MS, "web", "prod", 0, NOW + 1)) == [other]
 
 
-def test_the_migration_makes_the_indexes_and_takes_them_back(tmp_path, mongo_uri):
+def test_the_migration_makes_the_indexes_and_the_rollback_drops_them(tmp_path, mongo_uri):
     database = mongo.connect(mongo_uri, 5000)
     migrations.migrate(database, make_settings(tmp_path))
     found = database.telemetry_rollups.index_information()
@@ -100,11 +101,9 @@ def total(app):
     return requests.get(f"{app.url}/api/telemetry/stats?app=web", headers=ADMIN, timeout=10).json()["totals"]["count"]
 
 
-def soon(app, expected):
-    deadline = time.monotonic() + 5
-    while total(app) != expected and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return total(app)
+def wait_until_counted(app, expected):
+    wait_until(lambda: total(app) >= expected, show=lambda: total(app))
+    assert total(app) == expected
 
 
 @pytest.fixture(params=["embedded", "mongo"])
@@ -112,35 +111,39 @@ def storage(request):
     return {"MONGO_URI": request.getfixturevalue("mongo_uri")} if request.param == "mongo" else {}
 
 
-def test_kill_9_costs_at_most_what_came_since_the_last_flush(switchyard, storage):
+def test_kill_9_loses_at_most_the_events_since_the_last_flush(switchyard, storage):
     app = switchyard(**SETTINGS, **storage, TELEMETRY_ROLLUPS_FLUSH_MS=100)
     send(app, 40)
-    assert soon(app, 40) == 40
+    wait_until_counted(app, 40)
     send(app, 2)
     app.kill()
     app.start()
     left = total(app)
     assert left in (40, 42)
     send(app, 5)
-    assert soon(app, left + 5) == left + 5
+    wait_until_counted(app, left + 5)
 
 
 @pytest.mark.parametrize("storage, by", [("embedded", "flask"), ("mongo", "gunicorn")], indirect=["storage"])
-def test_a_process_that_is_asked_to_leave_flushes_first(switchyard, storage, by):
+def test_a_process_flushes_before_it_stops(switchyard, storage, by):
     app = switchyard(by=by, **SETTINGS, **storage, TELEMETRY_ROLLUPS_FLUSH_MS=600_000)
     send(app, 7)
     app.restart()
     assert total(app) == 7
 
 
-def test_two_workers_add_up(switchyard, redis_url, mongo_uri):
+def test_the_counts_of_two_workers_are_added_up(switchyard, redis_url, mongo_uri):
     app = switchyard(**SETTINGS, MONGO_URI=mongo_uri, REDIS_URL=redis_url, WEB_CONCURRENCY=2, TELEMETRY_ROLLUPS_FLUSH_MS=100)
-    sent, deadline = 0, time.monotonic() + 30
-    while len(_workers_that_counted(mongo_uri)) < 2:
-        assert time.monotonic() < deadline, "the kernel gave one worker everything"
+    sent = 0
+
+    def both_have_counted():
+        nonlocal sent
         send(app, 2)
         sent += 2
-    assert soon(app, sent) == sent
+        return len(_workers_that_counted(mongo_uri)) == 2
+
+    wait_until(both_have_counted)
+    wait_until_counted(app, sent)
 
 
 def _workers_that_counted(mongo_uri):
@@ -148,31 +151,26 @@ def _workers_that_counted(mongo_uri):
         return {worker for document in client.get_default_database().telemetry_rollups.find() for worker in document["by"]}
 
 
-def test_what_was_counted_while_mongo_was_away_is_there_when_it_is_back_even_after_kill_9(switchyard, own_mongo):
+def test_events_that_were_counted_while_mongo_was_away_are_counted_when_it_is_back_even_after_kill_9(switchyard, own_mongo):
     uri = own_mongo.new_database()
     app = switchyard(**SETTINGS, MONGO_URI=uri, MONGO_TIMEOUT_MS=300, TELEMETRY_ROLLUPS_FLUSH_MS=100)
     send(app, 1)
-    assert soon(app, 1) == 1
+    wait_until_counted(app, 1)
     own_mongo.kill()
     send(app, 10)
-    deadline = time.monotonic() + 5
-    while not _is_waiting(app) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: _has_queued_deltas(app))
     app.kill()
     own_mongo.start()
     app.start()
-    assert soon(app, 11) == 11
+    wait_until_counted(app, 11)
 
 
-def _is_waiting(app):
-    import sqlite3
-    from contextlib import closing
-
+def _has_queued_deltas(app):
     with closing(sqlite3.connect(app.data_dir / "rollups.sqlite")) as db:
         return db.execute("SELECT count(*) FROM waiting").fetchone()[0] > 0
 
 
-def test_events_that_four_workers_without_mongo_get_at_once_are_read_and_counted_once(switchyard, redis_url):
+def test_events_that_four_workers_without_mongo_receive_at_once_are_read_and_counted_once(switchyard, redis_url):
     app = switchyard(**SETTINGS, REDIS_URL=redis_url, WEB_CONCURRENCY=4, TELEMETRY_ROLLUPS_FLUSH_MS=200)
     batches = [[{"type": "event", "name": "a", "eventId": f"{batch}-{n}"} for n in range(3)] for batch in range(10)]
 
@@ -184,12 +182,4 @@ def test_events_that_four_workers_without_mongo_get_at_once_are_read_and_counted
         answers = list(pool.map(send, batches * 8))
     assert sum(answer["saved"] - answer.get("duplicates", 0) for answer in answers) == 30
     assert len(requests.get(f"{app.url}/api/telemetry/events?limit=1000", headers=ADMIN, timeout=5).json()["events"]) == 30
-    deadline = time.monotonic() + 10
-    while (counted := _counted(app)) < 30:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert counted == 30
-
-
-def _counted(app):
-    return requests.get(f"{app.url}/api/telemetry/stats?app=web", headers=ADMIN, timeout=5).json()["totals"]["count"]
+    wait_until_counted(app, 30)

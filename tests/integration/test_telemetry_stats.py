@@ -62,7 +62,7 @@ def test_events_are_counted_by_type_and_by_name(app):
     assert {(row["name"], row["count"]) for row in totals["byName"]} == {("/", 2), ("/cart", 1), ("TypeError", 1)}
 
 
-def test_an_event_counts_in_the_minute_of_its_own_time_however_late_it_comes(app):
+def test_an_event_counts_in_the_minute_of_its_own_time_however_late_it_arrives(app):
     save(app, event(ts=AT - 30 * MINUTE), event(ts=AT + 1), event(ts=AT + 2))
     buckets = {bucket["at"]: bucket["count"] for bucket in stats(app)["buckets"] if bucket["count"]}
     assert buckets == {to_iso(AT - 30 * MINUTE): 1, to_iso(AT): 2}
@@ -83,7 +83,7 @@ def test_perf_values_have_percentiles_within_the_stated_error(app):
     assert (ttfb["name"], ttfb["count"], ttfb["p99"]) == ("ttfb", 1, pytest.approx(7, rel=0.021))
 
 
-def test_names_beyond_the_top_are_other_and_the_listed_ones_are_the_same_in_every_bucket(app):
+def test_names_beyond_top_count_as_other_and_every_bucket_lists_the_same_names(app):
     save(app, *[event(name="a")] * 3, *[event(name="b", ts=NOW - 5 * MINUTE)] * 2, event(name="c"))
     answer = stats(app, top=2)
     assert [(row["name"], row["count"]) for row in answer["totals"]["byName"]] == [("a", 3), ("b", 2)]
@@ -93,21 +93,21 @@ def test_names_beyond_the_top_are_other_and_the_listed_ones_are_the_same_in_ever
 
 
 @pytest.mark.parametrize("bucket, buckets", [("1m", 1441), ("5m", 289), ("15m", 97), ("1h", 25), ("6h", 5), ("1d", 2)])
-def test_every_width_of_bucket_adds_up_to_the_same(app, bucket, buckets):
+def test_buckets_of_every_width_add_up_to_the_same_total(app, bucket, buckets):
     save(app, event(ts=NOW - 3 * 3_600_000), event(ts=NOW - 60 * MINUTE), event())
     answer = stats(app, bucket=bucket, **{"from": NOW - 86_400_000})
     assert sum(row["count"] for row in answer["buckets"]) == answer["totals"]["count"] == 3
     assert len(answer["buckets"]) == buckets
 
 
-def test_a_range_is_widened_to_whole_buckets_and_the_answer_says_so(app):
+def test_a_range_is_widened_to_whole_buckets_and_the_answer_shows_the_wider_range(app):
     save(app, event(ts=NOW - 60 * MINUTE))
     answer = stats(app, bucket="1d", **{"from": "2025-10-09T08:53:00Z", "to": NOW})
     assert (answer["from"], answer["to"]) == ("2025-10-09T00:00:00.000Z", "2025-10-10T00:00:00.000Z")
     assert answer["totals"]["count"] == 1
 
 
-def test_an_application_and_an_env_see_their_own(app):
+def test_a_query_counts_only_the_events_of_its_app_and_env(app):
     save(app, event(), env="prod")
     save(app, event(), event(), env="test")
     save(app, event())
@@ -134,14 +134,14 @@ def test_an_event_that_is_sent_again_is_counted_once(app):
         ("app=a&from=9999-12-31&to=9999-12-31T23:59:59Z", "to"), ("app=a&to=9999-12-31T23:59:59Z", "to"),
     ],
 )  # fmt: skip
-def test_a_query_that_makes_no_sense_is_a_bad_request_that_names_it(client, query, path):
+def test_a_wrong_query_is_a_bad_request_that_names_the_parameter(client, query, path):
     response = client.get(f"/api/telemetry/stats?{query}", headers=ADMIN)
     error = error_of(response)
     assert (response.status_code, error["code"]) == (400, "bad_request")
     assert [row["path"] for row in error["details"]] == [path]
 
 
-def test_as_many_buckets_as_allowed_are_answered(app):
+def test_the_largest_allowed_number_of_buckets_is_answered(app):
     answer = stats(app, bucket="1m", **{"from": AT - MAX_BUCKETS * MINUTE, "to": AT})
     assert len(answer["buckets"]) == MAX_BUCKETS
 

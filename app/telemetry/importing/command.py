@@ -15,6 +15,8 @@ from app.storage.errors import StorageUnavailable
 from app.storage.leader_lock import LeaderLock
 from app.storage.segments.rejected import REJECTED
 from app.telemetry.cli_text import count_of, printable
+from app.telemetry.importing.checkpoints import Checkpoints
+from app.telemetry.importing.destination import Destination, DryRun, MongoDestination
 from app.telemetry.importing.importer import COUNTED, IMPORTED, KNOWN, REJECTED_LINES, Importer
 from app.telemetry.importing.line_reader import LineReader
 from app.telemetry.importing.source import STDIN, Source
@@ -31,9 +33,9 @@ INTERRUPTED = 130  # the exit code that shells use for Ctrl-C
 
 HELP = """Bring FILES (default: the whole spool) into MongoDB.
 
-FILES are lines or JSON, plain or .gz, or pipes; - is standard input. The import reads everything that the server gives out, and
-keeps its ids: lines of the spool, answers of GET /api/telemetry/events, what mongoexport writes (lines, --jsonArray, --pretty),
-and the .rejected files of an earlier import. It also reads what an SDK sends: a batch, or an event with its app:
+FILES are lines or JSON, plain or .gz, or pipes; - is standard input. The import reads lines of the spool, answers of
+GET /api/telemetry/events, the output of mongoexport (lines, --jsonArray, --pretty), and the .rejected files of an earlier import;
+their events keep their ids. It also reads what an SDK sends: a batch, or an event with its app:
 
 \b
   {"app": "web", "type": "event", "name": "signup", "ts": "2026-01-31T08:00:00Z",
@@ -43,15 +45,15 @@ app, type and name are required. ts is epoch milliseconds or ISO 8601; without i
 app and eventId are one event. An event without an eventId is recognized by its bytes and its place in the file of this name (of
 standard input, which has no name, by its first 64 kB).
 
-The files stay as they are. Events that are already stored are neither stored nor counted again, so a second run does no harm. A run
-that was interrupted continues where it stopped, if the file and the collection are still the same ones. Lines that are not events
-are kept in FILE.rejected, each with the reason (those of a pipe in DATA_DIR). Of a file that was cut off, the command imports what
-can be read, and reports the cut. The numbers at the end are those of this run. The exit code is 1 where lines were rejected, or
-where the import could not finish.
+The command does not change the files. Events that are already stored are neither stored nor counted again, so a second run does no
+harm. An interrupted import continues where it stopped, if the file and the collection are still the same ones. Lines that are not
+events are kept in FILE.rejected, each with the reason (those of a pipe in DATA_DIR). Of a file that was cut off, the command imports
+what can be read, and reports the cut. The numbers at the end are those of this run. The exit code is 1 if lines were rejected, or if
+the import could not finish.
 
-A server counts events for the statistics when it accepts them. So a file of a spool, recognized by its name
-(events-TIME-PID-RANDOM.jsonl), is imported and not counted, and any other file is counted. Where the statistics of the server that
-wrote a spool are lost, import copies of its files under other names.
+A server counts events for the statistics when it accepts them. So the import does not count the events of a spool file, which it
+recognizes by the name (events-TIME-PID-RANDOM.jsonl), and counts those of any other file. If the statistics of the server that wrote
+a spool are lost, import copies of its files under other names.
 """
 
 
@@ -59,7 +61,7 @@ wrote a spool are lost, import copies of its files under other names.
 @click.argument("files", nargs=-1, type=IMPORTABLE)
 @click.option("--dry-run", is_flag=True, help="read and count everything and write nothing; compares with MongoDB where it answers")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="chunks of 500 events under way at once")
-@click.option("--no-count", is_flag=True, help="add no event to the statistics: they have the events of these files already")
+@click.option("--no-count", is_flag=True, help="add no event to the statistics, which have the events of these files already")
 @click.option(
     "--rejected-dir", type=WRITABLE_FOLDER, help="keep FILE.rejected in this folder and not beside FILE, whose folder may be read-only"
 )
@@ -70,22 +72,24 @@ def import_events(files: tuple[Path, ...], dry_run: bool, concurrency: int, no_c
     settings, database = parts.settings, _database(parts, is_dry_run=dry_run)
     sources = [Source(path) for path in dict.fromkeys(map(_resolved, files)) or segments(settings.data_dir.resolve() / "spool")]
     sizes = {source: source.size for source in sources}
+    sink = MongoSink(database) if database is not None else None
     with _only_import(settings), _statistics(parts, database) as statistics:
-        progress = _progress(settings, is_loaded=not dry_run)
+        destination: Destination = DryRun(sink)
+        progress = checkpoints = None
+        if not dry_run and sink is not None and statistics is not None:
+            progress = _progress(settings)
+            destination, checkpoints = MongoDestination(sink, statistics.note), Checkpoints(progress, sink, click.echo)
         importer = Importer(
-            MongoSink(database) if database is not None else None,
-            progress,
+            destination,
+            checkpoints,
+            LineReader(parts.clock()),
             concurrency=concurrency,
-            reader=LineReader(parts.clock()),
-            note=statistics.note if statistics else lambda _: None,
             is_counting=not no_count,
-            is_dry_run=dry_run,
             rejects=rejected_dir,
             stdin_rejects=settings.data_dir,
-            report=click.echo,
         )
         counts = _run(importer, sources, "reading" if dry_run else "importing")
-    if not dry_run:
+    if progress is not None:
         progress.remove()
     click.echo(_summary(len(sources), counts, dry_run, is_compared=database is not None))
     if not dry_run:
@@ -124,7 +128,7 @@ def _only_import(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _statistics(parts: Any, database: Any | None) -> Iterator[ImportedCounts | None]:
-    """Flushes the counts also where the import was interrupted."""
+    """Yield None without MongoDB. Flushes the counts at the end, also of an import that was interrupted."""
     if database is None:
         yield None
         return
@@ -138,12 +142,11 @@ def _statistics(parts: Any, database: Any | None) -> Iterator[ImportedCounts | N
             click.echo(f"The statistics lack the events that were imported last: {statistics.failure}", err=True)
 
 
-def _progress(settings: Settings, *, is_loaded: bool) -> Progress:
+def _progress(settings: Settings) -> Progress:
     progress = Progress(settings.data_dir / ".import.progress", mongo.target(settings.mongo_uri or ""))
-    if is_loaded:
-        progress.load()
-        if progress.state:
-            click.echo("Continuing an import that was interrupted.")
+    progress.load()
+    if progress.state:
+        click.echo("Continuing an import that was interrupted.")
     return progress
 
 
@@ -162,7 +165,7 @@ def _run(importer: Importer, sources: list[Source], label: str) -> dict[str, int
 
 
 def _report_deletable(importer: Importer, sizes: dict[Source, int]) -> None:
-    """A `.rejected` file that was imported stays until a person deletes it. It may be deleted only if it did not grow meanwhile."""
+    """Name the `.rejected` files that were imported and may be deleted: those that did not grow meanwhile. The command deletes none."""
     for source, size in sizes.items():
         if not source.shown.endswith(REJECTED) or source.shown in importer.damaged or source.size != size:
             continue
@@ -172,7 +175,7 @@ def _report_deletable(importer: Importer, sizes: dict[Source, int]) -> None:
 
 
 def _resolved(path: Path) -> Path:
-    """A pipe that a shell made for the command (`<(…)`) exists only under the name that the shell gave it."""
+    """Return the absolute path of a file. A pipe keeps its name: one of a shell's `<(…)` exists under no other."""
     return path.resolve() if path.is_file() and str(path) != STDIN else path
 
 

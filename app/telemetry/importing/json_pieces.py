@@ -1,7 +1,7 @@
-"""Cuts JSON that spreads over many lines into pieces, block by block, so that a file of any size is read in bounded memory.
+"""Cuts JSON that spreads over many lines into pieces, block by block, so that a file of any size is read in limited memory.
 
-A piece is an object at the top of the document, or in an array at the top. Strings and brackets are all that is looked at: whether a
-piece is JSON is for its reader to judge. What stands between two objects and is not a comma is a piece, too.
+A piece is an object at the top of the document, or in an array at the top. This module looks only at strings and brackets: the reader of a
+piece finds out whether it is JSON. Any text between two objects that is not a comma is a piece, too.
 """
 
 import codecs

@@ -1,4 +1,6 @@
-"""Finds the events in a piece of an imported file. What the server gave out keeps its `_id`:
+"""Finds the events in a piece of an imported file.
+
+Events that came from a server keep their `_id`:
 
 - a line of the spool, or the row of a `.rejected` file that keeps one;
 - an event of GET /api/telemetry/events, or its whole answer;
@@ -6,8 +8,8 @@
 
 Of an answer that was cut off, the whole events are imported, and the rest is rejected with the reason.
 
-It also reads what an SDK sends: an event with its `app`, or a batch. With an eventId such an event gets the `_id` that it would have
-got over HTTP. Without one, its `_id` is made of the file's name, its place in the file and its bytes: a second import of the file
+An event that an SDK sends is read, too, alone with its `app` or in a batch. With an eventId such an event gets the `_id` that it would
+have got over HTTP. Without one, its `_id` is made of the name of the file, its place in the file and its bytes: a second import of the file
 finds it, and the same bytes in another file are another event.
 """
 
@@ -51,13 +53,8 @@ class LineReader:
         except Unusable as error:
             trouble = error
         sent = _decoded(text)
-        events = sent.get("events") if sent is not None and "_id" not in sent else None
-        if isinstance(events, list):
-            shared = {field: sent[field] for field in ENVELOPE if sent.get(field) is not None}
-            for place, event in enumerate(events):
-                own = {**shared, **event} if isinstance(event, dict) else event
-                is_ours = "nextCursor" in sent and isinstance(event, dict) and "id" in event
-                yield orjson.dumps(own) + b"\n", self._event(own, trouble, name, f"{offset}.{place}", is_ours=is_ours)
+        if sent is not None and "_id" not in sent and isinstance(sent.get("events"), list):
+            yield from self._of_a_list(sent, trouble, name, offset)
         elif sent is not None and sent.keys() == {"line", "reason"} and isinstance(sent["line"], str):
             yield from self.read(sent["line"].encode("utf-8", "surrogateescape"), name, offset)
         elif sent is None and (found := list(self._of_a_cut_page(text, trouble, name, offset))):
@@ -65,8 +62,17 @@ class LineReader:
         else:
             yield text, self._event(sent, trouble, name, str(offset), text)
 
+    def _of_a_list(self, sent: dict[str, Any], trouble: Unusable, name: bytes, offset: int) -> Iterator[Found]:
+        """Yield the events of a batch, or of an answer of GET /api/telemetry/events, which has a `nextCursor`."""
+        shared = {field: sent[field] for field in ENVELOPE if sent.get(field) is not None}
+        for index, event in enumerate(sent["events"]):
+            own = {**shared, **event} if isinstance(event, dict) else event
+            is_ours = "nextCursor" in sent and isinstance(event, dict) and "id" in event
+            yield orjson.dumps(own) + b"\n", self._event(own, trouble, name, f"{offset}.{index}", is_ours=is_ours)
+
     def _of_a_cut_page(self, text: bytes, trouble: Unusable, name: bytes, offset: int) -> Iterator[Found]:
-        """Yield nothing where no whole event is one that we gave out: an SDK's batch may have ended with fields for all its events."""
+        """Yield the whole events of a cut answer of a server. Yields nothing where none is from a server: the missing end of an SDK's batch
+        may have had fields for all its events."""
         head, pieces = pieces_of_a_page(text)
         sent = [_decoded(piece) for piece in pieces]
         whole = [event is not None and _was_given_out(event) for event in sent]
@@ -115,7 +121,7 @@ def _decoded(text: bytes) -> dict[str, Any] | None:
 
 
 def _was_given_out(sent: dict[str, Any]) -> bool:
-    """Whether it comes from GET /api/telemetry/events: an SDK does not send such times or the `_id` of another program."""
+    """Whether it comes from GET /api/telemetry/events: an SDK sends neither such times nor the `_id` of another program."""
     if "_id" in sent or not isinstance(sent.get("id"), str):
         return False
     return sent["id"].startswith('{"$') or all(isinstance(sent.get(name), str) for name in ("createdAt", "updatedAt"))

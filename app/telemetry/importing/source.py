@@ -2,7 +2,7 @@
 
 A piece is a line, or one value of a JSON document: an element of an array at the top, or an object that is spread over lines (an
 answer of GET /api/telemetry/events, what mongoexport writes with --jsonArray or --pretty). The first characters tell which. Every
-piece has the offset behind it, from which reading can continue later.
+piece has the offset of its end, from which reading can continue later.
 
 Invariant: everything that can be read of a file becomes pieces, and `trouble` names a file that was cut off or damaged after the last
 of them. So the damage costs no event before it, and such a file does not look like a whole one.
@@ -21,6 +21,7 @@ from app.storage.segments.segment import lines_from, lock_to_read, size_of
 from app.telemetry.importing.json_pieces import BLOCK_BYTES, MAX_PIECE_BYTES, Piece, pieces_of
 from app.telemetry.importing.streams import Rewindable, Unpacking
 from app.telemetry.spool.event_lines import is_segment
+from app.telemetry.spool.progress import PrefixDigest
 
 STDIN = "-"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -80,7 +81,7 @@ class Source:
 
 class OpenSource:
     """A source that is being read. `raw` is the file on disk, None for a stream. `name` is made of the first bytes of a stream, and
-    empty for a file. With `can_resume`, reading can begin at any piece. `trouble` is known after the last piece."""
+    empty for a file. With `can_resume`, reading can begin at the end of any piece. `trouble` is known after the last piece."""
 
     def __init__(
         self,
@@ -114,6 +115,10 @@ class OpenSource:
     def inode(self) -> int:
         """The inode of the file; 0 for a stream."""
         return os.fstat(self.raw.fileno()).st_ino if self.raw is not None else 0
+
+    def digest(self, prefix: PrefixDigest, end: int) -> str:
+        """Return the digest of the bytes before `end`; empty where reading cannot continue from there. Raises OSError."""
+        return prefix.at(self.raw.fileno(), end) if self.can_resume and self.raw is not None else ""
 
     def read_so_far(self) -> int:
         """Return the bytes on disk that were read, for the progress bar."""

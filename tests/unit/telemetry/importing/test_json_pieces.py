@@ -1,4 +1,4 @@
-"""A JSON document in pieces: every object once, whatever the blocks that it is read in and wherever reading continues."""
+"""Every object of a JSON document becomes one piece, whatever the size of the blocks and wherever reading continues."""
 
 import io
 import json
@@ -26,13 +26,13 @@ def pieces(text, start=0, depth=0):
 LAYOUTS = {
     "array": lambda values: json.dumps(values),
     "pretty array": lambda values: json.dumps(values, indent=2) + "\n",
-    "one behind another": lambda values: "\n".join(json.dumps(value, indent=1, ensure_ascii=False) for value in values),
+    "one after another": lambda values: "\n".join(json.dumps(value, indent=1, ensure_ascii=False) for value in values),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(values=objects, block=st.integers(1, 40))
-def test_every_object_is_one_piece_and_reading_can_continue_behind_each(layout, values, block):
+def test_every_object_is_one_piece_and_reading_can_continue_after_each(layout, values, block):
     text = LAYOUTS[layout](values).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_pieces, "BLOCK_BYTES", block)
@@ -40,11 +40,11 @@ def test_every_object_is_one_piece_and_reading_can_continue_behind_each(layout, 
         assert [json.loads(piece.text) for piece in found] == values
         for place, piece in enumerate(found):
             assert text[piece.start : piece.end] == piece.text
-            assert pieces(text, piece.end, 0 if layout == "one behind another" else 1) == found[place + 1 :]
+            assert pieces(text, piece.end, 0 if layout == "one after another" else 1) == found[place + 1 :]
 
 
 @given(text=st.text('{}[]",\\ a1\n', max_size=60), block=st.integers(1, 20))
-def test_for_any_text_nothing_but_commas_and_space_is_left_out(text, block):
+def test_of_any_text_only_commas_and_space_are_left_out(text, block):
     text = text.encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_pieces, "BLOCK_BYTES", block)
@@ -57,12 +57,12 @@ def test_for_any_text_nothing_but_commas_and_space_is_left_out(text, block):
     assert not left_out.strip(b" \n,[]}")
 
 
-def test_what_stands_between_the_objects_is_a_piece_of_its_own():
+def test_text_between_two_objects_is_a_piece_of_its_own():
     found = [piece.text for piece in pieces(b'[{"a":1}, 5, {"b":2}] trailing {"torn": ')]
     assert found == [b'{"a":1}', b", 5, ", b'{"b":2}', b" trailing ", b'{"torn": ']
 
 
-def test_an_object_without_an_end_is_not_read_into_memory_for_ever(monkeypatch):
+def test_an_object_without_an_end_takes_limited_memory(monkeypatch):
     monkeypatch.setattr(json_pieces, "MAX_PIECE_BYTES", 100_000)
     (piece,) = pieces(b'{"a":"' + b"x" * 1_000_000)
     assert len(piece.text) < 200_000

@@ -1,4 +1,4 @@
-"""A line of an imported file is judged as an event that is sent, and known again."""
+"""A line of an imported file is validated like an event that is sent, and gets the same id each time."""
 
 import json
 
@@ -22,10 +22,10 @@ def test_a_time_in_another_unit_is_corrected_as_in_a_batch(ts):
 
 
 @pytest.mark.parametrize("fields", [{"userId": ""}, {"release": "r" * 200}, {"user": "u1"}, {"ts": ""}])
-def test_what_only_describes_a_line_never_costs_it_and_it_is_known_again(fields):
+def test_a_line_with_an_invalid_descriptive_field_is_read_and_has_the_same_id_each_time(fields):
     assert read(**fields).id == read(now=NOW + 5, **fields).id
 
 
-def test_what_a_batch_rejects_a_line_is_rejected_for():
+def test_a_line_is_rejected_for_the_same_reason_as_an_event_of_a_batch():
     assert isinstance(rejected := read(props=[1]), Unusable)
     assert "props: Must be an object" in str(rejected)
